@@ -1,0 +1,36 @@
+-- Every response token, with its text where a tokenizer was at hand. Further scorings of the same
+-- tokens follow as logp_<view>.
+-- grain: run, step, row, pos
+--
+-- run            | Training run.
+-- step           | Optimizer step at which the batch was captured.
+-- capture        | Identity of the capture (16 hex digits).
+-- row            | Index of the sequence in the captured batch.
+-- uid            | Prompt group: sequences sampled from one prompt share it. NULL if unknown.
+-- pos            | Position in the response, from 0 [tokens].
+-- token_id       | Id of the token.
+-- is_trained     | Whether the token counts in the loss (the response mask).
+-- logp_rollout   | Log-prob by the engine that sampled the token [nats]; NULL outside the mask.
+-- logp_train     | Log-prob by the trainer, before the step's updates [nats]; NULL outside the mask.
+-- advantage      | Advantage of the token, NULL if not captured.
+-- entropy        | Entropy of the trainer's distribution at the token [nats], NULL if not captured.
+-- token          | Text of the token decoded alone, NULL without a tokenizer.
+
+-- The join costs nothing where token is not asked for: DuckDB drops it, as token_id is unique on its
+-- right side (10 M tokens, 2026-11: 13 ms with and without).
+with vocabulary_once as (
+    select
+        run,
+        step,
+        capture,
+        token_id,
+        any_value(token) as token
+    from vocabulary
+    group by run, step, capture, token_id
+)
+
+select
+    tokens_file.*,
+    vocabulary_once.token
+from tokens_file
+left join vocabulary_once using (run, step, capture, token_id)

@@ -1,0 +1,131 @@
+"""What is a capture: where captures lie, which reader opens one, which run and step it belongs to.
+
+One rule: a capture's identity is its content. Two files with the same bytes are the same capture.
+"""
+
+import hashlib
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from tasks.readers import step_batch
+from tasks.tokens import SCHEMA_VERSION, BadCapture, Batch
+
+READERS = {reader.NAME: reader for reader in (step_batch,)}
+
+STEP_FOLDER = re.compile(r"(?:^|.*[_-])step[_-]?(\d+)$", re.IGNORECASE)
+STEP_IN_NAME = re.compile(r"(?:^|.*\D)(\d+)$")
+
+
+@dataclass(frozen=True)
+class Capture:
+    """A file that was opened far enough to know what it is."""
+
+    path: Path
+    run: str
+    step: int
+    sha256: str
+    bytes: int
+    mtime_ns: int
+    tokenizer: Path | None
+
+    @property
+    def name(self) -> str:
+        """Run and step, as people say it."""
+        return f"{self.run} step {self.step}"
+
+    @property
+    def id(self) -> str:
+        """16 hex digits; another capture, tokenizer or version of the token table has another id."""
+        parts = (self.sha256, _sha256(self.tokenizer) if self.tokenizer else "", SCHEMA_VERSION)
+        return hashlib.sha256("/".join(map(str, parts)).encode()).hexdigest()[:16]
+
+
+def find(path: Path) -> list[Path]:
+    """The captures under a directory in step order, or the file itself; raises BadCapture if none.
+
+    A `.npz` beside a `.pt` of the same name is the same batch in another container: left out.
+    """
+    if path.is_file():
+        return [path]
+    if not path.exists():
+        raise BadCapture(f"{path} does not exist")
+    found = {
+        file
+        for file in path.rglob("*")
+        if file.is_file() and any(reader.recognises(file) for reader in READERS.values())
+    }
+    twins = {file for file in found if file.suffix == ".npz" and file.with_suffix(".pt") in found}
+    if not found:
+        raise BadCapture(f"no capture under {path}; looked for {', '.join(READERS)} files")
+    return sorted(found - twins, key=_natural)
+
+
+def identify(
+    path: Path, run: str | None = None, step: int | None = None, tokenizer: Path | None = None
+) -> Capture:
+    """Which run and step a capture belongs to: as told, else as the file says, else by its path.
+
+    By path, the step is the number of the nearest folder called `step_20`, `global_step_20`, ...,
+    or the number that ends the file's name; the run is the folder around that.
+    """
+    batch = read(path)
+    folder, number = _step_by_path(path.absolute())
+    step = next((s for s in (step, batch.step, number) if s is not None), None)
+    if step is None:
+        raise BadCapture(
+            f"{path} does not say its training step; put it into a folder step_<n>, "
+            "store `global_step` in it, or give --step"
+        )
+    if step < 0:
+        raise BadCapture(f"{path} says training step {step}, expected 0 or more")
+    stat = path.stat()
+    capture = Capture(
+        path=path.absolute(),
+        run=run or batch.run or folder.name or "run",
+        step=step,
+        sha256=_sha256(path),
+        bytes=stat.st_size,
+        mtime_ns=stat.st_mtime_ns,
+        tokenizer=tokenizer or _tokenizer_beside(path.absolute()),
+    )
+    check_unchanged(capture)
+    return capture
+
+
+def read(path: Path) -> Batch:
+    """Open a capture with the reader for its format; rows are read later, block by block."""
+    return step_batch.open_batch(path)
+
+
+def check_unchanged(capture: Capture) -> None:
+    """Raise BadCapture when the file was written to since it was identified."""
+    stat = capture.path.stat()
+    if (stat.st_size, stat.st_mtime_ns) != (capture.bytes, capture.mtime_ns):
+        raise BadCapture(f"{capture.path} changed while it was read; try again when it is complete")
+
+
+def _step_by_path(path: Path) -> tuple[Path, int | None]:
+    """The folder that names the run, and the step that the path names."""
+    for folder in (path.parent, *path.parent.parents):
+        if match := STEP_FOLDER.match(folder.name):
+            return folder.parent, int(match[1])
+    match = STEP_IN_NAME.match(path.stem)
+    return path.parent, int(match[1]) if match else None
+
+
+def _tokenizer_beside(path: Path) -> Path | None:
+    """`tokenizer.json` in the capture's folder, or in the run's folder around it."""
+    folders = (path.parent, path.parent.parent)
+    return next((f / "tokenizer.json" for f in folders if (f / "tokenizer.json").is_file()), None)
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _natural(path: Path) -> list[tuple[int, str]]:
+    """Sort key that counts numbers in names as numbers: step_9 comes before step_10."""
+    parts = re.split(r"(\d+)", str(path))
+    return [(int(part), "") if part.isdigit() else (-1, part) for part in parts]

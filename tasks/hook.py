@@ -1,0 +1,47 @@
+"""The writer for trainers: one call leaves a capture that timtrack reads. Needs torch, nothing else.
+
+One rule: a capture appears whole or not at all, and the same content gives the same bytes.
+"""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+
+def save_step_batch(folder: Path, step: int, batch: Mapping[str, Any]) -> Path:
+    """Write `folder/step_<step>/step_batch.pt` atomically and return its path.
+
+    `batch` maps names as verl uses them to what the trainer has: token fields as padded `[B, R]`
+    tensors or lists of B 1-D tensors (`responses`, `response_mask`, `rollout_log_probs`,
+    `old_log_probs`, further `<view>_log_probs`, `advantages`), `prompts`, `uid` as strings, rewards,
+    and single numbers and strings. Tensors are copied to the CPU; views of larger ones are cut out.
+    """
+    target = folder / f"step_{step}" / "step_batch.pt"
+    target.parent.mkdir(parents=True, exist_ok=True)
+    aside = target.with_name(f".step_batch.pt.{os.getpid()}")
+    try:
+        # An open file, not its name: torch.save would write the temporary name into the archive.
+        with aside.open("wb") as file:
+            torch.save({"global_step": step, **{k: _plain(v) for k, v in batch.items()}}, file)
+            file.flush()
+            os.fsync(file.fileno())
+        aside.replace(target)
+    finally:
+        aside.unlink(missing_ok=True)
+    return target
+
+
+def _plain(value: Any) -> Any:
+    """Tensors detached, on the CPU and with a storage of their own, inside lists and dicts too."""
+    if isinstance(value, torch.Tensor):
+        return value.detach().cpu().clone(memory_format=torch.contiguous_format)
+    if isinstance(value, Mapping):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if hasattr(value, "tolist"):  # NumPy arrays and numbers, object arrays of uids among them
+        return value.tolist()
+    return value

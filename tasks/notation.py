@@ -1,0 +1,31 @@
+"""How numbers are printed, in terminals, pages and captions alike. Formatting only, no arithmetic."""
+
+import math
+
+
+def nats(value: float) -> str:
+    """A log-prob, a gap or a probability: four decimals, the sign of zero kept."""
+    return f"{value:.4f}"
+
+
+def ratio(value: float) -> str:
+    """A ratio r: `2.31`, `0.270`, `1.5e-09`, the form chosen before rounding.
+
+    So `1.000` is just below 1 and `1.00` is 1 or just above.
+    """
+    if value > 1e4 or value < 1e-2:
+        return f"{value:.1e}"
+    return f"{value:.2f}" if value >= 1 else f"{value:.3f}"
+
+
+def share(value: float) -> str:
+    """A share as a percentage with about three digits: `61.5 %`, `0.75 %`, `0 %`."""
+    percent = 100 * value
+    return f"{percent:.3g} %" if percent < 99.95 or percent >= 100 else f"{percent:.2f} %"
+
+
+def number(value: float | None) -> str:
+    """Four significant digits; a dash for what is undefined."""
+    if value is None or math.isnan(value):
+        return "–"
+    return f"{value:.4g}"

@@ -1,0 +1,159 @@
+"""The SQL tables: every file in `sql/` is one SELECT, one DuckDB view and one table of that name.
+
+One rule: the input is the parameter. A file selects from `tokens`, `sequences` and other files'
+names; whether that is one step or the whole lake is decided here, by what the views are laid over.
+The header comment of a file is its documentation; its lines `-- name | text` name every column.
+"""
+
+import functools
+import graphlib
+import hashlib
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import polars as pl
+
+from tasks.lake import Step
+from tasks.text import VOCABULARY
+from tasks.tokens import SEQUENCES, TOKENS
+
+SQL = Path(__file__).parents[1] / "sql"
+
+# base: views that other files build on. step: computed and stored for each step. run: need several
+# steps. Reading order of the folders only; the order of the views follows from who selects from whom.
+FOLDERS = ("base", "step", "run")
+
+HIVE = "hive_types = {'run': varchar, 'step': bigint, 'capture': varchar}"
+COLUMN = re.compile(r"^-- (?P<name>\w+) *\| (?P<text>.+)$", re.MULTILINE)
+
+
+class BadQuery(Exception):
+    """DuckDB cannot run the SQL."""
+
+
+@dataclass(frozen=True)
+class Table:
+    """One file of `sql/`."""
+
+    name: str
+    folder: str
+    sql: str
+
+    @property
+    def title(self) -> str:
+        """The first sentences of the header, up to the grain."""
+        lines = [line[3:] for line in self.sql.split("-- grain:")[0].splitlines()]
+        return " ".join(lines).strip()
+
+    @property
+    def grain(self) -> list[str]:
+        """The columns that make a row unique; empty for a view of rows that have no such columns."""
+        match = re.search(r"^-- grain: (.+)$", self.sql, re.MULTILINE)
+        return match[1].split(", ") if match else []
+
+    @property
+    def columns(self) -> dict[str, str]:
+        """What each column is, as the header says."""
+        return {match["name"]: match["text"] for match in COLUMN.finditer(self.sql)}
+
+    @property
+    def sources(self) -> set[str]:
+        """The names that it selects from (DuckDB's own get_table_names needs them to exist)."""
+        code = re.sub(r"--.*", "", self.sql)
+        return set(re.findall(r"\b(?:from|join) (\w+)", code))
+
+
+@functools.cache
+def catalogue() -> dict[str, Table]:
+    """All tables by name, each after those it selects from."""
+    tables = {
+        file.stem: Table(file.stem, folder, file.read_text())
+        for folder in FOLDERS
+        for file in sorted((SQL / folder).glob("*.sql"))
+    }
+    needs = {name: table.sources & tables.keys() for name, table in tables.items()}
+    return {name: tables[name] for name in graphlib.TopologicalSorter(needs).static_order()}
+
+
+@functools.cache
+def version() -> str:
+    """12 hex digits over all SQL; a step's stored tables are current if they carry this."""
+    texts = "".join(table.sql for table in sorted(catalogue().values(), key=lambda t: t.name))
+    return hashlib.sha256(texts.encode()).hexdigest()[:12]
+
+
+def are_computed(step: Step) -> bool:
+    """Whether the step's tables are there and made by the SQL as it is now."""
+    return (step.path / f"tables-{version()}").is_dir()
+
+
+def compute(step: Step) -> dict[str, pl.DataFrame]:
+    """Every table of one step, from its tokens."""
+    with connect([step], stored=False) as connection:
+        return {
+            name: connection.sql(f"from {name}").pl()
+            for name, table in catalogue().items()
+            if table.folder == "step"
+        }
+
+
+def stored(step: Step) -> dict[str, pl.DataFrame]:
+    """The tables that were computed for a step, by name."""
+    folder = step.path / f"tables-{version()}"
+    return {file.stem: pl.read_parquet(file) for file in sorted(folder.glob("*.parquet"))}
+
+
+def query(steps: list[Step], sql: str) -> pl.DataFrame:
+    """The answer to a question over these steps; raises BadQuery with DuckDB's reason."""
+    with connect(steps, stored=True) as connection:
+        try:
+            relation = connection.sql(sql)
+            return pl.DataFrame() if relation is None else relation.pl()
+        except duckdb.Error as error:
+            raise BadQuery(str(error)) from error
+
+
+def connect(steps: list[Step], *, stored: bool) -> duckdb.DuckDBPyConnection:
+    """An in-memory DuckDB with a view for every table over these steps.
+
+    `stored`: step tables are read as they were computed, not computed again from the tokens.
+    """
+    connection = duckdb.connect()
+    connection.execute("set memory_limit = '2GiB'")
+    connection.execute("set preserve_insertion_order = false")
+    connection.execute("set enable_progress_bar = false")
+    _input(connection, "tokens_file", _files(steps, "tokens.parquet"), TOKENS)
+    _input(connection, "sequences", _files(steps, "sequences.parquet"), SEQUENCES)
+    _input(connection, "vocabulary", _files(steps, "vocabulary.parquet"), VOCABULARY)
+    for name, table in catalogue().items():
+        files = _files(steps, f"tables-{version()}/{name}.parquet") if stored else []
+        body = f"from read_parquet({files}, hive_partitioning = false)" if files else table.sql
+        connection.execute(f"create view {name} as {body}")
+        _comment(connection, table)
+    return connection
+
+
+def _files(steps: Iterable[Step], name: str) -> list[str]:
+    return [str(step.path / name) for step in steps if (step.path / name).is_file()]
+
+
+def _input(connection: Any, name: str, files: list[str], schema: pl.Schema) -> None:
+    """A view over files that may differ in their optional columns; typed and empty without files."""
+    if files:
+        source = f"read_parquet({files}, union_by_name = true, hive_partitioning = true, {HIVE})"
+        connection.execute(f"create view {name} as select * from {source}")
+        return
+    keys = {"run": pl.String(), "step": pl.Int64(), "capture": pl.String()}
+    empty = pl.DataFrame(schema={**schema, **keys}).with_columns(pl.col(pl.Categorical).cast(pl.String))
+    connection.register(f"no_{name}", empty.to_arrow(compat_level=pl.CompatLevel.oldest()))
+    connection.execute(f"create view {name} as from no_{name}")
+
+
+def _comment(connection: Any, table: Table) -> None:
+    """Carry the header into DuckDB, where `duckdb_columns()` shows it."""
+    title = table.title.replace("'", "''")
+    connection.execute(f"comment on view {table.name} is '{title}'")

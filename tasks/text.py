@@ -1,0 +1,81 @@
+"""Token ids as text, with the tokenizer that lies beside the captures. The only user of `tokenizers`.
+
+One rule: what is shown is what the model produced. A token that is part of a character shows its
+bytes, never a replacement character.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+from tokenizers import Tokenizer
+
+from tasks.tokens import Block
+
+VOCABULARY = pl.Schema({"token_id": pl.Int32(), "token": pl.String()})
+
+
+class BadTokenizer(Exception):
+    """The file is not a tokenizer.json."""
+
+
+def load(path: Path) -> Tokenizer:
+    """The tokenizer of a `tokenizer.json` (Hugging Face `tokenizers` format)."""
+    try:
+        return Tokenizer.from_file(str(path))
+    except Exception as error:  # the library raises plain Exception
+        raise BadTokenizer(f"{path}: not a tokenizer.json: {error}") from error
+
+
+def with_text(block: Block, tokenizer: Tokenizer) -> Block:
+    """The block with `prompt` (special tokens kept) and `response` (left out) decoded."""
+    responses = (
+        block.sequences.select("row")
+        .join(block.tokens.group_by("row").agg(ids="token_id"), on="row", how="left")
+        .sort("row")["ids"]
+    )
+    prompts = block.sequences["prompt_ids"]
+    sequences = block.sequences.with_columns(
+        _decoded("prompt", prompts, tokenizer, skip_special_tokens=False),
+        _decoded("response", responses, tokenizer, skip_special_tokens=True),
+    )
+    return Block(block.tokens, sequences)
+
+
+def vocabulary(ids: list[int], tokenizer: Tokenizer) -> pl.DataFrame:
+    """Text of each id decoded alone: `token_id`, `token`; bytes as escapes where no character ends."""
+    texts = tokenizer.decode_batch([[i] for i in ids], skip_special_tokens=False)
+    tokens = [
+        _bytes_shown(tokenizer.id_to_token(i)) if "�" in text else text
+        for i, text in zip(ids, texts, strict=True)
+    ]
+    return pl.DataFrame({"token_id": ids, "token": tokens}, schema=VOCABULARY)
+
+
+def _decoded(
+    name: str, ids: pl.Series, tokenizer: Tokenizer, *, skip_special_tokens: bool
+) -> pl.Series:
+    known = [values.to_list() if values is not None else [] for values in ids]
+    texts: list[Any] = tokenizer.decode_batch(known, skip_special_tokens=skip_special_tokens)
+    return pl.Series(name, texts, dtype=pl.String).set(ids.is_null(), None)
+
+
+def _bytes_shown(piece: str | None) -> str | None:
+    """A byte-level piece as text, bytes that are no whole character as `\\xc3`."""
+    if piece is None:
+        return None
+    codes = [_BYTE_OF.get(character) for character in piece]
+    if None in codes:
+        return piece
+    return bytes(code for code in codes if code is not None).decode(errors="backslashreplace")
+
+
+def _byte_alphabet() -> dict[str, int]:
+    """The byte behind each character of a byte-level vocabulary (Radford et al. 2019, GPT-2)."""
+    printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+    others = [code for code in range(256) if code not in printable]
+    shifted = {chr(256 + i): code for i, code in enumerate(others)}
+    return {**{chr(code): code for code in printable}, **shifted}
+
+
+_BYTE_OF = _byte_alphabet()

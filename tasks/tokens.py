@@ -1,0 +1,200 @@
+"""The token table: what its columns are, and the checks that every batch must pass.
+
+Readers make token batches, everything else consumes them, and nothing is checked anywhere else.
+One rule: outside the mask there are no numbers. What an engine wrote there is a placeholder
+(0.0, -1.0, whatever filled the padding), so readers store NULL and no average can pick it up.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import polars as pl
+
+# Bumped when a stored column changes its name, type or meaning: older lake steps are then pending.
+SCHEMA_VERSION = 1
+
+# One row per response token. `logp_*` and `advantage` as the engines wrote them, in float32;
+# every further `logp_<view>` column is another scoring of the same tokens.
+TOKENS = pl.Schema(
+    {
+        "row": pl.Int32(),  # index of the sequence in the captured batch
+        "uid": pl.Categorical(),  # prompt group, NULL when the capture has none
+        "pos": pl.Int32(),  # 0-based in the response
+        "token_id": pl.Int32(),
+        "is_trained": pl.Boolean(),  # the response mask
+        "logp_rollout": pl.Float32(),  # nats, NULL outside the mask
+        "logp_train": pl.Float32(),  # nats, NULL outside the mask
+        "advantage": pl.Float32(),
+        "entropy": pl.Float32(),  # nats
+    }
+)
+
+# One row per rollout, empty responses too.
+SEQUENCES = pl.Schema(
+    {
+        "row": pl.Int32(),
+        "uid": pl.String(),
+        "prompt_tokens": pl.Int32(),
+        "response_tokens": pl.Int32(),
+        "trained_tokens": pl.Int32(),
+        "turns": pl.Int32(),  # runs of trained tokens in the response
+        "reward": pl.Float64(),
+        "policy_version_min": pl.Int64(),  # weights that sampled the first and the last token
+        "policy_version_max": pl.Int64(),
+        "prompt": pl.String(),
+        "response": pl.String(),
+        "prompt_ids": pl.List(pl.Int32()),
+    }
+)
+
+# A log-prob may round to just above 0. Up to here it counts as rounding and is kept as it is;
+# above, the column holds something else (probabilities, losses).
+POSITIVE_TOLERANCE = 1e-3  # nats
+
+
+class BadCapture(Exception):
+    """The file cannot be read as a batch of tokens."""
+
+
+class BadTokens(BadCapture):
+    """The batch cannot be what it claims to be: log-probs of one set of tokens by two engines."""
+
+
+@dataclass(frozen=True)
+class Block:
+    """Consecutive rows of a batch: `tokens` as in TOKENS plus views, `sequences` as in SEQUENCES."""
+
+    tokens: pl.DataFrame
+    sequences: pl.DataFrame
+
+
+@dataclass(frozen=True)
+class Batch:
+    """An opened capture: what it says about itself, and its rows, not yet read."""
+
+    format: str  # the reader that opened it
+    run: str | None  # as the file says, None when it does not
+    step: int | None
+    views: tuple[str, ...]  # log-prob columns beyond rollout and train, without `logp_`
+    meta: dict[str, str | int | float | bool]  # model, dataset, temperature, ... as the file says
+    notes: tuple[str, ...]  # what the reader had to assume or leave out
+    blocks: Callable[[], Iterator[Block]]
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What the checks found out about a batch that passed them."""
+
+    rows: int
+    tokens: int
+    trained_tokens: int
+    bit_equal: bool  # train equals rollout in every bit, on every trained token
+    notes: tuple[str, ...]
+
+
+@dataclass
+class Check:
+    """Looks at the blocks of one batch as they pass by; `verdict` says what they add up to."""
+
+    rows: int = 0
+    tokens: int = 0
+    trained: int = 0
+    unequal: int = 0
+    nonzero: dict[str, int] = field(default_factory=dict)
+    roundings: int = 0
+    faults: dict[tuple[str, str], tuple[int, dict[str, Any]]] = field(default_factory=dict)
+
+    def watch(self, blocks: Iterator[Block]) -> Iterator[Block]:
+        """Pass the blocks on unchanged, and remember what was seen."""
+        for block in blocks:
+            self._see(block)
+            yield block
+
+    def verdict(self) -> Verdict:
+        """What is known once every block was seen; raises BadTokens for what must not pass."""
+        if self.faults:
+            raise BadTokens("; ".join(self._fault(kind, col) for kind, col in sorted(self.faults)))
+        if not self.trained:
+            raise BadTokens(
+                f"0 of {self.tokens} response tokens in {self.rows} rows are trained on; "
+                "the response mask must have at least one 1"
+            )
+        for name, engine in (("logp_train", "trainer"), ("logp_rollout", "rollout engine")):
+            if not self.nonzero.get(name):
+                raise BadTokens(
+                    f"{name} is 0 on all {self.trained} trained tokens: the {engine}'s log-probs "
+                    "were not computed; capture after they are"
+                )
+        return Verdict(self.rows, self.tokens, self.trained, not self.unequal, self._notes())
+
+    def _see(self, block: Block) -> None:
+        _check_schema(block)
+        self.rows += len(block.sequences)
+        self.tokens += len(block.tokens)
+        trained = block.tokens.filter("is_trained")
+        self.trained += len(trained)
+        views = [name for name in trained.columns if name.startswith("logp_")]
+        counts = trained.select(
+            pl.col("logp_train").ne_missing(pl.col("logp_rollout")).sum().alias("unequal"),
+            *(_not_finite(name).sum().alias(f"not_finite {name}") for name in views),
+            *(_positive(name).sum().alias(f"positive {name}") for name in views),
+            *((pl.col(name) != 0).sum().alias(f"nonzero {name}") for name in views),
+            *((pl.col(name) > 0).sum().alias(f"rounded {name}") for name in views),
+        ).row(0, named=True)
+        self.unequal += counts["unequal"]
+        for name in views:
+            self.nonzero[name] = self.nonzero.get(name, 0) + counts[f"nonzero {name}"]
+            self.roundings += counts[f"rounded {name}"]
+            for kind, predicate in (("not_finite", _not_finite), ("positive", _positive)):
+                if count := counts[f"{kind} {name}"]:
+                    self._remember(kind, name, count, trained.filter(predicate(name)))
+
+    def _remember(self, kind: str, name: str, count: int, faulty: pl.DataFrame) -> None:
+        before, first = self.faults.get((kind, name), (0, faulty.row(0, named=True)))
+        self.faults[kind, name] = (before + count, first)
+
+    def _fault(self, kind: str, name: str) -> str:
+        count, first = self.faults[kind, name]
+        where = f"first at row {first['row']} position {first['pos']} ({name} = {first[name]})"
+        if kind == "not_finite":
+            return (
+                f"{count} of {self.trained} trained tokens have no finite {name}, {where}; "
+                "log-probs of trained tokens must be finite"
+            )
+        return (
+            f"{count} of {self.trained} trained tokens have {name} above 0 nats, {where}; "
+            "a capture must hold log-probabilities, not probabilities or losses"
+        )
+
+    def _notes(self) -> tuple[str, ...]:
+        notes = []
+        if not self.unequal:
+            notes.append(
+                f"logp_train equals logp_rollout in every bit on all {self.trained} trained tokens: "
+                "bypass mode (the rollout's log-probs were copied), not measured; "
+                "only engines built to be bit-equal do this otherwise"
+            )
+        if self.roundings:
+            notes.append(
+                f"{self.roundings} log-probs are above 0 by at most {POSITIVE_TOLERANCE} nats: "
+                "taken as rounding, kept as they are"
+            )
+        return tuple(notes)
+
+
+def _not_finite(name: str) -> pl.Expr:
+    return pl.col(name).is_finite().not_().fill_null(True)
+
+
+def _positive(name: str) -> pl.Expr:
+    return (pl.col(name) > POSITIVE_TOLERANCE) & pl.col(name).is_finite()
+
+
+def _check_schema(block: Block) -> None:
+    """A reader that breaks the contract is our bug, said before it reaches the lake."""
+    for frame, schema in ((block.tokens, TOKENS), (block.sequences, SEQUENCES)):
+        seen = {name: dtype for name, dtype in frame.schema.items() if name in schema}
+        if seen != dict(schema):
+            wrong = {name: seen.get(name) for name in schema if seen.get(name) != schema[name]}
+            raise TypeError(f"reader returned {wrong}, expected {({n: schema[n] for n in wrong})}")
