@@ -36,7 +36,7 @@ class Capture:
 
     @property
     def id(self) -> str:
-        """16 hex digits; another capture, tokenizer or version of the token table has another id."""
+        """16 hex digits; other bytes, tokenizer or version of the token table give another id."""
         parts = (self.sha256, _sha256(self.tokenizer) if self.tokenizer else "", SCHEMA_VERSION)
         return hashlib.sha256("/".join(map(str, parts)).encode()).hexdigest()[:16]
 

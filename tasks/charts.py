@@ -1,7 +1,7 @@
 """One chart per table, under the table's name: tables in, Altair chart out, nothing computed.
 
-A function's parameters are the tables it draws; the first one gives the chart its name. Captions are
-made from the numbers, so that a healthy step reads as healthy.
+A function's parameters are the tables it draws; the first one gives the chart its name. Captions
+are made from the numbers, so that a healthy step reads as healthy.
 """
 
 import inspect
@@ -85,7 +85,12 @@ def prob_diff_histogram(
             x2="diff_high:Q",
             y=alt.Y("share:Q").title("share of trained tokens").axis(format="~%"),
             y2=alt.datum(0),
-            tooltip=["diff_low:Q", "diff_high:Q", "tokens:Q", alt.Tooltip("share:Q", format=".3~%")],
+            tooltip=[
+                "diff_low:Q",
+                "diff_high:Q",
+                "tokens:Q",
+                alt.Tooltip("share:Q", format=".3~%"),
+            ],
         )
     )
     mean = notation.number(step_metrics["abs_prob_diff_mean"].item())
@@ -100,7 +105,7 @@ def logp_density(
     logp_density: pl.DataFrame, worst_tokens: pl.DataFrame, step_metrics: pl.DataFrame
 ) -> alt.LayerChart:
     """The log-probs against each other: counts in cells, y = x, the widest gaps as points."""
-    low = min(logp_density["rollout_low"].min(), logp_density["train_low"].min())  # type: ignore[type-var]
+    low = min(logp_density["rollout_low"].to_list() + logp_density["train_low"].to_list())
     axis = alt.Scale(domain=[low, 0], nice=False)
     cells = (
         alt.Chart(logp_density)
@@ -155,7 +160,8 @@ def gap_by_position(gap_by_position: pl.DataFrame) -> alt.Chart:
             tooltip=["pos_bin:Q", "tokens:Q", "kl_k1:Q", "kl_k3:Q", "frac_outside_5:Q"],
         )
     )
-    return _titled(chart, "Gap along the response", ["k1 estimate of KL(rollout || train), by 32 tokens"])
+    caption = "k1 estimate of KL(rollout || train), by 32 tokens"
+    return _titled(chart, "Gap along the response", [caption])
 
 
 def run_trend(run_trend: pl.DataFrame) -> alt.FacetChart:
@@ -176,12 +182,9 @@ def run_trend(run_trend: pl.DataFrame) -> alt.FacetChart:
     return chart.properties(title="Mismatch over training steps")
 
 
-def draw(tables: Tables) -> dict[str, alt.TopLevelMixin]:
+def draw(tables: Tables) -> dict[str, Any]:
     """Every chart whose tables are all there, by name."""
-    drawn: dict[str, Callable[..., Any]] = {
-        chart.__name__: chart
-        for chart in (ratio_histogram, prob_diff_histogram, logp_density, gap_by_position, run_trend)
-    }
+    drawn: dict[str, Callable[..., Any]] = {chart.__name__: chart for chart in DRAWN}
     wanted = {name: list(inspect.signature(chart).parameters) for name, chart in drawn.items()}
     return {
         name: chart(*(tables[table] for table in wanted[name]))
@@ -190,7 +193,10 @@ def draw(tables: Tables) -> dict[str, alt.TopLevelMixin]:
     }
 
 
-def save(charts: Mapping[str, alt.TopLevelMixin], folder: Path, page: str) -> None:
+DRAWN = (ratio_histogram, prob_diff_histogram, logp_density, gap_by_position, run_trend)
+
+
+def save(charts: Mapping[str, Any], folder: Path, page: str) -> None:
     """A PNG and a Vega-Lite JSON for each chart, and one page that shows them all offline."""
     for name, chart in charts.items():
         chart.save(folder / f"{name}.png", scale_factor=2)
@@ -225,7 +231,9 @@ def _band(low: float, high: float, opacity: float) -> alt.Chart:
 
 def _rule(at: float, color: str, dash: list[int]) -> alt.Chart:
     frame = pl.DataFrame({"at": [float(at)]})
-    return alt.Chart(frame).mark_rule(color=color, strokeDash=dash, strokeWidth=1.5).encode(x="at:Q")
+    return (
+        alt.Chart(frame).mark_rule(color=color, strokeDash=dash, strokeWidth=1.5).encode(x="at:Q")
+    )
 
 
 def _titled(

@@ -1,4 +1,4 @@
-"""The writer for trainers: one call leaves a capture that timtrack reads. Needs torch, nothing else.
+"""The writer for trainers: one call leaves a capture that timtrack reads. Needs torch only.
 
 One rule: a capture appears whole or not at all, and the same content gives the same bytes.
 """
@@ -16,8 +16,8 @@ def save_step_batch(folder: Path, step: int, batch: Mapping[str, Any]) -> Path:
 
     `batch` maps names as verl uses them to what the trainer has: token fields as padded `[B, R]`
     tensors or lists of B 1-D tensors (`responses`, `response_mask`, `rollout_log_probs`,
-    `old_log_probs`, further `<view>_log_probs`, `advantages`), `prompts`, `uid` as strings, rewards,
-    and single numbers and strings. Tensors are copied to the CPU; views of larger ones are cut out.
+    `old_log_probs`, further `<view>_log_probs`, `advantages`), `prompts`, `uid` as strings,
+    rewards, and single numbers and strings. Tensors are copied to the CPU, views are cut out.
     """
     target = folder / f"step_{step}" / "step_batch.pt"
     target.parent.mkdir(parents=True, exist_ok=True)

@@ -4,7 +4,7 @@
                                            sequences.parquet    one row per rollout
                                            vocabulary.parquet   text of the token ids that occur
                                            capture.json         where all this came from
-                                           tables-<version>/    the step's tables, see tasks/tables.py
+                                           tables-<version>/    the step's tables (tasks/tables.py)
 
 What is visible never changes. A changed capture has another id, so it is a new folder; the old one
 goes after the new one is in, and until then `steps` gives the newer of the two.
@@ -52,7 +52,7 @@ class Step:
         return f"{self.run} step {self.step}"
 
     def facts(self) -> dict[str, Any]:
-        """`capture.json`: source, digest, format, counts, notes, and what the file says of itself."""
+        """`capture.json`: source, digest, format, counts, notes, what the file says of itself."""
         return dict(json.loads((self.path / "capture.json").read_text()))
 
 

@@ -1,4 +1,4 @@
-"""How numbers are printed, in terminals, pages and captions alike. Formatting only, no arithmetic."""
+"""How numbers are printed, in terminals, pages and captions alike. No arithmetic here."""
 
 import math
 

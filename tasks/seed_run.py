@@ -1,11 +1,10 @@
-"""The run that this project grew from: its 400 published tokens as a capture. See tasks/published/."""
+"""The run that this project grew from: its 400 published tokens (tasks/published/) as a capture."""
 
 import csv
 import json
 from functools import cache
 from pathlib import Path
 from typing import Any
-
 
 PUBLISHED = Path(__file__).parent / "published"
 RUN, STEP = "qwen2.5-1.5b-gsm8k-codec", 20
@@ -24,7 +23,7 @@ META = {
 def write_capture(folder: Path) -> Path:
     """Write the published tokens as `folder/<run>/step_20/step_batch.pt`, log-probs as printed.
 
-    8 rows; responses are whole, and the mask holds the 50 tokens of each whose log-probs are printed.
+    8 rows; responses are whole, the mask holds the 50 tokens of each whose log-probs are printed.
     """
     from tasks.hook import save_step_batch
 

@@ -24,7 +24,7 @@ from tasks.tokens import SEQUENCES, TOKENS
 SQL = Path(__file__).parents[1] / "sql"
 
 # base: views that other files build on. step: computed and stored for each step. run: need several
-# steps. Reading order of the folders only; the order of the views follows from who selects from whom.
+# steps. The order of the views follows from who selects from whom.
 FOLDERS = ("base", "step", "run")
 
 HIVE = "hive_types = {'run': varchar, 'step': bigint, 'capture': varchar}"
@@ -51,7 +51,7 @@ class Table:
 
     @property
     def grain(self) -> list[str]:
-        """The columns that make a row unique; empty for a view of rows that have no such columns."""
+        """The columns that make a row unique."""
         match = re.search(r"^-- grain: (.+)$", self.sql, re.MULTILINE)
         return match[1].split(", ") if match else []
 
@@ -142,13 +142,15 @@ def _files(steps: Iterable[Step], name: str) -> list[str]:
 
 
 def _input(connection: Any, name: str, files: list[str], schema: pl.Schema) -> None:
-    """A view over files that may differ in their optional columns; typed and empty without files."""
+    """A view over files, which may differ in optional columns; typed and empty without files."""
     if files:
         source = f"read_parquet({files}, union_by_name = true, hive_partitioning = true, {HIVE})"
         connection.execute(f"create view {name} as select * from {source}")
         return
     keys = {"run": pl.String(), "step": pl.Int64(), "capture": pl.String()}
-    empty = pl.DataFrame(schema={**schema, **keys}).with_columns(pl.col(pl.Categorical).cast(pl.String))
+    empty = pl.DataFrame(schema={**schema, **keys}).with_columns(
+        pl.col(pl.Categorical).cast(pl.String)
+    )
     connection.register(f"no_{name}", empty.to_arrow(compat_level=pl.CompatLevel.oldest()))
     connection.execute(f"create view {name} as from no_{name}")
 

@@ -1,4 +1,4 @@
-"""Token ids as text, with the tokenizer that lies beside the captures. The only user of `tokenizers`.
+"""Token ids as text, by the tokenizer beside the captures. The only user of `tokenizers`.
 
 One rule: what is shown is what the model produced. A token that is part of a character shows its
 bytes, never a replacement character.
@@ -43,7 +43,7 @@ def with_text(block: Block, tokenizer: Tokenizer) -> Block:
 
 
 def vocabulary(ids: list[int], tokenizer: Tokenizer) -> pl.DataFrame:
-    """Text of each id decoded alone: `token_id`, `token`; bytes as escapes where no character ends."""
+    """`token_id` and `token`, the text of each id decoded alone; parts of characters as bytes."""
     texts = tokenizer.decode_batch([[i] for i in ids], skip_special_tokens=False)
     tokens = [
         _bytes_shown(tokenizer.id_to_token(i)) if "�" in text else text

@@ -63,7 +63,7 @@ class BadTokens(BadCapture):
 
 @dataclass(frozen=True)
 class Block:
-    """Consecutive rows of a batch: `tokens` as in TOKENS plus views, `sequences` as in SEQUENCES."""
+    """Consecutive rows of a batch: `tokens` as TOKENS plus views, `sequences` as SEQUENCES."""
 
     tokens: pl.DataFrame
     sequences: pl.DataFrame
@@ -171,8 +171,8 @@ class Check:
         notes = []
         if not self.unequal:
             notes.append(
-                f"logp_train equals logp_rollout in every bit on all {self.trained} trained tokens: "
-                "bypass mode (the rollout's log-probs were copied), not measured; "
+                f"logp_train equals logp_rollout in every bit on all {self.trained} trained "
+                "tokens: bypass mode (the rollout's log-probs were copied), not measured; "
                 "only engines built to be bit-equal do this otherwise"
             )
         if self.roundings:
@@ -197,4 +197,4 @@ def _check_schema(block: Block) -> None:
         seen = {name: dtype for name, dtype in frame.schema.items() if name in schema}
         if seen != dict(schema):
             wrong = {name: seen.get(name) for name in schema if seen.get(name) != schema[name]}
-            raise TypeError(f"reader returned {wrong}, expected {({n: schema[n] for n in wrong})}")
+            raise TypeError(f"reader returned {wrong}, expected {[schema[name] for name in wrong]}")

@@ -1,7 +1,8 @@
 """MLflow: one MLflow run per training run, MLflow step = training step. The only user of `mlflow`.
 
 One rule: logging is repeatable. A metric's timestamp is the capture's, so writing it again is the
-same point; the digests of what was logged are the run's dataset inputs, so a replaced step is noticed.
+same point; the digests of what was logged are the run's dataset inputs, so that a replaced step is
+noticed.
 """
 
 import json
@@ -9,10 +10,8 @@ import math
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 from urllib.parse import quote
 
 import mlflow
@@ -26,7 +25,6 @@ EXPERIMENT = "timtrack"
 PREFIX = "mismatch/"
 RUN_TAG = "timtrack.run"
 PARAMS = ("model", "dataset", "algorithm")
-HISTORY_PAGE = 25_000  # points of one metric, more than a training run has steps
 
 
 class TrackingError(Exception):
@@ -53,14 +51,14 @@ class Tracker:
         capture before, the run is written anew without that.
         """
         with self._lock:
-            run = self._run(step)
+            started = step.facts()["mtime_ns"] // 1_000_000
+            run = self._find(step.run) or self._create(step.run, started)
             if _logged(run).get(step.step, step.capture) != step.capture:
                 run = self._without(run, step)
             run_id = run.info.run_id
             self._describe(run, step)
-            timestamp = step.facts()["mtime_ns"] // 1_000_000
             points = [
-                Metric(PREFIX + name, value, timestamp, step.step)
+                Metric(PREFIX + name, value, started, step.step)
                 for name, value in metrics.items()
                 if value is not None and math.isfinite(value)
             ]
@@ -70,9 +68,13 @@ class Tracker:
             self.client.log_inputs(run_id, [_dataset(step)])
         return run_id
 
-    def log_files(self, run_id: str, files: Path, folder: str) -> None:
-        """Log files of a whole run, in place of what was there."""
-        self.client.log_artifacts(run_id, str(files), folder)
+    def log_files(self, run: str, files: Path, folder: str) -> None:
+        """Log files of a whole training run, in place of what was there."""
+        with self._lock:
+            found = self._find(run)
+            if found is None:
+                raise TrackingError(f"no step of run {run} was logged to {self.uri} yet")
+            self.client.log_artifacts(found.info.run_id, str(files), folder)
 
     def link(self, run_id: str) -> str:
         """Where to look at a run: a path in the MLflow UI, whole if a server is set."""
@@ -87,18 +89,16 @@ class Tracker:
         location = self._artifacts.absolute().as_uri() if self._artifacts else None
         return str(self.client.create_experiment(name, artifact_location=location))
 
-    def _run(self, step: Step) -> Run:
-        experiment = self._experiment()
-        tagged = f"tags.`{RUN_TAG}` = '{quote(step.run)}'"
-        runs = self.client.search_runs([experiment], tagged, ViewType.ACTIVE_ONLY)
-        if runs:
-            # The oldest, so that every process picks the same one.
-            return min(runs, key=lambda run: (run.info.start_time, run.info.run_id))
-        return self._create(experiment, step.run, step.facts()["mtime_ns"] // 1_000_000)
+    def _find(self, run: str) -> Run | None:
+        """The MLflow run of a training run, by its tag; the oldest, so that all pick the same."""
+        tagged = f"tags.`{RUN_TAG}` = '{quote(run)}'"
+        runs = self.client.search_runs([self._experiment()], tagged, ViewType.ACTIVE_ONLY)
+        return min(runs, key=lambda r: (r.info.start_time, r.info.run_id), default=None)
 
-    def _create(self, experiment: str, run: str, start: int) -> Run:
-        tags = {RUN_TAG: quote(run)}
-        created = self.client.create_run(experiment, start_time=start, tags=tags, run_name=run)
+    def _create(self, run: str, start: int) -> Run:
+        created = self.client.create_run(
+            self._experiment(), start_time=start, tags={RUN_TAG: quote(run)}, run_name=run
+        )
         self.client.set_terminated(created.info.run_id, "FINISHED")
         return created
 
@@ -112,8 +112,8 @@ class Tracker:
             self.client.set_tag(run.info.run_id, name, value)
 
     def _without(self, old: Run, step: Step) -> Run:
-        """A new run with all of the old one but this step (MLflow cannot delete a metric's point)."""
-        new = self._create(old.info.experiment_id, step.run, old.info.start_time)
+        """A new run with all of the old one but this step: MLflow cannot delete single points."""
+        new = self._create(step.run, old.info.start_time)
         new_id, old_id = new.info.run_id, old.info.run_id
         for name, value in old.data.params.items():
             self.client.log_param(new_id, name, value)
@@ -123,12 +123,10 @@ class Tracker:
             for start in range(0, len(kept), 1000):
                 self.client.log_batch(new_id, metrics=kept[start : start + 1000])
         with tempfile.TemporaryDirectory() as copy:
-            mlflow.artifacts.download_artifacts(
-                run_id=old_id, dst_path=copy, tracking_uri=self.uri
-            )
+            mlflow.artifacts.download_artifacts(run_id=old_id, dst_path=copy, tracking_uri=self.uri)
             shutil.rmtree(Path(copy) / "steps" / str(step.step), ignore_errors=True)
             self.client.log_artifacts(new_id, copy)
-        others = [i for i in old.inputs.dataset_inputs if _step_of(i.dataset) != step.step]
+        others = [i for i in _inputs(old) if _step_of(i.dataset) != step.step]
         if others:
             self.client.log_inputs(new_id, others)
         self.client.delete_run(old_id)
@@ -138,8 +136,8 @@ class Tracker:
 def local_store(home: Path) -> str:
     """The URI of the SQLite store in `home`, made if it is not there.
 
-    It is made under another name and then renamed: a process that is killed while MLflow fills a new
-    database would leave one that never opens again.
+    It is made under another name and then renamed: a process that is killed while MLflow fills a
+    new database would leave one that never opens again.
     """
     database = home / "mlflow.db"
     with FileLock(home / ".mlflow.db.lock"):
@@ -162,7 +160,11 @@ def _dataset(step: Step) -> DatasetInput:
 
 def _logged(run: Run) -> dict[int, str]:
     """Capture ids that were logged, by step."""
-    return {_step_of(item.dataset): item.dataset.digest for item in run.inputs.dataset_inputs}
+    return {_step_of(item.dataset): item.dataset.digest for item in _inputs(run)}
+
+
+def _inputs(run: Run) -> list[DatasetInput]:
+    return list(run.inputs.dataset_inputs) if run.inputs else []
 
 
 def _step_of(dataset: Dataset) -> int:

@@ -32,6 +32,7 @@ class Layout:
 
     @property
     def views(self) -> list[str]:
+        """Columns with further scorings of the tokens: `logp_dense`, ..."""
         return [p for p in self.tokens if p.startswith("logp_") and p not in TOKENS]
 
 

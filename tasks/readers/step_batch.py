@@ -45,6 +45,7 @@ ALIASES = {
     "run": ("run", "run_name", "experiment_name"),
     "step": ("global_step", "global_steps", "training_step", "step"),
 }
+PER_ROW = ("row", "uid", "reward", "advantage", "policy_version_min", "policy_version_max")
 VIEW = re.compile(r"(.+?)_(?:log_probs?|logprobs)$")
 
 # Nestings seen in the wild; their contents count as if they stood at the top.
@@ -105,7 +106,7 @@ def _layout(fields: dict[str, Any], meta: dict[str, Any]) -> Layout:
         tokens["response_mask"] = mask
     per_row = {
         part: value
-        for part in ("row", "uid", "reward", "advantage", "policy_version_min", "policy_version_max")
+        for part in PER_ROW
         if part not in tokens and (value := _named(fields, part)) is not None
     }
     layout = Layout(
@@ -203,7 +204,9 @@ def _dtype_notes(layout: Layout) -> list[str]:
     for part, field in layout.tokens.items():
         dtype = dtype_name(field.values)
         if part.startswith("logp_") and dtype in ("bfloat16", "float16"):
-            notes.append(f"{field.name} is {dtype}: its values lie on a grid, small gaps are rounding")
+            notes.append(
+                f"{field.name} is {dtype}: its values lie on a grid, small gaps are rounding"
+            )
         elif part.startswith("logp_") and dtype == "float64":
             notes.append(f"{field.name} is float64: stored as float32")
     return notes

@@ -71,9 +71,7 @@ def _numpy_constructors() -> list[Any]:
     """What a pickled NumPy array of numbers or strings needs; each only builds arrays."""
     from numpy._core import multiarray
 
-    dtypes = [
-        getattr(np.dtypes, name) for name in dir(np.dtypes) if name.endswith(("DType",))
-    ]
+    dtypes = [getattr(np.dtypes, name) for name in dir(np.dtypes) if name.endswith(("DType",))]
     return [multiarray._reconstruct, multiarray.scalar, np.ndarray, np.dtype, *dtypes]
 
 
@@ -95,8 +93,10 @@ def _load_npz(path: Path) -> dict[str, Any]:
                 for info in archive.infolist()
             }
         except (ValueError, EOFError, OSError, zipfile.BadZipFile) as error:
-            hint = "; store strings as a str array, not dtype=object" if "Object" in str(error) else ""
-            raise BadCapture(f"NumPy cannot read the file without pickle: {error}{hint}") from error
+            raise BadCapture(
+                f"NumPy cannot read the file without running code from it: {error}; "
+                "strings must be stored as a str array, not as dtype=object"
+            ) from error
 
 
 def _member(archive: zipfile.ZipFile, info: zipfile.ZipInfo, spill: Path) -> Array:
@@ -128,7 +128,7 @@ def dtype_name(values: Any) -> str:
 
 @dataclass(frozen=True)
 class TokenField:
-    """One number per response token: padded `[B, R]` on the right, or a list of B arrays `[L_i]`."""
+    """A number per response token: `[B, R]` padded on the right, or a list of B arrays `[L_i]`."""
 
     name: str
     values: Any
@@ -156,8 +156,8 @@ class TokenField:
         if (own != lengths).any():
             bad = int(np.argmax(own != lengths))
             raise BadCapture(
-                f"{self.name} has another length than the response in {(own != lengths).sum()} rows, "
-                f"first at row {rows.start + bad}: {own[bad]}, expected {lengths[bad]}"
+                f"{self.name} has another length than the response in {(own != lengths).sum()} "
+                f"rows, first at row {rows.start + bad}: {own[bad]}, expected {lengths[bad]}"
             )
         parts = [as_numpy(values) for values in self.values[rows]]
         return np.concatenate(parts) if parts else np.empty(0)

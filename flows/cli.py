@@ -1,0 +1,181 @@
+"""The `tim` command. Each verb imports what it needs: `tim --help` and `tim sql` start fast."""
+
+import argparse
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+DONE, FAILED, USAGE = 0, 1, 2
+
+EXAMPLES = """\
+examples:
+  tim ingest step_batch.pt --run my-run --step 20
+  tim ingest /checkpoints/my-run
+  tim sql "select step, kl_k1, frac_outside_5 from step_metrics"
+  tim tables step_metrics
+  tim ui
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one verb; 0 done, 1 some capture failed (the others are done), 2 wrong usage."""
+    options = _parser().parse_args(arguments)
+    _settle_environment()
+    verb: Callable[[argparse.Namespace], int] = options.verb
+    try:
+        return verb(options)
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:  # the reader of our output has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return DONE
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="tim",
+        description="Track train-inference mismatch, token by token.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "--home",
+        type=Path,
+        default=Path(os.environ.get("TIMTRACK_HOME", "timtrack")),
+        help="folder of lake and local MLflow store (default: $TIMTRACK_HOME or ./timtrack)",
+    )
+    verbs = parser.add_subparsers(title="verbs", metavar="VERB", required=True)
+
+    ingest = verbs.add_parser("ingest", help="analyse captures: files, or folders of them")
+    ingest.add_argument("paths", metavar="PATH", nargs="+", type=Path)
+    ingest.add_argument(
+        "--run", help="name of the training run (default: the file's, else its folder's)"
+    )
+    ingest.add_argument("--step", type=int, help="training step, of a single capture")
+    ingest.add_argument(
+        "--tokenizer", type=Path, help="tokenizer.json (default: one beside the capture)"
+    )
+    ingest.set_defaults(verb=_ingest)
+
+    sql = verbs.add_parser("sql", help="ask DuckDB about everything in the lake")
+    sql.add_argument("query", help="SQL over the tables that `tim tables` lists")
+    sql.add_argument("--format", choices=("table", "csv", "json"), default="table")
+    sql.set_defaults(verb=_sql)
+
+    tables = verbs.add_parser("tables", help="list the tables, or the columns of one")
+    tables.add_argument("name", nargs="?")
+    tables.set_defaults(verb=_tables)
+
+    ui = verbs.add_parser("ui", help="open MLflow on what was logged")
+    ui.add_argument("--port", type=int, default=5000)
+    ui.set_defaults(verb=_ui)
+
+    demo = verbs.add_parser("demo", help="analyse the published tokens of a real run")
+    demo.set_defaults(verb=_demo)
+    return parser
+
+
+def _settle_environment() -> None:
+    """Defaults for the servers behind the verbs; what the user has set stays."""
+    for name, value in {
+        # The in-process Prefect server needs more than the default 20 s on a busy machine.
+        "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "180",
+        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        # A failed capture is told once, in our words; the Prefect UI has the traceback.
+        "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL",
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+        "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+        "MLFLOW_LOGGING_LEVEL": "WARNING",
+    }.items():
+        os.environ.setdefault(name, value)
+
+
+def _fail(message: str) -> int:
+    print(f"tim: {message}", file=sys.stderr)
+    return USAGE
+
+
+def _ingest(options: argparse.Namespace) -> int:
+    from tasks import captures
+    from tasks.tokens import BadCapture
+
+    try:
+        paths = [found for path in options.paths for found in captures.find(path)]
+    except BadCapture as error:
+        return _fail(str(error))
+    if options.step is not None and len(paths) > 1:
+        return _fail(f"--step {options.step} names one capture, but {len(paths)} were found")
+    if options.tokenizer and not options.tokenizer.is_file():
+        return _fail(f"--tokenizer {options.tokenizer} is not a file")
+    return _analysed(paths, options)
+
+
+def _analysed(paths: list[Path], options: argparse.Namespace) -> int:
+    """Run the flow over captures behind a progress bar, then say what became of each."""
+    from flows import screen
+    from flows.progress import analyse_with_progress
+
+    given = {name: getattr(options, name, None) for name in ("run", "step", "tokenizer")}
+    outcomes = analyse_with_progress(paths, options.home, **given)
+    screen.show(outcomes)
+    return FAILED if any(outcome.error for outcome in outcomes) else DONE
+
+
+def _sql(options: argparse.Namespace) -> int:
+    from flows import screen
+    from tasks import lake, tables
+
+    steps = lake.steps(options.home / "lake")
+    if not steps:
+        return _fail(f"no steps in {options.home / 'lake'}; `tim ingest` puts them there")
+    try:
+        answer = tables.query(steps, options.query)
+    except tables.BadQuery as error:
+        return _fail(str(error))
+    screen.print_frame(answer, options.format)
+    return DONE
+
+
+def _tables(options: argparse.Namespace) -> int:
+    from flows import screen
+    from tasks import tables
+
+    catalogue = tables.catalogue()
+    if options.name and options.name not in catalogue:
+        return _fail(f"no table {options.name}; there are {', '.join(sorted(catalogue))}")
+    screen.print_headers(catalogue, options.name)
+    return DONE
+
+
+def _ui(options: argparse.Namespace) -> int:
+    from tasks.tracking import EXPERIMENT, local_store
+
+    store = os.environ.get("MLFLOW_TRACKING_URI") or local_store(options.home)
+    if store.startswith("http"):
+        print(f"MLflow runs at {store}")
+        return DONE
+    print(
+        f"MLflow on {store}, experiment {EXPERIMENT}: http://127.0.0.1:{options.port}/#/experiments"
+    )
+    os.environ.setdefault("MLFLOW_SERVER_ENABLE_JOB_EXECUTION", "false")  # 12 processes fewer
+    server = [sys.executable, "-m", "mlflow", "server", "--workers", "1"]
+    where = ["--backend-store-uri", store, "--host", "127.0.0.1", "--port", str(options.port)]
+    os.execv(sys.executable, [*server, *where])
+
+
+def _demo(options: argparse.Namespace) -> int:
+    from tasks import seed_run
+
+    print(
+        "The 400 published token rows of a Qwen2.5-1.5B GRPO run with a compression codec, step 20."
+    )
+    capture = seed_run.write_capture(options.home / "captures")
+    code = _analysed([capture], options)
+    print("\nLook at it:  make ui     (charts under the run's Artifacts, steps/20)")
+    print('Ask it:      tim sql "select token_id, p_rollout, p_train, ratio from worst_tokens"')
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,34 @@
+"""A flow as a person in a terminal sees it: a bar that moves, then the outcomes."""
+
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from flows.analyse import CapturesFailed, Outcome, analyse, listener
+
+COLUMNS = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+
+
+def analyse_with_progress(
+    paths: list[Path],
+    home: Path,
+    run: str | None = None,
+    step: int | None = None,
+    tokenizer: Path | None = None,
+) -> list[Outcome]:
+    """Run the flow `analyse` behind a progress bar; its outcomes, failed ones too."""
+    with Progress(*COLUMNS, console=Console(stderr=True), transient=True) as progress:
+        bar = progress.add_task("starting Prefect", total=len(paths))
+
+        def told(outcome: Outcome) -> None:
+            name = outcome.step.name if outcome.step else outcome.path.name
+            progress.update(bar, advance=1, description=name)
+
+        token = listener.set(told)
+        try:
+            return analyse(paths, home.absolute(), run, step, tokenizer)
+        except CapturesFailed as failed:
+            return failed.outcomes
+        finally:
+            listener.reset(token)

@@ -1,0 +1,100 @@
+"""What `tim` shows in a terminal. Text from captures is never taken for markup.
+
+Free of Prefect, so that `tim sql` starts fast; flows/progress.py shows a flow while it runs.
+"""
+
+import json
+import sys
+from typing import TYPE_CHECKING, Any
+
+import polars as pl
+from rich.console import Console
+from rich.table import Table as Grid
+from rich.text import Text
+
+from tasks import notation, summary, tables
+
+if TYPE_CHECKING:
+    from flows.analyse import Outcome
+
+WIDE = 12  # columns from which a single row is shown on its side
+
+
+def show(outcomes: list["Outcome"]) -> None:
+    """The headline of each analysed step, one line each, then what failed and why."""
+    analysed = [outcome for outcome in outcomes if outcome.step and not outcome.error]
+    rows = [_headline(outcome) for outcome in analysed]
+    if len(rows) == 1:
+        _print(_grid([], [[name, value] for name, value in rows[0].items()]))
+    elif rows:
+        _print(_grid([*rows[0]], [[*row.values()] for row in rows]))
+    for outcome in analysed:
+        _tell_notes(outcome)
+    for outcome in outcomes:
+        if outcome.error:
+            print(f"failed: {outcome.path}: {outcome.error}", file=sys.stderr)
+    if links := dict.fromkeys(outcome.link for outcome in analysed):
+        print("\n".join(f"MLflow: {link}" for link in links))
+
+
+def print_frame(frame: pl.DataFrame, form: str) -> None:
+    """A query's answer: a table that fits the terminal, or all of it as CSV or JSON."""
+    if form == "csv":
+        print(frame.write_csv(), end="")
+    elif form == "json":
+        print(json.dumps(frame.to_dicts(), default=str, indent=1))
+    elif len(frame) == 1 and frame.width >= WIDE:
+        row = frame.row(0, named=True)
+        _print(_grid([], [[name, _cell(value)] for name, value in row.items()]))
+    else:
+        _print(_grid(frame.columns, [[_cell(value) for value in row] for row in frame.iter_rows()]))
+
+
+def print_headers(catalogue: dict[str, tables.Table], name: str | None) -> None:
+    """Every table with its title, or the columns of one."""
+    if name is None:
+        by_name = sorted(catalogue.values(), key=lambda table: table.name)
+        _print(_grid([], [[table.name, table.title] for table in by_name]))
+    else:
+        table = catalogue[name]
+        print(f"{table.title}\nOne row for each: {', '.join(table.grain)}\n")
+        _print(_grid([], [[column, text] for column, text in table.columns.items()]))
+
+
+def _headline(outcome: "Outcome") -> dict[str, str]:
+    assert outcome.step
+    numbers = summary.metrics(tables.stored(outcome.step))
+    where = {"run": outcome.step.run, "step": str(outcome.step.step)}
+    return {**where, **summary.headline(numbers)}
+
+
+def _tell_notes(outcome: "Outcome") -> None:
+    assert outcome.step
+    for note in outcome.step.facts()["notes"]:
+        print(f"note: {outcome.step.name}: {note}")
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, float):
+        return notation.number(value)
+    if isinstance(value, str):
+        return value if value.isprintable() else repr(value)
+    return "–" if value is None else str(value)
+
+
+def _grid(header: list[str], rows: list[list[str]]) -> Grid:
+    """Columns of plain text; without a header, the first column names the rows."""
+    grid = Grid(box=None, pad_edge=False, show_header=bool(header), padding=(0, 3, 0, 0))
+    for index in range(len(header or rows[0])):
+        grid.add_column(
+            Text(header[index]) if header else "", style="" if header or index else "bold"
+        )
+    for row in rows:
+        grid.add_row(*map(Text, row))
+    return grid
+
+
+def _print(grid: Grid) -> None:
+    """At the terminal's width; when the output goes to a file, as wide as it needs."""
+    console = Console()
+    (console if console.is_terminal else Console(width=10_000)).print(grid)

@@ -1,0 +1,125 @@
+"""The Prefect tasks: the stages of the road, each a name, a retry rule and a line of glue.
+
+One rule: tasks pass paths and small dataclasses, never tables. Retries only where the outside world
+can fail; a capture that is wrong stays wrong.
+"""
+
+import re
+from pathlib import Path
+from typing import Any
+
+from prefect import task
+from prefect.artifacts import create_markdown_artifact
+from prefect.cache_policies import NO_CACHE
+
+from tasks import captures, charts, lake, summary, tables
+from tasks.captures import Capture
+from tasks.lake import Step
+from tasks.tokens import BadCapture
+
+
+def _may_pass(_task: Any, _run: Any, state: Any) -> bool:
+    """Retry what can pass by itself: a file system or a server that does not answer."""
+    error = state.result(raise_on_failure=False)
+    return isinstance(error, OSError) and not isinstance(error, PermissionError)
+
+
+@task(
+    task_run_name="identify {path}",
+    cache_policy=NO_CACHE,
+    retries=2,
+    retry_delay_seconds=5,
+    retry_condition_fn=_may_pass,
+)
+def identify_capture(
+    path: Path, run: str | None, step: int | None, tokenizer: Path | None
+) -> Capture:
+    """Open a capture far enough to know its run, step and digest."""
+    return captures.identify(path, run, step, tokenizer)
+
+
+@task(
+    task_run_name="convert {capture.name}",
+    cache_policy=NO_CACHE,
+    retries=2,
+    retry_delay_seconds=5,
+    retry_condition_fn=_may_pass,
+)
+def convert_capture(capture: Capture, into: Path, rival: Path | None = None) -> Step:
+    """Turn a capture into a step of the lake, unless it is one already."""
+    if rival:
+        raise BadCapture(
+            f"{capture.path} and {rival} are different captures of {capture.name}; "
+            "give one of them its own --run, or remove it"
+        )
+    return lake.find(into, capture) or lake.write_step(into, capture, **_reading(capture))
+
+
+def _reading(capture: Capture) -> dict[str, Any]:
+    batch = captures.read(capture.path)
+    if capture.tokenizer is None:
+        return {"batch": batch}
+    from tasks import text
+
+    tokenizer = text.load(capture.tokenizer)
+    return {
+        "batch": batch,
+        "decode": lambda block: text.with_text(block, tokenizer),
+        "vocabulary": lambda ids: text.vocabulary(ids, tokenizer),
+    }
+
+
+@task(task_run_name="compute tables of {step.name}", cache_policy=NO_CACHE)
+def compute_tables(step: Step) -> None:
+    """Compute the step's tables with DuckDB, unless this version of the SQL did."""
+    if not tables.are_computed(step):
+        lake.write_tables(step, tables.version(), tables.compute(step))
+
+
+@task(task_run_name="draw {step.name}", cache_policy=NO_CACHE)
+def draw_step(step: Step, into: Path) -> None:
+    """Charts, `summary.json` and the tables as CSV, into a folder for MLflow."""
+    computed = tables.stored(step)
+    charts.save(charts.draw(computed), into, "charts.html")
+    summary.write(step, summary.metrics(computed), into / "summary.json")
+    (into / "tables").mkdir()
+    for name, table in computed.items():
+        table.write_csv(into / "tables" / f"{name}.csv")
+
+
+@task(
+    task_run_name="log {step.name}",
+    cache_policy=NO_CACHE,
+    retries=3,
+    retry_delay_seconds=[2, 10, 30],
+)
+def log_step(step: Step, files: Path, home: Path) -> str:
+    """Metrics and files to MLflow; a link to the run, which the Prefect UI shows too."""
+    from tasks.tracking import Tracker
+
+    tracker = Tracker(home)
+    numbers = summary.metrics(tables.stored(step))
+    link = tracker.link(tracker.log_step(step, numbers, files))
+    create_markdown_artifact(
+        key=re.sub(r"[^a-z0-9]+", "-", f"{step.run}-step-{step.step}".lower()).strip("-"),
+        markdown=summary.markdown(step, numbers, link),
+        description=f"Train-inference mismatch of {step.name}",
+    )
+    return link
+
+
+@task(
+    task_run_name="draw the trend of {run}",
+    cache_policy=NO_CACHE,
+    retries=3,
+    retry_delay_seconds=10,
+)
+def log_trend(run: str, into: Path, home: Path) -> None:
+    """The run's metrics over its steps: chart and table, to the run's artifacts in MLflow."""
+    from tasks.tracking import Tracker
+
+    steps = [step for step in lake.steps(home / "lake") if step.run == run]
+    trend = tables.query(steps, "from run_trend")
+    charts.save(charts.draw({"run_trend": trend}), into, "run_trend.html")
+    trend.write_csv(into / "run_trend.csv")
+    Tracker(home).log_files(run, into, "trend")

@@ -1,0 +1,76 @@
+"""A step in a few numbers: the headline that people see first, and `summary.json`."""
+
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from tasks import notation
+from tasks.lake import Step
+
+# Columns of step_metrics, in the order in which they are told, and how each is printed.
+HEADLINE: dict[str, Callable[[Any], str]] = {
+    "trained_tokens": lambda n: f"{n:,}",
+    "abs_logp_diff_p50": lambda x: f"{x:.3f} nats",
+    "frac_outside_5": notation.share,
+    "kl_k1": lambda x: f"{notation.number(x)} nats",
+    "kl_k3": lambda x: f"{notation.number(x)} nats",
+    "pearson_logp": notation.number,
+    "pearson_prob": notation.number,
+    "spearman": notation.number,
+    "ratio_mean": notation.number,
+    "tv": notation.number,
+    "ess_token": notation.number,
+}
+LABELS = {
+    "trained_tokens": "trained tokens",
+    "abs_logp_diff_p50": "median |ln r|",
+    "frac_outside_5": "r outside [1/5, 5]",
+    "kl_k1": "KL(rollout || train), k1",
+    "kl_k3": "KL(rollout || train), k3",
+    "pearson_logp": "Pearson of log-probs",
+    "pearson_prob": "Pearson of probs",
+    "spearman": "Spearman",
+    "ratio_mean": "mean r",
+    "tv": "total variation",
+    "ess_token": "token ESS",
+}
+SUMMARY_VERSION = 1
+
+
+def metrics(tables: Mapping[str, pl.DataFrame]) -> dict[str, Any]:
+    """The step's numbers by name: `step_metrics` without its grain."""
+    row = tables["step_metrics"].row(0, named=True)
+    return {name: value for name, value in row.items() if name not in ("run", "step")}
+
+
+def headline(numbers: Mapping[str, Any]) -> dict[str, str]:
+    """Label and printed value of each headline number; a dash where it is undefined."""
+    return {
+        LABELS[name]: "–" if numbers[name] is None else printed(numbers[name])
+        for name, printed in HEADLINE.items()
+    }
+
+
+def markdown(step: Step, numbers: Mapping[str, Any], link: str) -> str:
+    """The headline as a Markdown page, with what there is to know before believing it."""
+    facts = step.facts()
+    lines = [
+        f"# {step.name}",
+        *(f"> {note}" for note in facts["notes"]),
+        "",
+        "| number | value |",
+        "|---|---|",
+        *(f"| {label} | {value} |" for label, value in headline(numbers).items()),
+        "",
+        f"[MLflow]({link}) · source `{facts['source']}` · sha256 `{facts['sha256'][:16]}`",
+    ]
+    return "\n".join(lines)
+
+
+def write(step: Step, numbers: Mapping[str, Any], path: Path) -> None:
+    """`summary.json`: version, the capture's facts, and every metric under its name."""
+    content = {"summary_version": SUMMARY_VERSION, "capture": step.facts(), "metrics": numbers}
+    path.write_text(json.dumps(content, indent=2) + "\n")
