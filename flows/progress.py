@@ -18,7 +18,9 @@ def analyse_with_progress(
     tokenizer: Path | None = None,
 ) -> list[Outcome]:
     """Run the flow `analyse` behind a progress bar; its outcomes, failed ones too."""
-    with Progress(*COLUMNS, console=Console(stderr=True), transient=True) as progress:
+    console = Console(stderr=True)
+    quiet = not console.is_terminal
+    with Progress(*COLUMNS, console=console, transient=True, disable=quiet) as progress:
         bar = progress.add_task("starting Prefect", total=len(paths))
 
         def told(outcome: Outcome) -> None:

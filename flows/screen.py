@@ -23,11 +23,10 @@ WIDE = 12  # columns from which a single row is shown on its side
 def show(outcomes: list["Outcome"]) -> None:
     """The headline of each analysed step, one line each, then what failed and why."""
     analysed = [outcome for outcome in outcomes if outcome.step and not outcome.error]
-    rows = [_headline(outcome) for outcome in analysed]
-    if len(rows) == 1:
-        _print(_grid([], [[name, value] for name, value in rows[0].items()]))
-    elif rows:
-        _print(_grid([*rows[0]], [[*row.values()] for row in rows]))
+    if len(analysed) == 1:
+        _print(_grid([], [[name, value] for name, value in _headline(analysed[0]).items()]))
+    elif analysed:
+        _print(_grid(["run", "step", *summary.SHORT], [_line(outcome) for outcome in analysed]))
     for outcome in analysed:
         _tell_notes(outcome)
     for outcome in outcomes:
@@ -66,6 +65,13 @@ def _headline(outcome: "Outcome") -> dict[str, str]:
     numbers = summary.metrics(tables.stored(outcome.step))
     where = {"run": outcome.step.run, "step": str(outcome.step.step)}
     return {**where, **summary.headline(numbers)}
+
+
+def _line(outcome: "Outcome") -> list[str]:
+    assert outcome.step
+    numbers = summary.metrics(tables.stored(outcome.step))
+    printed = [summary.HEADLINE[name](numbers[name]) for name in summary.SHORT]
+    return [outcome.step.run, str(outcome.step.step), *printed]
 
 
 def _tell_notes(outcome: "Outcome") -> None:

@@ -66,8 +66,9 @@ def identify(
 ) -> Capture:
     """Which run and step a capture belongs to: as told, else as the file says, else by its path.
 
-    By path, the step is the number of the nearest folder called `step_20`, `global_step_20`, ...,
-    or the number that ends the file's name; the run is the folder around that.
+    By path, the step is the number of the capture's folder, or of the one around it, if that is
+    called `step_20`, `global_step_20`, ..., else the number that ends the file's name; the run is
+    the folder around that.
     """
     batch = read(path)
     folder, number = _step_by_path(path.absolute())
@@ -107,7 +108,7 @@ def check_unchanged(capture: Capture) -> None:
 
 def _step_by_path(path: Path) -> tuple[Path, int | None]:
     """The folder that names the run, and the step that the path names."""
-    for folder in (path.parent, *path.parent.parents):
+    for folder in (path.parent, path.parent.parent):
         if match := STEP_FOLDER.match(folder.name):
             return folder.parent, int(match[1])
     match = STEP_IN_NAME.match(path.stem)

@@ -27,7 +27,7 @@ import polars as pl
 import pyarrow.parquet as pq
 
 from tasks.captures import Capture, check_unchanged
-from tasks.tokens import SCHEMA_VERSION, Batch, Block, Check, Verdict
+from tasks.tokens import SCHEMA_VERSION, BadCapture, Batch, Block, Check, Verdict
 
 STEP = re.compile(r"run=(?P<run>[^/]+)/step=(?P<step>\d+)/capture=(?P<capture>[0-9a-f]+)$")
 
@@ -88,8 +88,12 @@ def write_step(
     """
     check = Check()
     with _aside(lake) as aside:
-        ids = _write_blocks(aside, map(decode, check.watch(batch.blocks())))
-        verdict = check.verdict()
+        try:
+            ids = _write_blocks(aside, map(decode, check.watch(batch.blocks())))
+            verdict = check.verdict()
+        except BadCapture:
+            check_unchanged(capture)  # if it was written to, that is the reason to tell
+            raise
         if vocabulary:
             _write_small(aside / "vocabulary.parquet", vocabulary(ids.tolist()))
         check_unchanged(capture)

@@ -37,6 +37,8 @@ LABELS = {
     "tv": "total variation",
     "ess_token": "token ESS",
 }
+# What a line about one step of many has room for, under the columns' own names.
+SHORT = ("trained_tokens", "abs_logp_diff_p50", "frac_outside_5", "kl_k1", "kl_k3", "pearson_logp")
 SUMMARY_VERSION = 1
 
 
@@ -48,10 +50,7 @@ def metrics(tables: Mapping[str, pl.DataFrame]) -> dict[str, Any]:
 
 def headline(numbers: Mapping[str, Any]) -> dict[str, str]:
     """Label and printed value of each headline number; a dash where it is undefined."""
-    return {
-        LABELS[name]: "–" if numbers[name] is None else printed(numbers[name])
-        for name, printed in HEADLINE.items()
-    }
+    return {LABELS[name]: printed(numbers[name]) for name, printed in HEADLINE.items()}
 
 
 def markdown(step: Step, numbers: Mapping[str, Any], link: str) -> str:

@@ -124,7 +124,8 @@ def connect(steps: list[Step], *, stored: bool) -> duckdb.DuckDBPyConnection:
     """
     connection = duckdb.connect()
     connection.execute("set memory_limit = '2GiB'")
-    connection.execute("set preserve_insertion_order = false")
+    # Computing needs no order (every table ends in its own); stored steps come in theirs.
+    connection.execute(f"set preserve_insertion_order = {str(stored).lower()}")
     connection.execute("set enable_progress_bar = false")
     _input(connection, "tokens_file", _files(steps, "tokens.parquet"), TOKENS)
     _input(connection, "sequences", _files(steps, "sequences.parquet"), SEQUENCES)

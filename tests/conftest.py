@@ -1,0 +1,78 @@
+"""Fixtures: literal rows into SQL, captures into files, and real stores and servers, made once."""
+
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+# Before anything imports them: neither server phones home from a test.
+os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
+os.environ.setdefault("PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS", "180")
+os.environ.pop("MLFLOW_TRACKING_URI", None)
+
+import pytest
+import torch
+
+from tasks import lake
+from tests.given import Row, ingest, sql_connection, token_frame
+
+
+@pytest.fixture
+def run_sql() -> Callable[..., list[Row]]:
+    """The rows that a table of `sql/` has over literal token rows."""
+
+    def run(name: str, *rows: Row) -> list[Row]:
+        with sql_connection(token_frame(list(rows))) as connection:
+            return connection.sql(f"from {name}").pl().to_dicts()
+
+    return run
+
+
+@pytest.fixture
+def saved(tmp_path: Path) -> Callable[..., Path]:
+    """Write fields as `run-a/step_3/step_batch.pt` (or another name) with plain torch.save."""
+
+    def save(fields: Any, name: str = "run-a/step_3/step_batch.pt") -> Path:
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        torch.save(fields, path)
+        return path
+
+    return save
+
+
+@pytest.fixture
+def to_lake(tmp_path: Path) -> Callable[..., lake.Step]:
+    """One capture into the lake at `tmp_path / "lake"`."""
+    return lambda path, **given: ingest(path, tmp_path / "lake", **given)
+
+
+@pytest.fixture(scope="session")
+def fresh_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An MLflow database with its tables made, to be copied: making one takes seconds."""
+    from tasks.tracking import local_store
+
+    home = tmp_path_factory.mktemp("store")
+    local_store(home)
+    return home / "mlflow.db"
+
+
+@pytest.fixture
+def home(tmp_path: Path, fresh_store: Path) -> Path:
+    """A timtrack home with an empty lake and an empty MLflow store."""
+    folder = tmp_path / "home"
+    folder.mkdir()
+    shutil.copy(fresh_store, folder / "mlflow.db")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def prefect() -> Iterator[None]:
+    """A Prefect server of its own with a temporary database, for all flow tests."""
+    from prefect.testing.utilities import prefect_test_harness
+
+    with prefect_test_harness(server_startup_timeout=180):
+        yield

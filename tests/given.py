@@ -1,0 +1,129 @@
+"""What tests are given: token rows, batches, captures, built from what a test is about."""
+
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import numpy as np
+import polars as pl
+import torch
+
+from tasks import captures, lake, tables
+from tasks.tokens import SEQUENCES, TOKENS
+
+Row = dict[str, Any]
+
+# What a row is when a test does not say: one trained token on which the engines agree.
+TOKEN: Row = {
+    "run": "r",
+    "step": 1,
+    "capture": "c",
+    "row": 0,
+    "uid": "u",
+    "pos": 0,
+    "token_id": 7,
+    "is_trained": True,
+    "logp_rollout": -1.0,
+    "logp_train": -1.0,
+    "advantage": 1.0,
+    "entropy": None,
+}
+
+
+def token_frame(rows: list[Row]) -> pl.DataFrame:
+    """Tokens as the lake's files hold them, `rows` filled up with what TOKEN says."""
+    views = {name: pl.Float32 for row in rows for name in row if name.startswith("logp_")}
+    keys = {"run": pl.String, "step": pl.Int64, "capture": pl.String}
+    schema = {**keys, **dict(TOKENS), **views, "uid": pl.String}
+    return pl.DataFrame([{**TOKEN, **row} for row in rows], schema=schema)
+
+
+def sequence_frame(tokens: pl.DataFrame) -> pl.DataFrame:
+    """The sequences that these tokens make up."""
+    trained = pl.col("is_trained")
+    return (
+        tokens.group_by("run", "step", "capture", "row", maintain_order=True)
+        .agg(
+            uid=pl.col("uid").first(),
+            prompt_tokens=pl.lit(3, pl.Int32),
+            response_tokens=pl.len().cast(pl.Int32),
+            trained_tokens=trained.sum().cast(pl.Int32),
+            turns=pl.lit(1, pl.Int32),
+            reward=pl.lit(1.0),
+        )
+        .with_columns(
+            pl.lit(None, dtype).alias(name)
+            for name, dtype in SEQUENCES.items()
+            if name.startswith(("policy", "prompt", "response")) and "tokens" not in name
+        )
+    )
+
+
+def sql_connection(
+    tokens: pl.DataFrame, sequences: pl.DataFrame | None = None
+) -> duckdb.DuckDBPyConnection:
+    """Every view of `sql/` over these tokens."""
+    connection = tables.connect([], stored=False)
+    inputs = {
+        "tokens_file": tokens,
+        "sequences": sequence_frame(tokens) if sequences is None else sequences,
+    }
+    for name, frame in inputs.items():
+        connection.register(f"test_{name}", frame.to_arrow(compat_level=pl.CompatLevel.oldest()))
+        connection.execute(f"create or replace view {name} as from test_{name}")
+    for name, table in tables.catalogue().items():
+        connection.execute(f"create or replace view {name} as {table.sql}")
+    return connection
+
+
+def random_tokens(seed: int, rows: int = 12, width: int = 40, gap: float = 0.3) -> pl.DataFrame:
+    """Rows of random length (some empty) with mask holes and gaps of about `gap` nats."""
+    rng = np.random.default_rng(seed)
+    drawn: list[Row] = []
+    for row in range(rows):
+        for pos in range(int(rng.integers(0, width))):
+            rollout = -float(rng.exponential(1.0))
+            drawn.append(
+                {
+                    "row": row,
+                    "uid": f"u{row // 4}",
+                    "pos": pos,
+                    "token_id": int(rng.integers(0, 9)),
+                    "is_trained": bool(rng.random() < 0.8),
+                    "logp_rollout": rollout,
+                    "logp_train": min(0.0, rollout + gap * float(rng.normal())),
+                }
+            )
+    return token_frame(drawn)
+
+
+def batch_fields(
+    rows: int = 6, width: int = 10, prompt: int = 4, seed: int = 0, gap: float = 0.1
+) -> dict[str, Any]:
+    """A padded batch as verl holds it after the recompute: right-padded responses, group uids."""
+    generator = torch.Generator().manual_seed(seed)
+    lengths = torch.randint(1, width + 1, (rows,), generator=generator)
+    lengths[0] = width
+    real = torch.arange(width) < lengths[:, None]
+    left = torch.randint(0, prompt, (rows,), generator=generator)
+    prompt_real = torch.arange(prompt) >= left[:, None]
+    rollout = -torch.rand(rows, width, generator=generator) * 3 - 0.01
+    train = (rollout + gap * torch.randn(rows, width, generator=generator)).clamp(max=0)
+    return {
+        "prompts": torch.randint(5, 90, (rows, prompt), generator=generator) * prompt_real,
+        "responses": torch.randint(5, 90, (rows, width), generator=generator) * real,
+        "response_mask": real.long(),
+        "attention_mask": torch.cat([prompt_real, real], dim=1).long(),
+        "rollout_log_probs": rollout * real,
+        "old_log_probs": train * real,
+        "advantages": torch.randn(rows, 1, generator=generator).expand(rows, width) * real,
+        "token_level_scores": torch.where(torch.arange(width) == lengths[:, None] - 1, 1.0, 0.0),
+        "uid": [f"group-{row // 2}" for row in range(rows)],
+        "global_step": 3,
+    }
+
+
+def ingest(path: Path, into: Path, **given: Any) -> lake.Step:
+    """One capture into the lake, without Prefect."""
+    capture = captures.identify(path, **given)
+    return lake.write_step(into, capture, captures.read(path))

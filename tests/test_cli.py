@@ -1,0 +1,123 @@
+"""The verbs that need no flow."""
+
+import csv
+import io
+import json
+import subprocess
+import sys
+
+import pytest
+
+from flows.cli import main
+from tasks import lake, tables
+from tests.given import batch_fields, ingest
+
+
+@pytest.fixture
+def filled(saved, home):
+    """A home whose lake has one step, with tables."""
+    step = ingest(saved(batch_fields()), home / "lake")
+    lake.write_tables(step, tables.version(), tables.compute(step))
+    return home
+
+
+def test_sql_answers_in_three_forms(filled, capsys):
+    query = "select step, kl_k1 from step_metrics"
+    [(step, kl_k1)] = tables.query(lake.steps(filled / "lake"), query).rows()
+    printed = {}
+    for form in ("table", "csv", "json"):
+        assert main(["--home", str(filled), "sql", query, "--format", form]) == 0
+        printed[form] = capsys.readouterr().out
+    assert printed["table"].split() == ["step", "kl_k1", str(step), f"{kl_k1:.4g}"]
+    [row] = csv.DictReader(io.StringIO(printed["csv"]))
+    assert float(row["kl_k1"]) == kl_k1
+    assert json.loads(printed["json"]) == [{"step": step, "kl_k1": kl_k1}]
+
+
+def test_every_table_answers_over_the_lake(filled):
+    for name in tables.catalogue():
+        assert len(tables.query(lake.steps(filled / "lake"), f"from {name}"))
+
+
+def test_stored_tables_are_read_not_computed_again(filled):
+    """Trends over many steps must not scan tokens."""
+    [step] = lake.steps(filled / "lake")
+    (step.path / "tokens.parquet").unlink()
+    assert len(tables.query([step], "from step_metrics")) == 1
+
+
+def test_wrong_sql_is_wrong_usage(filled, capsys):
+    assert main(["--home", str(filled), "sql", "select kl from step_metrics"]) == 2
+    assert 'tim: Binder Error: Referenced column "kl" not found' in capsys.readouterr().err
+
+
+def test_an_empty_lake_says_how_to_fill_it(home, capsys):
+    assert main(["--home", str(home), "sql", "select 1"]) == 2
+    assert "`tim ingest` puts them there" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["ingest", "nowhere"], "nowhere does not exist"),
+        (["ingest", "."], "no capture under ."),
+        (["tables", "nothing"], "no table nothing; there are"),
+    ],
+)
+def test_wrong_usage_is_told(home, capsys, tmp_path, monkeypatch, arguments, message):
+    monkeypatch.chdir(tmp_path / "home")
+    (home / "mlflow.db").unlink()
+    assert main(["--home", str(home), *arguments]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_one_step_for_many_captures_is_wrong_usage(saved, home, tmp_path, capsys):
+    for n in (1, 2):
+        saved(batch_fields(), f"run/step_{n}/step_batch.pt")
+    assert main(["--home", str(home), "ingest", str(tmp_path / "run"), "--step", "5"]) == 2
+    assert "--step 5 names one capture, but 2 were found" in capsys.readouterr().err
+
+
+def test_tables_lists_names_and_columns(capsys):
+    assert main(["tables"]) == 0
+    out = capsys.readouterr().out
+    assert all(name in out for name in tables.catalogue())
+    assert main(["tables", "step_metrics"]) == 0
+    out = capsys.readouterr().out
+    assert "One row for each: run, step" in out
+    assert "kl_k3" in out
+
+
+def test_text_of_captures_is_not_markup(capsys):
+    from flows import screen
+
+    screen.print_frame(
+        __import__("polars").DataFrame({"token": ["[red]x[/]", "a\x1b[31m"]}), "table"
+    )
+    assert capsys.readouterr().out.split() == ["token", "[red]x[/]", "'a\\x1b[31m'"]
+
+
+def test_help_imports_nothing_heavy():
+    code = "import sys, flows.cli as c\ntry: c.main(['--help'])\nexcept SystemExit: pass\n"
+    code += (
+        "heavy = {'prefect', 'mlflow', 'torch', 'polars', 'duckdb', 'altair'} & set(sys.modules)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code + "; sys.exit(str(heavy) if heavy else 0)"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "examples:" in done.stdout
+
+
+def test_sql_imports_neither_prefect_nor_mlflow_nor_torch(filled):
+    code = (
+        "import sys, flows.cli as c; c.main(['--home', sys.argv[1], 'sql', 'select 1']);"
+        "heavy = {'prefect', 'mlflow', 'torch', 'altair'} & set(sys.modules);"
+        "sys.exit(str(heavy) if heavy else 0)"
+    )
+    command = [sys.executable, "-c", code, str(filled)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr

@@ -1,0 +1,152 @@
+"""The whole road under a real Prefect server, and the command line that people type."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from mlflow.tracking import MlflowClient
+from prefect.client.orchestration import get_client
+
+from flows.analyse import CapturesFailed, analyse
+from flows.cli import main
+from tasks import lake, tables
+from tests.given import batch_fields
+
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("prefect")]
+
+
+@pytest.fixture
+def three_steps(saved):
+    """Captures of steps 1 to 3 of one run, named so that names sort otherwise."""
+    return [
+        saved({**batch_fields(seed=n), "global_step": n}, f"run-a/step_{n}/step_batch.pt")
+        for n in (3, 1, 2)
+    ]
+
+
+def stored_points(home: Path, metric: str) -> list[tuple[int, float]]:
+    client = MlflowClient(f"sqlite:///{home}/mlflow.db")
+    experiment = client.get_experiment_by_name("timtrack")
+    [run] = client.search_runs([experiment.experiment_id])
+    history = client.get_metric_history(run.info.run_id, f"mismatch/{metric}")
+    return sorted((point.step, point.value) for point in history)
+
+
+def test_three_captures_become_three_points_in_step_order(three_steps, home):
+    outcomes = analyse(three_steps, home)
+    assert [outcome.step.step for outcome in outcomes] == [1, 2, 3]
+    logged = stored_points(home, "kl_k1")
+    asked = tables.query(lake.steps(home / "lake"), "select step, kl_k1 from step_metrics")
+    assert logged == asked.rows()
+    again = analyse(three_steps, home)
+    assert [o.step for o in again] == [o.step for o in outcomes]
+    assert stored_points(home, "kl_k1") == logged
+
+
+def test_artifacts_of_a_step_and_of_the_run(three_steps, home):
+    analyse(three_steps, home)
+    [folder] = (home / "mlartifacts").iterdir()
+    files = {str(p.relative_to(folder / "artifacts")) for p in folder.rglob("*") if p.is_file()}
+    for name in ("ratio_histogram.png", "charts.html", "summary.json", "tables/worst_tokens.csv"):
+        assert f"steps/2/{name}" in files
+    assert {"trend/run_trend.png", "trend/run_trend.csv"} <= files
+    summary = json.loads((folder / "artifacts/steps/2/summary.json").read_text())
+    assert summary["metrics"]["trained_tokens"] == summary["capture"]["trained_tokens"]
+
+
+def test_a_bad_capture_does_not_stop_the_others_and_is_seen(three_steps, home):
+    three_steps[1].write_bytes(b"broken")
+    with pytest.raises(CapturesFailed, match=r"1 of 3 captures failed, first .*step_1") as raised:
+        analyse(three_steps, home)
+    assert [o.step.step for o in raised.value.outcomes if o.step] == [2, 3]
+    with get_client(sync_client=True) as client:
+        failed = [r for r in client.read_task_runs() if r.state.is_failed()]
+    assert any(str(three_steps[1]) in run.name and "b'brok'" in run.state.message for run in failed)
+
+
+def test_two_captures_of_one_step_are_not_mixed_up(saved, home):
+    paths = [saved(batch_fields(seed=n), f"{n}/run/step_3/step_batch.pt") for n in (1, 2)]
+    with pytest.raises(CapturesFailed, match="are different captures of run step 3") as raised:
+        analyse(paths, home)
+    assert [bool(o.error) for o in raised.value.outcomes] == [False, True]
+
+
+def test_prefect_shows_the_headline(three_steps, home):
+    analyse(three_steps[:1], home)
+    with get_client(sync_client=True) as client:
+        artifacts = client.read_artifacts()
+    latest = max((a for a in artifacts if a.key == "run-a-step-3"), key=lambda a: a.created)
+    assert "| KL(rollout || train), k1 |" in latest.data
+    assert "[MLflow](http://127.0.0.1:5000/#/experiments/" in latest.data
+
+
+def test_tables_of_older_sql_are_computed_again(three_steps, home, monkeypatch):
+    [outcome] = analyse(three_steps[:1], home)
+    monkeypatch.setattr(tables, "version", lambda: "0123456789ab")
+    analyse(three_steps[:1], home)
+    folders = [path.name for path in outcome.step.path.glob("tables-*")]
+    assert folders == ["tables-0123456789ab"]
+
+
+def test_tim_ingest_tells_the_numbers_and_the_failures(three_steps, home, capsys):
+    three_steps[0].write_bytes(b"")
+    code = main(["--home", str(home), "ingest", str(three_steps[0].parents[1])])
+    out, err = capsys.readouterr()
+    assert code == 1
+    assert f"failed: {three_steps[0]}: the file is empty (0 bytes)" in err
+    assert "abs_logp_diff_p50" in out
+    assert [line.split()[:2] for line in out.splitlines() if line.startswith("run-a")] == [
+        ["run-a", "1"],
+        ["run-a", "2"],
+    ]
+    assert len(lake.steps(home / "lake")) == 2
+
+
+BAD_INPUTS = {
+    "cut.pt": lambda path, whole: path.write_bytes(whole.read_bytes()[:2000]),
+    "empty.pt": lambda path, whole: path.write_bytes(b""),
+}
+
+
+def test_only_bad_captures_leave_lake_and_mlflow_as_before(three_steps, home, tmp_path, capsys):
+    analyse(three_steps, home)
+    lake_before = sorted(str(p) for p in (home / "lake").rglob("*"))
+    points_before = stored_points(home, "kl_k1")
+    bad = []
+    for name, spoil in BAD_INPUTS.items():
+        bad.append(tmp_path / name)
+        spoil(bad[-1], three_steps[0])
+    code = main(["--home", str(home), "ingest", *map(str, bad), "--run", "run-a"])
+    assert code == 1
+    assert capsys.readouterr().err.count("failed:") == 2
+    assert sorted(str(p) for p in (home / "lake").rglob("*")) == lake_before
+    assert stored_points(home, "kl_k1") == points_before
+
+
+def test_the_demo_prints_the_published_numbers(home, capsys):
+    assert main(["--home", str(home), "demo"]) == 0
+    out = capsys.readouterr().out
+    for number in (
+        "2.845 nats",
+        "61.5 %",
+        "4.872 nats",
+        "4.309 nats",
+        "0.04478",
+        "0.2188",
+        "0.164",
+    ):
+        assert number in out
+
+
+def test_a_flow_needs_no_server_started_by_hand(three_steps, home):
+    """A new process with nothing around it: Prefect brings its own server up."""
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("PREFECT_")}
+    environment |= {"PREFECT_HOME": str(home / "prefect"), "TIMTRACK_HOME": str(home)}
+    command = [sys.executable, "-m", "flows.cli", "ingest", str(three_steps[0])]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "trained tokens" in done.stdout
+    assert done.stderr == ""

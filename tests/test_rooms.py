@@ -1,0 +1,103 @@
+"""The house rules: who may import whom, and that every table is documented as it is."""
+
+import ast
+from itertools import chain
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from tasks import tables
+from tests.given import random_tokens, sql_connection, token_frame
+
+ROOT = Path(__file__).parents[1]
+
+# One library, one room. Imports inside functions count too.
+HOMES = {
+    "prefect": {"flows", "tasks/stages.py"},
+    "mlflow": {"tasks/tracking.py"},
+    "duckdb": {"tasks/tables.py"},
+    "altair": {"tasks/charts.py"},
+    "tokenizers": {"tasks/text.py"},
+    "pyarrow": {"tasks/lake.py"},
+    "torch": {"tasks/readers", "tasks/hook.py", "tasks/seed_run.py"},
+}
+
+
+def imports(file: Path) -> set[str]:
+    nodes = list(ast.walk(ast.parse(file.read_text())))
+    names = [[a.name for a in node.names] for node in nodes if isinstance(node, ast.Import)]
+    froms = [node.module or "" for node in nodes if isinstance(node, ast.ImportFrom)]
+    return set(chain(*names, froms))
+
+
+SOURCES = [f for folder in ("flows", "tasks") for f in sorted((ROOT / folder).rglob("*.py"))]
+
+
+@pytest.mark.parametrize("file", SOURCES, ids=lambda f: str(f.relative_to(ROOT)))
+def test_each_library_is_imported_in_its_room_only(file):
+    place = file.relative_to(ROOT).as_posix()
+    for name in imports(file):
+        homes = HOMES.get(name.split(".")[0])
+        assert homes is None or any(place.startswith(home) for home in homes), name
+
+
+@pytest.mark.parametrize("file", SOURCES, ids=lambda f: str(f.relative_to(ROOT)))
+def test_tasks_do_not_know_flows(file):
+    if file.is_relative_to(ROOT / "tasks"):
+        assert not any(name.split(".")[0] == "flows" for name in imports(file))
+
+
+def test_package_folders_hold_no_code_in_init_files():
+    assert all(not file.read_text() for file in SOURCES if file.name == "__init__.py")
+
+
+@pytest.mark.parametrize("name", sorted(tables.catalogue()))
+def test_header_names_every_column_in_order(name):
+    """Base views add to the tokens' columns and document at least what they add."""
+    table = tables.catalogue()[name]
+    with sql_connection(random_tokens(1)) as connection:
+        columns = connection.sql(f"from {name}").columns
+    if table.folder == "base":
+        assert set(table.columns) <= set(columns)
+    else:
+        assert list(table.columns) == columns
+    assert table.title.endswith(".")
+    assert all(text.endswith((".", "]", ")")) for text in table.columns.values())
+
+
+def crossed_tokens() -> pl.DataFrame:
+    """2 runs x 2 steps x 2 rows x 3 positions, no two tokens alike."""
+    keys = [
+        {"run": run, "step": step, "row": row, "pos": pos}
+        for run in ("a", "b")
+        for step in (1, 2)
+        for row in (0, 1)
+        for pos in (0, 1, 40)
+    ]
+    return token_frame(
+        [
+            {**key, "token_id": i, "logp_rollout": -0.1 * (i + 1), "logp_train": -0.2 * i - 0.05}
+            for i, key in enumerate(keys)
+        ]
+    )
+
+
+@pytest.mark.parametrize("name", sorted(tables.catalogue()))
+def test_grain_is_unique_and_every_run_and_step_has_its_own_rows(name):
+    grain = tables.catalogue()[name].grain
+    with sql_connection(crossed_tokens()) as connection:
+        table = connection.sql(f"from {name}").pl()
+    assert table.select(grain).n_unique() == len(table)
+    assert table.select("run", "step").n_unique() == 4
+
+
+@pytest.mark.parametrize(
+    "name", [n for n, table in tables.catalogue().items() if table.folder == "step"]
+)
+def test_a_step_among_others_has_the_numbers_that_it_has_alone(name):
+    tokens = crossed_tokens()
+    alone = tokens.filter(run="b", step=2)
+    with sql_connection(tokens) as all_steps, sql_connection(alone) as one_step:
+        among = all_steps.sql(f"from {name} where run = 'b' and step = 2").pl()
+        assert among.equals(one_step.sql(f"from {name}").pl())

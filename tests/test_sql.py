@@ -1,0 +1,238 @@
+"""The numbers: by hand, against NumPy and SciPy, and as the published run has them."""
+
+from math import exp, log
+
+import numpy as np
+import polars as pl
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pytest import approx
+from scipy import stats
+
+from tasks import captures, lake, seed_run, tables
+from tests.given import random_tokens, sql_connection, token_frame
+
+
+def test_only_trained_tokens_count(run_sql):
+    [row] = run_sql(
+        "step_metrics",
+        {"pos": 0, "logp_train": -1.0 - log(4)},
+        {"pos": 1, "logp_train": -3.0, "is_trained": False},
+    )
+    assert row["trained_tokens"] == 1
+    assert row["tokens"] == 2
+    assert row["kl_k1"] == approx(log(4), rel=1e-6)
+
+
+def test_two_tokens_by_hand(run_sql):
+    """r = 1/4 and r = 2: mean 9/8, tv (3/4 + 0) / 2, ESS (9/4)^2 / (2 * 65/16)."""
+    [row] = run_sql(
+        "step_metrics",
+        {"pos": 0, "logp_rollout": -1.0, "logp_train": -1.0 - log(4)},
+        {"pos": 1, "logp_rollout": -2.0, "logp_train": -2.0 + log(2)},
+    )
+    assert row["ratio_mean"] == approx(9 / 8, rel=1e-6)
+    assert row["tv"] == approx(3 / 8, rel=1e-6)
+    assert row["ess_token"] == approx((9 / 4) ** 2 / (2 * (1 / 16 + 4)), rel=1e-6)
+    assert row["kl_k1"] == approx((log(4) - log(2)) / 2, rel=1e-6)
+    assert row["kl_k3"] == approx((1 / 4 - 1 + log(4) + 2 - 1 - log(2)) / 2, rel=1e-6)
+    assert row["abs_logp_diff_p50"] == approx((log(4) + log(2)) / 2, rel=1e-6)
+    assert (row["frac_low_3"], row["frac_high_3"], row["frac_outside_3"]) == (0.5, 0, 0.5)
+    assert row["spearman"] == approx(-1)
+
+
+@pytest.mark.parametrize("bound", [2, 3, 5, 10])
+def test_shares_count_from_the_bound_on(run_sql, bound):
+    """A millionth of a nat on either side of ln of the bound decides."""
+    for beyond in (False, True):
+        gap = log(bound) + (1e-6 if beyond else -1e-6)
+        [row] = run_sql("step_metrics", {"logp_rollout": 0.0, "logp_train": -gap})
+        assert row[f"frac_low_{bound}"] == row[f"frac_outside_{bound}"] == beyond
+        [row] = run_sql("step_metrics", {"logp_rollout": -gap, "logp_train": 0.0})
+        assert row[f"frac_high_{bound}"] == row[f"frac_outside_{bound}"] == beyond
+
+
+def test_correlations_of_a_constant_are_undefined(run_sql):
+    """NULL, neither NaN nor 0."""
+    [row] = run_sql("step_metrics", {"pos": 0}, {"pos": 1})
+    assert [row[name] for name in ("pearson_logp", "pearson_prob", "spearman")] == [None] * 3
+
+
+def test_gaps_that_overflow_float32_are_exact(run_sql):
+    """e^100 fits float64, and the ESS of weights e^100 and e^-100 is one token of two."""
+    [row] = run_sql(
+        "step_metrics",
+        {"pos": 0, "logp_rollout": -100.0, "logp_train": 0.0},
+        {"pos": 1, "logp_rollout": 0.0, "logp_train": -100.0},
+    )
+    assert row["kl_k3"] == approx((exp(100) - 1 - 100 + exp(-100) - 1 + 100) / 2, rel=1e-12)
+    assert row["ess_token"] == approx(0.5, rel=1e-12)
+    assert row["abs_logp_diff_max"] == 100
+
+
+def by_numpy(tokens: pl.DataFrame) -> dict[str, float]:
+    """step_metrics in NumPy float64, written from the definitions."""
+    trained = tokens.filter("is_trained")
+    q = trained["logp_rollout"].to_numpy().astype(np.float64)
+    p = trained["logp_train"].to_numpy().astype(np.float64)
+    d = p - q
+    r = np.exp(d)
+    numbers = {
+        "trained_tokens": len(d),
+        "kl_k1": -d.mean(),
+        "kl_k3": (r - 1 - d).mean(),
+        "abs_logp_diff_mean": np.abs(d).mean(),
+        "abs_logp_diff_max": np.abs(d).max(),
+        "pearson_logp": np.corrcoef(p, q)[0, 1],
+        "pearson_prob": np.corrcoef(np.exp(p), np.exp(q))[0, 1],
+        "spearman": stats.spearmanr(p, q)[0],
+        "abs_prob_diff_mean": np.abs(np.exp(p) - np.exp(q)).mean(),
+        "ratio_mean": r.mean(),
+        "tv": np.maximum(0, 1 - r).mean(),
+        "ess_token": r.sum() ** 2 / (len(r) * (r**2).sum()),
+    }
+    for name, quantile in (("p50", 0.5), ("p90", 0.9), ("p99", 0.99), ("p99_9", 0.999)):
+        numbers[f"abs_logp_diff_{name}"] = np.quantile(np.abs(d), quantile)
+    for c in (2, 3, 5, 10):
+        numbers[f"frac_low_{c}"] = (d < -log(c)).mean()
+        numbers[f"frac_high_{c}"] = (d > log(c)).mean()
+        numbers[f"frac_outside_{c}"] = (np.abs(d) > log(c)).mean()
+    return numbers
+
+
+@pytest.mark.parametrize("gap", [1e-3, 0.1, 2.0, 20.0])
+def test_step_metrics_equal_numpy(gap):
+    tokens = random_tokens(seed=7, rows=30, gap=gap)
+    with sql_connection(tokens) as connection:
+        row = connection.sql("from step_metrics").pl().row(0, named=True)
+    expected = by_numpy(tokens)
+    assert set(expected) == set(row) - {"run", "step", "rows", "tokens"}
+    for name, value in expected.items():
+        assert row[name] == approx(value, rel=1e-10, abs=1e-15), name
+
+
+logps = st.floats(-40, 0, width=32)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(st.tuples(logps, logps), min_size=1, max_size=60))
+def test_identities_hold_on_any_tokens(pairs):
+    tokens = token_frame(
+        [{"pos": i, "logp_rollout": q, "logp_train": p} for i, (q, p) in enumerate(pairs)]
+    )
+    with sql_connection(tokens) as connection:
+        row = connection.sql("from step_metrics").pl().row(0, named=True)
+        ratios = connection.sql("from ratio_histogram").pl()
+        probs = connection.sql("from prob_diff_histogram").pl()
+        density = connection.sql("from logp_density").pl()
+    for c in (2, 3, 5, 10):
+        assert row[f"frac_outside_{c}"] == approx(row[f"frac_low_{c}"] + row[f"frac_high_{c}"])
+    assert 0 <= row["tv"] <= 1 + 1e-12
+    assert row["kl_k3"] >= 0
+    assert 1 / len(pairs) - 1e-9 <= row["ess_token"] <= 1 + 1e-9
+    assert row["kl_k3"] == approx(row["ratio_mean"] - 1 + row["kl_k1"], rel=1e-9, abs=1e-9)
+    assert ratios["tokens"].sum() == probs["tokens"].sum() == density["tokens"].sum() == len(pairs)
+    assert ratios["share"].sum() == approx(1)
+
+
+def test_ratio_histogram_has_its_decades_and_keeps_what_lies_beyond(run_sql):
+    rows = run_sql(
+        "ratio_histogram",
+        {"pos": 0, "logp_rollout": 0.0, "logp_train": -30.0},
+        {"pos": 1, "logp_rollout": -9.0, "logp_train": 0.0},
+        {"pos": 2, "logp_rollout": -1.0, "logp_train": -1.0},
+    )
+    filled = {row["bin"]: (row["ratio_low"], row["ratio_high"]) for row in rows if row["tokens"]}
+    assert filled == {-201: (None, 1e-10), 0: (1, approx(10**0.05)), 60: (1e3, None)}
+    decades = np.log10([row["ratio_high"] / row["ratio_low"] for row in rows[1:-1]])
+    assert decades.sum() == approx(13)
+
+
+def test_worst_tokens_are_ranked_and_ties_go_by_place(run_sql):
+    rows = run_sql(
+        "worst_tokens",
+        {"row": 2, "pos": 0, "logp_train": -3.0},
+        {"row": 1, "pos": 5, "logp_train": -3.0},
+        {"row": 1, "pos": 1, "logp_train": -3.0},
+        {"row": 0, "pos": 0, "logp_train": -1.5},
+        {"row": 0, "pos": 1, "logp_train": -9.0, "is_trained": False},
+    )
+    assert [(r["rank"], r["row"], r["pos"]) for r in rows] == [
+        (1, 1, 1),
+        (2, 1, 5),
+        (3, 2, 0),
+        (4, 0, 0),
+    ]
+
+
+def test_worst_tokens_stop_at_100():
+    tokens = token_frame([{"pos": i, "logp_train": -1.0 - i / 100} for i in range(150)])
+    with sql_connection(tokens) as connection:
+        worst = connection.sql("from worst_tokens").pl()
+    assert worst["pos"].to_list() == list(range(149, 49, -1))
+
+
+def test_sequence_metrics_list_rollouts_without_trained_tokens(run_sql):
+    rows = run_sql(
+        "sequence_metrics",
+        {"row": 0, "pos": 0, "logp_train": -1.5},
+        {"row": 0, "pos": 1, "logp_train": -2.0},
+        {"row": 1, "pos": 0, "is_trained": False},
+    )
+    assert rows[0]["seq_logratio"] == approx(-1.5)
+    assert rows[0]["seq_geo_ratio"] == approx(exp(-0.75))
+    assert rows[1]["trained_tokens"] == 0
+    assert rows[1]["kl_k1"] is None
+
+
+def test_gap_by_position_bins_by_32(run_sql):
+    rows = run_sql(
+        "gap_by_position",
+        {"pos": 0, "logp_train": -1.5},
+        {"pos": 31, "logp_train": -2.5},
+        {"pos": 32, "logp_train": -1.0},
+    )
+    assert [(r["pos_bin"], r["tokens"], r["kl_k1"]) for r in rows] == [(0, 2, 1.0), (32, 1, 0.0)]
+
+
+def test_an_undefined_metric_is_missing_from_the_trend(run_sql):
+    rows = run_sql("run_trend", {"pos": 0}, {"pos": 1})
+    metrics = {row["metric"]: row["value"] for row in rows}
+    assert "pearson_logp" not in metrics
+    assert metrics["kl_k1"] == 0
+
+
+@pytest.fixture(scope="module")
+def published(tmp_path_factory):
+    """step_metrics of the published 400 tokens, by the whole road to the table."""
+    folder = tmp_path_factory.mktemp("published")
+    path = seed_run.write_capture(folder)
+    capture = captures.identify(path)
+    step = lake.write_step(folder / "lake", capture, captures.read(path))
+    return step, tables.compute(step)
+
+
+def test_the_published_run_has_its_published_numbers(published):
+    row = published[1]["step_metrics"].row(0, named=True)
+    assert (row["rows"], row["trained_tokens"], row["tokens"]) == (8, 400, 1304)
+    assert row["abs_logp_diff_p50"] == approx(2.845, abs=5e-4)
+    assert row["frac_outside_5"] == 0.615
+    assert (row["frac_low_5"], row["frac_high_5"]) == (0.6075, 0.0075)
+    assert row["kl_k1"] == approx(4.872, abs=5e-4)
+    assert row["kl_k3"] == approx(4.309, abs=5e-4)
+    assert row["pearson_logp"] == approx(0.045, abs=5e-4)
+    assert row["pearson_prob"] == approx(0.219, abs=5e-4)
+    assert row["spearman"] == approx(0.164, abs=5e-4)
+    assert row["ratio_mean"] == approx(0.437, abs=5e-4)
+    assert row["tv"] == approx(0.685, abs=5e-4)
+    assert row["ess_token"] == approx(0.099, abs=5e-4)
+    assert row["abs_logp_diff_p90"] == approx(12.3, abs=0.05)
+    assert row["abs_logp_diff_max"] == approx(20.3, abs=0.05)
+
+
+def test_the_published_rows_keep_their_places(published):
+    sequences = published[1]["sequence_metrics"]
+    assert set(sequences["row"]) == {833, 173, 592, 67, 705, 376, 1004, 34}
+    assert sequences["response_tokens"].sum() == 1304
+    assert sequences["uid"].n_unique() == 4

@@ -1,0 +1,393 @@
+"""The step_batch reader: every layout gives the same token table, and bad files give none."""
+
+import numpy as np
+import polars as pl
+import pytest
+import torch
+
+from tasks import captures, lake
+from tasks.tokens import BadCapture
+from tests.given import batch_fields, ingest
+
+TOKEN_FIELDS = (
+    "responses",
+    "response_mask",
+    "rollout_log_probs",
+    "old_log_probs",
+    "advantages",
+    "token_level_scores",
+)
+
+
+def read(step: lake.Step) -> tuple[pl.DataFrame, pl.DataFrame]:
+    return (
+        pl.read_parquet(step.path / "tokens.parquet"),
+        pl.read_parquet(step.path / "sequences.parquet"),
+    )
+
+
+def expected_tokens(fields: dict) -> list[dict]:
+    """The token table by plain loops over the padded batch."""
+    real = fields["attention_mask"][:, -fields["responses"].shape[1] :]
+    rows = []
+    for row in range(len(real)):
+        for pos in range(int(real[row].sum())):
+            trained = bool(fields["response_mask"][row, pos])
+            rows.append(
+                {
+                    "row": row,
+                    "uid": fields["uid"][row],
+                    "pos": pos,
+                    "token_id": int(fields["responses"][row, pos]),
+                    "is_trained": trained,
+                    "logp_rollout": fields["rollout_log_probs"][row, pos].item()
+                    if trained
+                    else None,
+                    "logp_train": fields["old_log_probs"][row, pos].item() if trained else None,
+                    "advantage": fields["advantages"][row, pos].item(),
+                    "entropy": None,
+                }
+            )
+    return rows
+
+
+def ragged(fields: dict) -> dict:
+    """The same batch with token fields as lists of 1-D tensors, as verl's V1 trainer holds them."""
+    lengths = fields["attention_mask"][:, -fields["responses"].shape[1] :].sum(1).tolist()
+    prompt = fields["attention_mask"][:, : fields["prompts"].shape[1]].bool()
+    lists = {
+        name: [v[:n] for v, n in zip(fields[name], lengths, strict=True)] for name in TOKEN_FIELDS
+    }
+    prompts = [ids[keep] for ids, keep in zip(fields["prompts"], prompt, strict=True)]
+    rest = {k: v for k, v in fields.items() if k not in (*TOKEN_FIELDS, "attention_mask")}
+    return {**rest, **lists, "prompts": prompts}
+
+
+def nested(fields: dict, tensors: str, others: str, meta: str) -> dict:
+    return {
+        tensors: {k: v for k, v in fields.items() if isinstance(v, torch.Tensor)},
+        others: {"uid": fields["uid"]},
+        meta: {"global_steps": fields["global_step"]},
+    }
+
+
+def renamed(fields: dict, **names: str) -> dict:
+    return {names.get(name, name): value for name, value in fields.items()}
+
+
+SAME = {
+    "flat": lambda f: f,
+    "ragged": ragged,
+    "DataProto": lambda f: nested(f, "batch", "non_tensor_batch", "meta_info"),
+    "fork": lambda f: nested(f, "batch_tensors", "batch_non_tensors", "batch_meta_info"),
+    "train and vllm": lambda f: renamed(
+        f, old_log_probs="train_log_probs", rollout_log_probs="vllm_log_probs"
+    ),
+    "minus one pads": lambda f: {
+        **f,
+        "rollout_log_probs": torch.where(f["response_mask"] == 1, f["rollout_log_probs"], -1.0),
+    },
+    "bool masks": lambda f: {**f, "response_mask": f["response_mask"].bool()},
+    "no attention_mask": lambda f: {k: v for k, v in f.items() if k != "attention_mask"},
+    "input_ids": lambda f: {
+        **{k: v for k, v in f.items() if k not in ("prompts", "responses")},
+        "input_ids": torch.cat([f["prompts"], f["responses"]], dim=1),
+    },
+    "float64": lambda f: {**f, "old_log_probs": f["old_log_probs"].double()},
+    "strided": lambda f: {**f, "old_log_probs": f["old_log_probs"].t().contiguous().t()},
+}
+
+
+@pytest.mark.parametrize("variant", SAME)
+def test_every_layout_reads_as_the_same_tokens(saved, to_lake, variant):
+    fields = batch_fields()
+    tokens, sequences = read(to_lake(saved(SAME[variant](fields))))
+    assert tokens.to_dicts() == expected_tokens(fields)
+    assert sequences["reward"].to_list() == [1.0] * 6
+    assert sequences["turns"].to_list() == [1] * 6
+
+
+def test_npz_reads_as_the_same_tokens(tmp_path, to_lake):
+    fields = batch_fields()
+    arrays = {k: np.asarray(v) for k, v in fields.items()}
+    (tmp_path / "step_3").mkdir()
+    for save in (np.savez, np.savez_compressed):
+        save(tmp_path / "step_3" / "step_batch.npz", **arrays)
+        step = to_lake(tmp_path / "step_3" / "step_batch.npz", run="run-a")
+        assert read(step)[0].to_dicts() == expected_tokens(fields)
+        assert step.step == 3
+
+
+def test_npz_members_larger_than_memory_blocks_are_mapped(tmp_path, monkeypatch):
+    from tasks.readers import tensors
+
+    monkeypatch.setattr(tensors, "SMALL_MEMBER", 0)
+    np.savez_compressed(tmp_path / "a.npz", x=np.arange(12.0).reshape(3, 4), step=np.array(3))
+    loaded = tensors.load(tmp_path / "a.npz")
+    assert loaded["x"].tolist() == np.arange(12.0).reshape(3, 4).tolist()
+    assert loaded["step"].item() == 3
+
+
+def test_multi_turn_masks_have_holes(saved, to_lake):
+    """Tool tokens stay in the table without numbers, whatever the engines wrote there."""
+    fields = batch_fields(rows=2, width=6)
+    fields["response_mask"][0] = torch.tensor([1, 1, 0, 0, 1, 1])
+    fields["old_log_probs"][0, 2] = 12.0
+    fields["rollout_log_probs"][0, 3] = float("nan")
+    tokens, sequences = read(to_lake(saved(fields)))
+    row = tokens.filter(row=0)
+    assert row["is_trained"].to_list() == [True, True, False, False, True, True]
+    assert row["logp_train"].null_count() == row["logp_rollout"].null_count() == 2
+    assert sequences["turns"][0] == 2
+    assert sequences["trained_tokens"][0] == 4
+
+
+def test_left_padding_of_prompts_is_removed(saved, to_lake):
+    fields = batch_fields()
+    _, sequences = read(to_lake(saved(fields)))
+    for row in range(6):
+        keep = fields["attention_mask"][row, :4].bool()
+        assert sequences["prompt_ids"][row].to_list() == fields["prompts"][row][keep].tolist()
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_is_read_and_said(saved, to_lake, dtype):
+    fields = batch_fields()
+    fields["rollout_log_probs"] = fields["rollout_log_probs"].to(dtype)
+    step = to_lake(saved(fields))
+    fields["rollout_log_probs"] = fields["rollout_log_probs"].float()
+    assert read(step)[0].to_dicts() == expected_tokens(fields)
+    assert any("rollout_log_probs is" in note for note in step.facts()["notes"])
+
+
+def test_further_log_probs_are_views(saved, to_lake):
+    fields = batch_fields()
+    fields["dense_log_probs"] = fields["old_log_probs"] * 0.5
+    fields["ref_log_prob"] = fields["old_log_probs"] * 0.25
+    step = to_lake(saved(fields))
+    tokens, _ = read(step)
+    assert step.facts()["views"] == ["dense", "ref"]
+    kept = fields["response_mask"] == 1
+    assert tokens.filter("is_trained")["logp_dense"].to_list() == (
+        fields["dense_log_probs"][kept].tolist()
+    )
+
+
+@pytest.mark.parametrize(
+    "uid",
+    [
+        np.array(["a", "b"] * 3),
+        np.array(["a", "b"] * 3, dtype=object),
+        torch.tensor([0, 1] * 3),
+    ],
+)
+def test_uids_come_in_many_containers(saved, to_lake, uid):
+    _, sequences = read(to_lake(saved({**batch_fields(), "uid": uid})))
+    assert sequences["uid"].n_unique() == 2
+
+
+def test_without_uid_rows_with_the_same_prompt_are_a_group(saved, to_lake):
+    fields = batch_fields(rows=4)
+    fields["prompts"][1] = fields["prompts"][0]
+    fields["attention_mask"][1, :4] = fields["attention_mask"][0, :4]
+    del fields["uid"]
+    _, sequences = read(to_lake(saved(fields)))
+    assert sequences["uid"][0] == sequences["uid"][1]
+    assert sequences["uid"].n_unique() == 3
+
+
+def test_one_advantage_and_reward_a_row(saved, to_lake):
+    fields = batch_fields(rows=4)
+    del fields["token_level_scores"]
+    fields["advantages"] = torch.arange(4.0)
+    fields["rewards"] = [0.5, 1.0, 0.0, 0.25]
+    tokens, sequences = read(to_lake(saved(fields)))
+    assert sequences["reward"].to_list() == [0.5, 1.0, 0.0, 0.25]
+    assert (tokens["advantage"] == tokens["row"]).all()
+
+
+def test_synthetic_rows_are_left_out_and_counted(saved, to_lake):
+    """verl V1 adds rows with uid `pad<hex>` and no trained token to even out its ranks."""
+    fields = batch_fields(rows=4)
+    fields["uid"][2] = "pad3f"
+    fields["response_mask"][2] = 0
+    step = to_lake(saved(fields))
+    assert set(read(step)[0]["row"]) == {0, 1, 3}
+    assert "1 synthetic padding rows (uid `pad...`) left out" in step.facts()["notes"]
+
+
+def test_the_mask_before_rejection_is_used(saved, to_lake):
+    """verl V1 overwrites response_mask with its rejection mask and keeps loss_mask."""
+    fields = batch_fields()
+    fields["loss_mask"] = fields["response_mask"].clone()
+    fields["response_mask"][:, ::2] = 0
+    tokens, _ = read(to_lake(saved(fields)))
+    assert tokens["is_trained"].all()
+
+
+def test_policy_versions_are_kept(saved, to_lake):
+    fields = {**batch_fields(rows=2), "min_global_steps": [1, 2], "max_global_steps": [3, 3]}
+    _, sequences = read(to_lake(saved(fields)))
+    assert sequences["policy_version_min"].to_list() == [1, 2]
+    assert sequences["policy_version_max"].to_list() == [3, 3]
+
+
+def test_what_the_file_says_of_itself_is_kept(saved, to_lake):
+    fields = {**batch_fields(), "meta_info": {"model": "m", "temperature": 0.7, "x": torch.ones(2)}}
+    meta = to_lake(saved(fields)).facts()["meta"]
+    assert meta == {"global_step": 3, "model": "m", "temperature": 0.7}
+
+
+def without(*names: str):
+    return lambda f: {k: v for k, v in f.items() if k not in names}
+
+
+BAD = {
+    "no trainer": (without("old_log_probs"), "missing train .old_log_probs or train_log_probs"),
+    "no rollout": (without("rollout_log_probs"), "missing rollout .rollout_log_probs or vllm"),
+    "no responses": (without("responses"), "missing responses"),
+    "no mask": (without("response_mask", "attention_mask"), "missing response_mask"),
+    "two trainers": (
+        lambda f: {**f, "train_log_probs": f["old_log_probs"]},
+        "old_log_probs and train_log_probs are names for the same thing",
+    ),
+    "other shape": (
+        lambda f: {**f, "old_log_probs": f["old_log_probs"][:, :-1]},
+        r"old_log_probs has shape \[6, 9\], expected \[6, 10\] as responses has",
+    ),
+    "other rows": (
+        lambda f: {**f, "uid": f["uid"][:-1]},
+        "uid has 5 entries, expected 6 rows",
+    ),
+    "integers": (
+        lambda f: {**f, "old_log_probs": f["old_log_probs"].long()},
+        "old_log_probs holds int64, expected floats",
+    ),
+    "one dimension": (
+        lambda f: {**f, "old_log_probs": f["old_log_probs"].flatten()},
+        r"old_log_probs is a shape \[60\], expected a padded",
+    ),
+    "ragged lengths": (
+        lambda f: {**ragged(f), "old_log_probs": [torch.zeros(3) - 1] * 6},
+        "old_log_probs has another length than the response in . rows, first at row 0: 3, expected",
+    ),
+    "left-padded responses": (
+        lambda f: {**f, "attention_mask": f["attention_mask"].flip(1)},
+        "responses must be right padded",
+    ),
+    "NaN": (
+        lambda f: {**f, "old_log_probs": torch.full_like(f["old_log_probs"], float("nan"))},
+        "trained tokens have no finite logp_train, first at row 0 position 0",
+    ),
+    "probabilities": (
+        lambda f: {**f, "old_log_probs": f["old_log_probs"].exp()},
+        "tokens have logp_train above 0 nats, first at row 0 position 0 .*not probabilities",
+    ),
+    "nothing trained": (
+        lambda f: {**f, "response_mask": torch.zeros_like(f["response_mask"])},
+        "0 of [0-9]+ response tokens in 6 rows are trained on",
+    ),
+    "not computed": (
+        lambda f: {**f, "old_log_probs": torch.zeros_like(f["old_log_probs"])},
+        "logp_train is 0 on all [0-9]+ trained tokens: the trainer's log-probs were not computed",
+    ),
+    "a list": (lambda f: [f], "the file holds a list, expected a dict of tensors"),
+}
+
+
+@pytest.mark.parametrize("fault", BAD)
+def test_a_bad_batch_is_refused_and_the_lake_stays_as_it_was(saved, to_lake, tmp_path, fault):
+    spoil, message = BAD[fault]
+    with pytest.raises(BadCapture, match=message):
+        to_lake(saved(spoil(batch_fields())))
+    assert not [path for path in (tmp_path / "lake").rglob("*") if path.is_file()]
+
+
+class Evil:
+    def __reduce__(self):
+        return exec, ("import pathlib; pathlib.Path('/tmp/timtrack-was-run').write_text('x')",)
+
+
+def broken_files(folder):
+    whole = folder / "whole.pt"
+    torch.save(batch_fields(), whole)
+    content = whole.read_bytes()
+    torch.save({**batch_fields(), "x": Evil()}, folder / "code.pt")
+    np.savez(folder / "objects.npz", uid=np.array(["a", Evil()], dtype=object))
+    (folder / "empty.pt").write_bytes(b"")
+    (folder / "text.pt").write_text("not a tensor in sight")
+    for percent in (1, 50, 95, 99):
+        (folder / f"cut{percent}.pt").write_bytes(content[: len(content) * percent // 100])
+    return {
+        "code.pt": "refused: to load it, `exec` would have to be called",
+        "objects.npz": "without running code from it",
+        "empty.pt": r"the file is empty \(0 bytes\)",
+        "text.pt": "neither torch.save's format nor .npz",
+        **{
+            f"cut{p}.pt": "torch cannot read the file, it may be cut short" for p in (1, 50, 95, 99)
+        },
+    }
+
+
+def test_broken_and_hostile_files_are_refused_and_run_nothing(tmp_path):
+    from pathlib import Path
+
+    for name, message in broken_files(tmp_path).items():
+        with pytest.raises(BadCapture, match=message):
+            ingest(tmp_path / name, tmp_path / "lake", run="r", step=1)
+    assert not Path("/tmp/timtrack-was-run").exists()
+    assert not (tmp_path / "lake").exists()
+
+
+def test_log_probs_a_rounding_above_zero_are_kept_and_said(saved, to_lake):
+    fields = batch_fields()
+    fields["old_log_probs"][0, 0] = 1e-5
+    step = to_lake(saved(fields))
+    assert read(step)[0]["logp_train"][0] == pytest.approx(1e-5)
+    assert any(note.startswith("1 log-probs are above 0") for note in step.facts()["notes"])
+
+
+def test_bit_equal_log_probs_are_named_bypass(saved, to_lake):
+    fields = batch_fields()
+    fields["old_log_probs"] = fields["rollout_log_probs"].clone()
+    facts = to_lake(saved(fields)).facts()
+    assert facts["measurement"] == "bypass"
+    assert any("bypass mode" in note and "not measured" in note for note in facts["notes"])
+
+
+PATHS = {
+    "a/run-7/step_20/step_batch.pt": ("run-7", 20),
+    "a/run-7/global_step_40/step_batch.pt": ("run-7", 40),
+    "run-7/step-005/dump/step_batch.pt": ("run-7", 5),
+    "run-7/step_batch_12.pt": ("run-7", 12),
+}
+
+
+@pytest.mark.parametrize("name", PATHS)
+def test_run_and_step_are_taken_from_the_path(saved, name):
+    capture = captures.identify(saved(without("global_step")(batch_fields()), name))
+    assert (capture.run, capture.step) == PATHS[name]
+
+
+def test_the_file_knows_better_than_its_path_and_the_option_better_than_both(saved):
+    path = saved({**batch_fields(), "run_name": "said"}, "run-7/step_20/step_batch.pt")
+    capture = captures.identify(path)
+    assert (capture.run, capture.step) == ("said", 3)
+    capture = captures.identify(path, run="told", step=4)
+    assert (capture.run, capture.step) == ("told", 4)
+
+
+def test_an_unknown_step_is_an_error_that_says_how_to_give_it(saved):
+    path = saved(without("global_step")(batch_fields()), "run/step_batch.pt")
+    with pytest.raises(BadCapture, match=r"does not say its training step; .* or give --step"):
+        captures.identify(path)
+
+
+def test_captures_are_found_in_step_order_and_twins_once(saved, tmp_path):
+    for step in (10, 9, 100):
+        saved(batch_fields(), f"run/step_{step}/step_batch.pt")
+    saved(batch_fields(), "run/step_9/model.pt")
+    np.savez(tmp_path / "run/step_9/step_batch.npz", x=1)
+    found = captures.find(tmp_path / "run")
+    assert [path.parent.name for path in found] == ["step_9", "step_10", "step_100"]
+    assert {path.name for path in found} == {"step_batch.pt"}

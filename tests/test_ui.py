@@ -1,0 +1,96 @@
+"""What people see: MLflow's own pages over what was logged, in a real browser."""
+
+import os
+import re
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Browser, Page, expect, sync_playwright
+
+from flows.analyse import analyse
+from tests.given import batch_fields
+
+pytestmark = pytest.mark.slow
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+QUIET = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run"]
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    if not CHROMIUM:
+        pytest.skip("no chromium on this machine; CI installs it")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=QUIET)
+        yield browser
+        browser.close()
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@pytest.fixture
+def server(home: Path, saved, prefect) -> Iterator[str]:
+    """`tim ui` over three analysed steps; its address with the run's page."""
+    paths = [
+        saved(
+            {**batch_fields(seed=n, rows=40, width=60), "global_step": n},
+            f"run-a/step_{n}/step_batch.pt",
+        )
+        for n in (1, 2, 3)
+    ]
+    link = analyse(paths, home)[0].link
+    port = free_port()
+    command = [sys.executable, "-m", "flows.cli", "--home", str(home), "ui", "--port", str(port)]
+    log = (home / "ui.log").open("w")
+    process = subprocess.Popen(command, stdout=log, stderr=log, env=dict(os.environ))
+    try:
+        wait_for(f"http://127.0.0.1:{port}/health")
+        yield re.sub(r":\d+/", f":{port}/", link)
+    finally:
+        process.terminate()
+        process.wait(30)
+        log.close()
+
+
+def wait_for(url: str, seconds: float = 120) -> None:
+    deadline = time.monotonic() + seconds
+    while True:
+        try:
+            with urllib.request.urlopen(url, timeout=5):
+                return
+        except OSError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.3)
+
+
+def open_page(browser: Browser, link: str, tab: str) -> Page:
+    page = browser.new_page(viewport={"width": 1400, "height": 1000})
+    page.goto(link.replace("?", f"/{tab}?"))
+    return page
+
+
+def test_mlflow_shows_curves_charts_and_tables(browser, server):
+    metrics = open_page(browser, server, "model-metrics")
+    expect(metrics.get_by_text("mismatch (30)")).to_be_visible(timeout=60_000)
+    curve = metrics.locator(".js-plotly-plot").first
+    expect(curve).to_be_visible(timeout=60_000)
+    expect(curve.locator(".scatterlayer .point")).to_have_count(3, timeout=60_000)
+
+    charts = open_page(browser, server, "artifacts/steps/3/charts.html")
+    drawn = charts.frame_locator("iframe").locator("svg, canvas").first
+    expect(drawn).to_be_visible(timeout=60_000)
+
+    table = open_page(browser, server, "artifacts/steps/3/tables/worst_tokens.csv")
+    expect(table.get_by_text("logp_rollout").first).to_be_visible(timeout=60_000)
