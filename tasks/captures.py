@@ -13,6 +13,9 @@ from tasks.tokens import SCHEMA_VERSION, BadCapture, Batch
 
 READERS = {reader.NAME: reader for reader in (step_batch,)}
 
+# The lake and MLflow name folders and tags after a run.
+LONGEST_NAME = 80  # bytes; three characters each once quoted
+
 STEP_FOLDER = re.compile(r"(?:^|.*[_-])step[_-]?(\d+)$", re.IGNORECASE)
 STEP_IN_NAME = re.compile(r"(?:^|.*\D)(\d+)$")
 
@@ -78,12 +81,18 @@ def identify(
             f"{path} does not say its training step; put it into a folder step_<n>, "
             "store `global_step` in it, or give --step"
         )
-    if step < 0:
-        raise BadCapture(f"{path} says training step {step}, expected 0 or more")
+    if not 0 <= step < 2**53:
+        raise BadCapture(f"{path} says training step {step:.6g}, expected 0 or more")
     stat = path.stat()
+    name = run or batch.run or folder.name or "run"
+    if not name.isprintable() or len(name.encode(errors="replace")) > LONGEST_NAME:
+        raise BadCapture(
+            f"the run's name {name[:40]!r} is not printable or longer than {LONGEST_NAME} bytes; "
+            "give another with --run"
+        )
     capture = Capture(
         path=path.absolute(),
-        run=run or batch.run or folder.name or "run",
+        run=name,
         step=step,
         sha256=_sha256(path),
         bytes=stat.st_size,

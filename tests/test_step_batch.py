@@ -243,10 +243,16 @@ def without(*names: str):
 
 
 BAD = {
-    "no trainer": (without("old_log_probs"), "missing train .old_log_probs or train_log_probs"),
-    "no rollout": (without("rollout_log_probs"), "missing rollout .rollout_log_probs or vllm"),
+    "no trainer": (
+        without("old_log_probs"),
+        "missing the trainer.s log-probs .old_log_probs or train_log_probs",
+    ),
+    "no rollout": (
+        without("rollout_log_probs"),
+        "missing the rollout engine.s log-probs .rollout_log_probs or vllm",
+    ),
     "no responses": (without("responses"), "missing responses"),
-    "no mask": (without("response_mask", "attention_mask"), "missing response_mask"),
+    "no mask": (without("response_mask", "attention_mask"), "missing response mask"),
     "two trainers": (
         lambda f: {**f, "train_log_probs": f["old_log_probs"]},
         "old_log_probs and train_log_probs are names for the same thing",
@@ -261,11 +267,11 @@ BAD = {
     ),
     "integers": (
         lambda f: {**f, "old_log_probs": f["old_log_probs"].long()},
-        "old_log_probs holds int64, expected floats",
+        "old_log_probs holds int64, expected float numbers",
     ),
     "one dimension": (
         lambda f: {**f, "old_log_probs": f["old_log_probs"].flatten()},
-        r"old_log_probs is a shape \[60\], expected a padded",
+        r"old_log_probs is a float32 tensor of shape \[60\], expected a padded",
     ),
     "ragged lengths": (
         lambda f: {**ragged(f), "old_log_probs": [torch.zeros(3) - 1] * 6},
@@ -323,9 +329,7 @@ def broken_files(folder):
         "objects.npz": "without running code from it",
         "empty.pt": r"the file is empty \(0 bytes\)",
         "text.pt": "neither torch.save's format nor .npz",
-        **{
-            f"cut{p}.pt": "torch cannot read the file, it may be cut short" for p in (1, 50, 95, 99)
-        },
+        **{f"cut{p}.pt": "the file is cut short or damaged" for p in (1, 50, 95, 99)},
     }
 
 

@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from tasks.readers.tensors import Array, TokenField, as_numpy, dtype_name
+from tasks.readers.fields import TokenField
+from tasks.readers.tensors import Array
 from tasks.tokens import SEQUENCES, TOKENS, BadCapture, Block
 
 BLOCK_CELLS = 1 << 22  # padded tokens that are worked on at once; bounds the memory used
@@ -22,44 +23,46 @@ class Layout:
     """Which field plays which part."""
 
     rows: int
-    tokens: dict[str, TokenField]  # by column of the token table, and `response_mask`
-    per_row: dict[str, Any]  # by column of the sequence table, and `advantage` if one a row
-    attention: Any  # [B, P + R], or None
-    prompts: Any  # [B, P] padded on the left, a list of B arrays, or None
-    pad_id: Any
-    synthetic: frozenset[int]  # rows that the trainer added to fill its ranks
+    tokens: dict[str, TokenField]  # by column of the token table, and `response_mask`, `reward`
+    per_row: dict[str, list[Any]]  # by column of the sequence table; `advantage` if one a row
+    response_real: TokenField | None  # [B, R], 1 where a padded response has a token
+    prompts: TokenField | None  # [B, P] padded on the left, or ragged
+    prompt_real: TokenField | None  # [B, P], 1 where a padded prompt has a token
+    pad_id: int | None
+    synthetic: frozenset[int]  # rows that the trainer added to fill its ranks, by index in the file
     notes: list[str]
 
     @property
     def views(self) -> list[str]:
         """Columns with further scorings of the tokens: `logp_dense`, ..."""
-        return [p for p in self.tokens if p.startswith("logp_") and p not in TOKENS]
+        return [part for part in self.tokens if part.startswith("logp_") and part not in TOKENS]
 
 
-def check_shapes(layout: Layout) -> None:
-    """Raise BadCapture unless every field has a number for every token, or every row."""
+def check_rows(layout: Layout) -> None:
+    """Raise BadCapture unless padded fields share one shape and all fields have all rows."""
     responses = layout.tokens["token_id"]
-    for field in layout.tokens.values():
-        fits = field.ragged or responses.ragged or field.shape == responses.shape
-        if field.shape[0] != layout.rows or not fits or len(field.shape) > 2:
+    for field in [*layout.tokens.values(), *filter(None, [layout.prompts, layout.prompt_real])]:
+        if field.rows != layout.rows:
             raise BadCapture(
-                f"{field.name} has shape {list(field.shape)}, expected {list(responses.shape)} "
+                f"{field.name} has {field.rows} rows, expected {layout.rows} "
                 f"as {responses.name} has"
             )
-    for part, field in layout.tokens.items():
-        if part.startswith("logp_") and "float" not in dtype_name(field.values):
-            raise BadCapture(f"{field.name} holds {dtype_name(field.values)}, expected floats")
-    for part, values in layout.per_row.items():
-        if len(values) != layout.rows:
-            raise BadCapture(f"{part} has {len(values)} entries, expected {layout.rows} rows")
+    for field in layout.tokens.values():
+        if not (field.ragged or responses.ragged or field.width == responses.width):
+            raise BadCapture(
+                f"{field.name} has shape {list(field.values.shape)}, expected "
+                f"{list(responses.values.shape)} as {responses.name} has"
+            )
+    labels = layout.per_row.get("row", [])
+    if len(set(labels)) < len(labels) or any(label is None or label < 0 for label in labels):
+        raise BadCapture("row_index names a row twice, or below 0; expected distinct whole numbers")
 
 
 def blocks(layout: Layout) -> Iterator[Block]:
     """The rows of a batch, some at a time; memory is bounded by a block, not by the batch."""
-    widths = [field.shape[1] for field in layout.tokens.values() if not field.ragged]
-    ragged = next((f for f in layout.tokens.values() if f.ragged), None)
-    longest = max(widths, default=0) or max(map(len, ragged.values if ragged else []), default=1)
-    size = max(1, BLOCK_CELLS // max(longest, 1))
+    fields = [*layout.tokens.values(), *filter(None, [layout.prompts])]
+    widest = max(field.width for field in fields)
+    size = max(1, BLOCK_CELLS // max(widest, 1))
     for start in range(0, layout.rows, size):
         yield _block(layout, slice(start, min(start + size, layout.rows)))
 
@@ -69,93 +72,112 @@ def _block(layout: Layout, rows: slice) -> Block:
     flat = {part: field.flat(rows, lengths) for part, field in layout.tokens.items()}
     trained = flat.get("response_mask", np.ones(lengths.sum())) != 0
     index = np.repeat(np.arange(len(lengths)), lengths)
-    sequences = _sequences(layout, rows, lengths, trained, flat.get("reward"))
-    uid = sequences["uid"].cast(pl.Categorical)
-    labels = sequences["row"].to_numpy()
-    real = ~pl.col("row").is_in(labels[[row in layout.synthetic for row in _range(rows)]])
-    advantage = flat.get("advantage")
-    if advantage is None and "advantage" in layout.per_row:
-        advantage = np.repeat(as_numpy(layout.per_row["advantage"][rows]), lengths)
+    sequences = _sequences(layout, rows, lengths, trained)
+    advantage: Any = flat.get("advantage")
+    if "advantage" in layout.per_row:
+        advantage = pl.Series(layout.per_row["advantage"][rows], dtype=pl.Float64).gather(index)
     columns = {
-        "row": labels[index],
-        "uid": uid.gather(index),
+        "row": sequences["row"].gather(index),
+        "uid": sequences["uid"].cast(pl.Categorical).gather(index),
         "pos": np.arange(len(index)) - np.repeat(np.cumsum(lengths) - lengths, lengths),
         "token_id": flat["token_id"],
         "is_trained": trained,
         **{p: v for p, v in flat.items() if p.startswith("logp_") or p == "entropy"},
         "advantage": advantage,
     }
-    tokens = pl.DataFrame(
-        [_series(name, columns.get(name), len(index)) for name in (*TOKENS, *layout.views)]
-    ).with_columns(
+    schema = {**TOKENS, **dict.fromkeys(layout.views, pl.Float32())}
+    tokens = _frame(columns, schema, len(index)).with_columns(
         pl.when("is_trained").then(pl.col(name)).alias(name)
         for name in ("logp_rollout", "logp_train", "entropy", *layout.views)
     )
-    return Block(tokens.filter(real), sequences.filter(real))
+    real = np.array([row not in layout.synthetic for row in range(rows.start, rows.stop)])
+    return Block(tokens.filter(pl.Series(real[index])), sequences.filter(pl.Series(real)))
 
 
-def _range(rows: slice) -> range:
-    return range(rows.start, rows.stop)
-
-
-def _series(name: str, values: Any, length: int, schema: pl.Schema = TOKENS) -> pl.Series:
-    dtype = schema.get(name, pl.Float32())
-    if values is None:
-        return pl.Series(name, [None], dtype=dtype).new_from_index(0, length)
+def _frame(columns: dict[str, Any], schema: dict[str, Any], length: int) -> pl.DataFrame:
     try:
-        return pl.Series(name, values).cast(dtype)
-    except (pl.exceptions.PolarsError, TypeError) as error:
-        raise BadCapture(f"{name} cannot be stored as {dtype}: {error}") from error
+        return pl.DataFrame(
+            [
+                pl.Series(name, columns[name]).cast(dtype)
+                if columns.get(name) is not None
+                else pl.Series(name, [None], dtype=dtype).new_from_index(0, length)
+                for name, dtype in schema.items()
+            ]
+        )
+    except (pl.exceptions.PolarsError, OverflowError) as error:
+        reason = str(error).splitlines()[0]
+        raise BadCapture(f"a number does not fit its column: {reason}") from error
 
 
 def _lengths(layout: Layout, rows: slice) -> Array:
     """Real response length of each row, int64 `[b]`."""
-    if ragged := next((f for f in layout.tokens.values() if f.ragged), None):
-        return ragged.lengths(rows)
-    width = layout.tokens["token_id"].shape[1]
-    if layout.attention is None:
-        mask = as_numpy(layout.tokens["response_mask"].values[rows]) != 0
-        return np.where(mask.any(axis=1), width - np.argmax(mask[:, ::-1], axis=1), 0)
-    real = as_numpy(layout.attention[rows])[:, -width:] != 0
+    responses, mask = layout.tokens["token_id"], layout.tokens.get("response_mask")
+    if responses.ragged:
+        return responses.lengths(rows)
+    if layout.response_real is not None:
+        return _right_padded(layout.response_real.padded(rows) != 0, mask, rows)
+    if mask is None or mask.ragged:
+        return mask.lengths(rows) if mask else np.full(rows.stop - rows.start, responses.width)
+    used = mask.padded(rows) != 0
+    if (reward := layout.tokens.get("reward")) and not reward.ragged:
+        used = used | (reward.padded(rows) != 0)
+    last = used.shape[1] - np.argmax(used[:, ::-1], axis=1) if used.shape[1] else 0
+    return np.where(used.any(axis=1), last, 0)
+
+
+def _right_padded(real: Array, mask: TokenField | None, rows: slice) -> Array:
+    """Lengths by the attention mask, which must be a run of ones that covers the response mask."""
     lengths = real.sum(axis=1)
-    if (gaps := (real != (np.arange(width) < lengths[:, None])).any(axis=1)).any():
+    if (gaps := (real != (np.arange(real.shape[1]) < lengths[:, None])).any(axis=1)).any():
         raise BadCapture(
             f"the attention_mask of {gaps.sum()} responses is not a run of ones from the left, "
             f"first at row {rows.start + int(np.argmax(gaps))}; responses must be right padded"
         )
+    if mask is not None and not mask.ragged:
+        outside = (mask.padded(rows) != 0) & ~real
+        if outside.any():
+            row, pos = np.argwhere(outside)[0]
+            raise BadCapture(
+                f"{mask.name} trains on {outside.sum()} tokens that attention_mask calls padding, "
+                f"first at row {rows.start + row} position {pos}"
+            )
     return np.asarray(lengths)
 
 
-def _sequences(
-    layout: Layout, rows: slice, lengths: Array, trained: Array, reward: Array | None
-) -> pl.DataFrame:
+def _sequences(layout: Layout, rows: slice, lengths: Array, trained: Array) -> pl.DataFrame:
     index = np.repeat(np.arange(len(lengths)), lengths)
-    starts = trained & ~np.r_[False, trained[:-1] & (index[1:] == index[:-1])][: len(trained)]
+    after_trained = np.r_[False, trained[:-1] & (index[1:] == index[:-1])][: len(trained)]
     prompts = _prompt_ids(layout, rows)
     per_row = {name: values[rows] for name, values in layout.per_row.items()}
     columns = {
-        "row": per_row.get("row", _range(rows)),
-        "uid": _uid(per_row.get("uid"), prompts),
+        "row": per_row.get("row", range(rows.start, rows.stop)),
+        "uid": per_row.get("uid", _prompt_groups(prompts)),
         "prompt_tokens": None if prompts is None else [len(ids) for ids in prompts],
         "response_tokens": lengths,
         "trained_tokens": np.bincount(index, weights=trained, minlength=len(lengths)),
-        "turns": np.bincount(index, weights=starts, minlength=len(lengths)),
-        "reward": per_row.get("reward"),
+        "turns": np.bincount(index, weights=trained & ~after_trained, minlength=len(lengths)),
+        "reward": per_row.get("reward", _summed_rewards(layout, rows)),
         "policy_version_min": per_row.get("policy_version_min"),
         "policy_version_max": per_row.get("policy_version_max"),
         "prompt_ids": prompts,
     }
-    if reward is not None:
-        columns["reward"] = np.bincount(index, weights=reward, minlength=len(lengths))
-    return pl.DataFrame(
-        [_series(name, columns.get(name), len(lengths), SEQUENCES) for name in SEQUENCES]
-    )
+    return _frame(columns, dict(SEQUENCES), len(lengths))
 
 
-def _uid(uid: Any, prompts: list[Array] | None) -> list[str] | None:
-    """The prompt group of each row as text; rows with the same prompt when the file has no uid."""
-    if uid is not None:
-        return [str(name.item() if hasattr(name, "item") else name) for name in uid]
+def _summed_rewards(layout: Layout, rows: slice) -> Array | None:
+    """Token-level rewards add up to the rollout's; padding holds none."""
+    field = layout.tokens.get("reward")
+    if field is None:
+        return None
+    if not field.ragged:
+        return np.asarray(field.padded(rows).sum(axis=1, dtype=np.float64))
+    lengths = field.lengths(rows)
+    index = np.repeat(np.arange(len(lengths)), lengths)
+    return np.bincount(index, weights=field.flat(rows, lengths), minlength=len(lengths))
+
+
+def _prompt_groups(prompts: list[Array] | None) -> list[str] | None:
+    """Where the file has no uid, rows with the same prompt are a group."""
     if prompts is None:
         return None
     contents = (ids.astype("<i8").tobytes() for ids in prompts)
@@ -164,13 +186,17 @@ def _uid(uid: Any, prompts: list[Array] | None) -> list[str] | None:
 
 def _prompt_ids(layout: Layout, rows: slice) -> list[Array] | None:
     """The prompts without their left padding, as far as the file tells it from text."""
-    if layout.prompts is None:
+    prompts = layout.prompts
+    if prompts is None:
         return None
-    prompts = [as_numpy(values) for values in layout.prompts[rows]]
-    if layout.attention is not None and not isinstance(layout.prompts, list):
-        width = layout.prompts.shape[1]
-        real = as_numpy(layout.attention[rows])[:, :width] != 0
-        return [ids[keep] for ids, keep in zip(prompts, real, strict=True)]
-    if layout.pad_id is not None:
-        return [ids[np.argmax(ids != layout.pad_id) :] for ids in prompts]
-    return prompts
+    if prompts.ragged:
+        lengths = prompts.lengths(rows)
+        return np.split(prompts.flat(rows, lengths).astype(np.int64), np.cumsum(lengths)[:-1])
+    padded = prompts.padded(rows)
+    if layout.prompt_real is not None:
+        real = layout.prompt_real.padded(rows) != 0
+    elif layout.pad_id is not None:
+        real = np.logical_or.accumulate(padded != layout.pad_id, axis=1)
+    else:
+        real = np.ones(padded.shape, dtype=bool)
+    return [ids[keep] for ids, keep in zip(padded, real, strict=True)]
