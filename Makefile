@@ -32,6 +32,7 @@ fix: $(READY)        ## mend what the linters can mend
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 	$(BIN)/sqlfluff fix --disable-progress-bar -q sql
+	$(BIN)/python -m tests.readme
 
 bench: $(READY)      ## time and memory, beside the straightforward script
 	$(BIN)/python tests/bench/bench.py

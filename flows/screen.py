@@ -103,4 +103,7 @@ def _grid(header: list[str], rows: list[list[str]]) -> Grid:
 def _print(grid: Grid) -> None:
     """At the terminal's width; when the output goes to a file, as wide as it needs."""
     console = Console()
-    (console if console.is_terminal else Console(width=10_000)).print(grid)
+    wide = console if console.is_terminal else Console(width=10_000)
+    with wide.capture() as captured:
+        wide.print(grid)
+    print("\n".join(line.rstrip() for line in captured.get().splitlines()))

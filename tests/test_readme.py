@@ -1,0 +1,63 @@
+"""The README says what is so: generated parts, commands, output, file tree."""
+
+import re
+import shlex
+import shutil
+
+import pytest
+
+from flows.cli import _parser, main
+from tasks import captures, lake, seed_run, tables
+from tests import readme
+
+TEXT = readme.README.read_text()
+ROOT = readme.README.parent
+
+
+def commands() -> list[str]:
+    blocks = re.findall(r"```sh\n(.*?)```", TEXT, re.DOTALL)
+    return [line.split("  #")[0].strip() for block in blocks for line in block.splitlines()]
+
+
+def test_generated_parts_are_current():
+    assert readme.generated(TEXT) == TEXT, "run `make fix`"
+
+
+@pytest.mark.parametrize("command", [c for c in commands() if c.startswith("tim ")])
+def test_tim_commands_are_understood(command):
+    assert _parser().parse_args(shlex.split(command)[1:]).verb
+
+
+@pytest.mark.parametrize("command", [c for c in commands() if c.startswith("make ")])
+def test_make_targets_are_there(command):
+    assert f"\n{command.split()[1]}:" in (ROOT / "Makefile").read_text()
+
+
+def test_every_command_is_of_a_kind_that_is_tested():
+    assert all(command.startswith(("tim ", "make ")) for command in commands())
+
+
+def test_shown_output_is_real(home, capsys):
+    """The console blocks, run on what the demo ingests."""
+    path = seed_run.write_capture(home / "captures")
+    step = lake.write_step(home / "lake", captures.identify(path), captures.read(path))
+    lake.write_tables(step, tables.version(), tables.compute(step))
+    blocks = re.findall(r"```console\n\$ tim (.*?)\n(.*?)```", TEXT, re.DOTALL)
+    assert blocks
+    for command, output in blocks:
+        assert main(["--home", str(home), *shlex.split(command)]) == 0
+        assert capsys.readouterr().out == output
+
+
+def test_the_file_tree_is_complete():
+    [tree] = re.findall(r"## What is where\n\n```text\n(.*?)```", TEXT, re.DOTALL)
+    listed = {line.split()[0].rstrip("/") for line in tree.splitlines()}
+    assert all((ROOT / name).exists() for name in listed)
+    sources = [*(ROOT / "flows").glob("*.py"), *(ROOT / "tasks").glob("*.py")]
+    for file in sources:
+        assert file.relative_to(ROOT).as_posix() in listed or file.name == "__init__.py"
+
+
+def test_published_files_travel_with_the_package():
+    assert shutil.which("tim")
+    assert all((seed_run.PUBLISHED / n).exists() for n in ("seed_tokens.csv", "seed_samples.json"))
