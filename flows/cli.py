@@ -71,7 +71,17 @@ def _parser() -> argparse.ArgumentParser:
     ui.add_argument("--port", type=int, default=5000)
     ui.set_defaults(verb=_ui)
 
-    demo = verbs.add_parser("demo", help="analyse the published tokens of a real run")
+    demo = verbs.add_parser(
+        "demo", help="published tokens of a real run, then two toy runs, watched"
+    )
+    demo.add_argument("--steps", type=int, default=20, help="GRPO steps of each toy run")
+    demo.add_argument(
+        "--codec",
+        choices=("off", "rank16", "rank8", "codec", "scoring"),
+        default="codec",
+        help="codec of the second toy run; the first has none",
+    )
+    demo.add_argument("--seed", type=int, default=0)
     demo.set_defaults(verb=_demo)
     return parser
 
@@ -165,16 +175,14 @@ def _ui(options: argparse.Namespace) -> int:
 
 
 def _demo(options: argparse.Namespace) -> int:
-    from tasks import seed_run
+    from flows.demo import demonstrate
 
+    failures = demonstrate(options.home.absolute(), options.steps, options.codec, options.seed)
     print(
-        "The 400 published token rows of a Qwen2.5-1.5B GRPO run with a compression codec, step 20."
+        "\nLook at it:  tim ui     (curves of both runs; charts under a run's Artifacts, steps/<n>)"
     )
-    capture = seed_run.write_capture(options.home / "captures")
-    code = _analysed([capture], options)
-    print("\nLook at it:  make ui     (charts under the run's Artifacts, steps/20)")
-    print('Ask it:      tim sql "select token_id, p_rollout, p_train, ratio from worst_tokens"')
-    return code
+    print('Ask it:      tim sql "from worst_tokens limit 5"')
+    return FAILED if failures else DONE
 
 
 if __name__ == "__main__":

@@ -164,6 +164,26 @@ def gap_by_position(gap_by_position: pl.DataFrame) -> alt.Chart:
     return _titled(chart, "Gap along the response", [caption])
 
 
+def attribution(attribution: pl.DataFrame) -> Any:
+    """The parts of kl_k1 by where they come from."""
+    chart = (
+        alt.Chart(attribution)
+        .mark_bar(color=BLUE, size=26)
+        .encode(
+            x=alt.X("k1:Q").title("part of KL(rollout || train), k1 (nats)"),
+            y=alt.Y("component:N").title(None),
+            tooltip=["component:N", "k1:Q", "abs_p50:Q", "abs_p99:Q", "share_abs:Q"],
+        )
+    )
+    said = ", ".join(
+        f"{row['component']} {notation.share(row['share_abs'] or 0)}"
+        for row in attribution.sort("share_abs", descending=True).to_dicts()
+    )
+    return _titled(
+        chart, "Where the gap comes from", [f"share of the total |ln r|: {said}"], WIDTH, 120
+    )
+
+
 def run_trend(run_trend: pl.DataFrame) -> alt.FacetChart:
     """The headline metrics over steps, a small chart each."""
     chart = (
@@ -183,17 +203,24 @@ def run_trend(run_trend: pl.DataFrame) -> alt.FacetChart:
 
 
 def draw(tables: Tables) -> dict[str, Any]:
-    """Every chart whose tables are all there, by name."""
+    """Every chart whose tables are all there and have rows, by name."""
     drawn: dict[str, Callable[..., Any]] = {chart.__name__: chart for chart in DRAWN}
     wanted = {name: list(inspect.signature(chart).parameters) for name, chart in drawn.items()}
     return {
         name: chart(*(tables[table] for table in wanted[name]))
         for name, chart in drawn.items()
-        if all(table in tables for table in wanted[name])
+        if all(table in tables and len(tables[table]) for table in wanted[name])
     }
 
 
-DRAWN = (ratio_histogram, prob_diff_histogram, logp_density, gap_by_position, run_trend)
+DRAWN = (
+    ratio_histogram,
+    prob_diff_histogram,
+    logp_density,
+    gap_by_position,
+    attribution,
+    run_trend,
+)
 
 
 def save(charts: Mapping[str, Any], folder: Path, page: str) -> None:

@@ -28,6 +28,9 @@ SQL = Path(__file__).parents[1] / "sql"
 # steps. The order of the views follows from who selects from whom.
 FOLDERS = ("base", "step", "run")
 
+# Views that SQL names: always there as columns, NULL where a capture does not have them.
+CHAIN = ("logp_rescored", "logp_dense")
+
 # Sorting 8 M tokens spills beyond this, at no cost in time that could be measured (2026-11).
 MEMORY_LIMIT = "1GiB"
 
@@ -151,10 +154,15 @@ def _input(connection: Any, name: str, files: list[str], schema: pl.Schema) -> N
     """A view over files, which may differ in optional columns; typed and empty without files."""
     if files:
         source = f"read_parquet({files}, union_by_name = true, hive_partitioning = true, {HIVE})"
-        connection.execute(f"create view {name} as select * from {source}")
+        there = connection.sql(f"from {source} limit 0").columns
+        absent = [f"null::float as {c}" for c in CHAIN if name == "tokens_file" and c not in there]
+        connection.execute(
+            f"create view {name} as select {', '.join(['*', *absent])} from {source}"
+        )
         return
     keys = {"run": pl.String(), "step": pl.Int64(), "capture": pl.String()}
-    empty = pl.DataFrame(schema={**schema, **keys}).with_columns(
+    views = dict.fromkeys(CHAIN if name == "tokens_file" else (), pl.Float32())
+    empty = pl.DataFrame(schema={**schema, **views, **keys}).with_columns(
         pl.col(pl.Categorical).cast(pl.String)
     )
     connection.register(f"no_{name}", empty.to_arrow(compat_level=pl.CompatLevel.oldest()))

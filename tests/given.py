@@ -9,6 +9,7 @@ import polars as pl
 import torch
 
 from tasks import captures, lake, tables
+from tasks.tables import CHAIN
 from tasks.tokens import SEQUENCES, TOKENS
 
 Row = dict[str, Any]
@@ -32,7 +33,8 @@ TOKEN: Row = {
 
 def token_frame(rows: list[Row]) -> pl.DataFrame:
     """Tokens as the lake's files hold them, `rows` filled up with what TOKEN says."""
-    views = {name: pl.Float32 for row in rows for name in row if name.startswith("logp_")}
+    given = (name for row in rows for name in row if name.startswith("logp_"))
+    views = dict.fromkeys([*CHAIN, *given], pl.Float32)
     keys = {"run": pl.String, "step": pl.Int64, "capture": pl.String}
     schema = {**keys, **dict(TOKENS), **views, "uid": pl.String}
     return pl.DataFrame([{**TOKEN, **row} for row in rows], schema=schema)

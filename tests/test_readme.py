@@ -2,7 +2,6 @@
 
 import re
 import shlex
-import shutil
 
 import pytest
 
@@ -56,8 +55,3 @@ def test_the_file_tree_is_complete():
     sources = [*(ROOT / "flows").glob("*.py"), *(ROOT / "tasks").glob("*.py")]
     for file in sources:
         assert file.relative_to(ROOT).as_posix() in listed or file.name == "__init__.py"
-
-
-def test_published_files_travel_with_the_package():
-    assert shutil.which("tim")
-    assert all((seed_run.PUBLISHED / n).exists() for n in ("seed_tokens.csv", "seed_samples.json"))

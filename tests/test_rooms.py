@@ -18,9 +18,9 @@ HOMES = {
     "mlflow": {"tasks/tracking.py"},
     "duckdb": {"tasks/tables.py"},
     "altair": {"tasks/charts.py"},
-    "tokenizers": {"tasks/text.py"},
+    "tokenizers": {"tasks/text.py", "tasks/toy_grpo"},
     "pyarrow": {"tasks/lake.py"},
-    "torch": {"tasks/readers", "tasks/hook.py", "tasks/seed_run.py"},
+    "torch": {"tasks/readers", "tasks/hook.py", "tasks/seed_run.py", "tasks/toy_grpo"},
 }
 
 
@@ -77,7 +77,14 @@ def crossed_tokens() -> pl.DataFrame:
     ]
     return token_frame(
         [
-            {**key, "token_id": i, "logp_rollout": -0.1 * (i + 1), "logp_train": -0.2 * i - 0.05}
+            {
+                **key,
+                "token_id": i,
+                "logp_rollout": -0.1 * (i + 1),
+                "logp_rescored": -0.1 * (i + 2),
+                "logp_dense": -0.15 * i - 0.01,
+                "logp_train": -0.2 * i - 0.05,
+            }
             for i, key in enumerate(keys)
         ]
     )

@@ -81,7 +81,7 @@ def by_numpy(tokens: pl.DataFrame) -> dict[str, float]:
     numbers = {
         "trained_tokens": len(d),
         "kl_k1": -d.mean(),
-        "kl_k3": (r - 1 - d).mean(),
+        "kl_k3": (np.expm1(d) - d).mean(),
         "abs_logp_diff_mean": np.abs(d).mean(),
         "abs_logp_diff_max": np.abs(d).max(),
         "pearson_logp": np.corrcoef(p, q)[0, 1],

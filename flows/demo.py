@@ -1,0 +1,115 @@
+"""The demonstration: the published tokens, then two toy runs watched while they train."""
+
+import os
+import re
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import Progress, TaskID
+
+from flows import screen
+from flows.analyse import Outcome
+from flows.progress import COLUMNS, analyse_with_progress
+from flows.watch import follow
+from tasks import lake, seed_run, tables
+
+COMPARISON = """
+select
+    run,
+    count(*) as steps,
+    arg_min(reward, step) as first_reward,
+    arg_max(reward, step) as last_reward,
+    median(kl_k1) as kl_k1,
+    median(kl_k3) as kl_k3,
+    median(abs_logp_diff_p50) as abs_logp_diff_p50,
+    median(frac_outside_5) as frac_outside_5,
+    median(pearson_logp) as pearson_logp,
+    median(ratio_mean) as ratio_mean
+from step_metrics
+inner join (
+    select run, step, avg(reward) as reward from sequence_metrics group by run, step
+) using (run, step)
+group by run
+order by run
+"""
+ATTRIBUTION = """
+select run, component, avg(k1) as k1, avg(abs_p50) as abs_p50, avg(share_abs) as share_abs
+from attribution group by run, component order by run, component
+"""
+
+
+def demonstrate(home: Path, steps: int, codec: str, seed: int) -> int:
+    """Analyse the published tokens, train without and with a codec, compare; count failures."""
+    print(
+        "1. The 400 published tokens of a Qwen2.5-1.5B GRPO run with a compression codec, step 20"
+    )
+    captures = home / "captures"
+    published = seed_run.write_capture(captures / "published")
+    outcomes = analyse_with_progress([published], home)
+    screen.show(outcomes)
+    names = list(dict.fromkeys(["off", codec]))
+    print(f"\n2. A toy GRPO run, {steps} steps each with codec {' and '.join(names)}, seed {seed}")
+    for name in names:
+        outcomes += _watched_run(captures / "toy", home, name, steps, seed)
+    screen.show([outcome for outcome in outcomes if outcome.error])
+    _compare(home, [f"toy-{name}-seed{seed}" for name in names])
+    return sum(1 for outcome in outcomes if outcome.error)
+
+
+def _watched_run(root: Path, home: Path, codec: str, steps: int, seed: int) -> list[Outcome]:
+    """Train in a process of its own, and analyse its captures as they come."""
+    run = root / f"toy-{codec}-seed{seed}"
+    arguments = ["--out", run, "--codec", codec, "--steps", steps, "--seed", seed, "--cache", root]
+    command = [sys.executable, "-m", "tasks.toy_grpo.grpo", *map(str, arguments)]
+    outcomes = []
+    console = Console(stderr=True)
+    with (
+        Progress(*COLUMNS, console=console, disable=not console.is_terminal) as progress,
+        _process(command) as trainer,
+    ):
+        trained = progress.add_task(f"train {codec}: warm-up", total=steps)
+        analysed = progress.add_task(f"analyse {codec}", total=steps)
+        teller = threading.Thread(target=_tell, args=(trainer, progress, trained, codec))
+        teller.start()
+        for outcome in follow(run, home, lambda: trainer.poll() is not None):
+            outcomes.append(outcome)
+            progress.update(analysed, completed=len(outcomes))
+        teller.join()
+    if trainer.returncode:
+        raise RuntimeError(f"the toy trainer ended with exit code {trainer.returncode}")
+    return outcomes
+
+
+@contextmanager
+def _process(command: list[str]) -> Iterator[subprocess.Popen[str]]:
+    """The trainer, ended with us whatever happens."""
+    passive = {**os.environ, "OMP_WAIT_POLICY": "PASSIVE"}
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=passive)
+    try:
+        yield process
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def _tell(trainer: subprocess.Popen[str], progress: Progress, bar: TaskID, codec: str) -> None:
+    """Show what the trainer prints."""
+    for line in trainer.stdout or ():
+        said = f"train {codec}: {line.strip()}"
+        match = re.match(r"step (\d+)/", line)
+        progress.update(bar, completed=int(match[1]) if match else 0, description=said)
+        if progress.disable and (match is None or int(match[1]) % 5 == 0):
+            print(said, flush=True)  # no terminal: a line now and then
+
+
+def _compare(home: Path, runs: list[str]) -> None:
+    steps = [step for step in lake.steps(home / "lake") if step.run in runs]
+    print("\nThe two runs, medians over their steps (rewards: first and last step)")
+    screen.print_frame(tables.query(steps, COMPARISON), "table")
+    print("\nWhere the gap comes from, means over steps (k1 in nats)")
+    screen.print_frame(tables.query(steps, ATTRIBUTION), "table")

@@ -1,0 +1,64 @@
+"""The rollout engine: samples with a KV cache, in bfloat16, from weights of its own.
+
+It differs from the trainer as real engines do: other kernels (one token at a time, cached), another
+precision, and weights that are as old as the last sync. The log-probs that it reports are of the
+distribution that it sampled from, so mean p_train / p_rollout is 1 up to sampling error as long as
+the trainer computes a distribution over the same words.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from tasks.toy_grpo.decoder import Cache, Decoder
+
+
+@dataclass(frozen=True)
+class Rollout:
+    """Sampled responses: right padded to R."""
+
+    responses: Tensor  # [N, R] int64, pad id after the end
+    mask: Tensor  # [N, R] int64, 1 = sampled, the end token included
+    log_probs: Tensor  # [N, R] float32, 0 outside the mask
+
+
+class Engine:
+    """A copy of the policy that is synced now and then."""
+
+    def __init__(self, model: Decoder, vocabulary: int) -> None:
+        self.model = Decoder(vocabulary).to(torch.bfloat16)
+        self.weights: dict[str, Tensor] = {}  # as synced, before they were rounded to bfloat16
+        self.version = 0
+        self.sync(model, 0)
+
+    def sync(self, model: Decoder, version: int) -> None:
+        """Take over the trainer's weights of this version."""
+        self.weights = {name: value.detach().clone() for name, value in model.state_dict().items()}
+        self.model.load_state_dict(self.weights)
+        self.version = version
+
+    @torch.no_grad()
+    def sample(
+        self, prompts: Tensor, real: Tensor, end: int, length: int, generator: torch.Generator
+    ) -> Rollout:
+        """Responses of up to `length` tokens to prompts [N, P], left padded as `real` says."""
+        rows = len(prompts)
+        cache = Cache(rows, prompts.shape[1] + length, torch.bfloat16)
+        logits = self.model(prompts, real, cache)[:, -1]  # [N, V]
+        responses = torch.zeros(rows, length, dtype=torch.int64)
+        mask = torch.zeros(rows, length, dtype=torch.int64)
+        log_probs = torch.zeros(rows, length)
+        running = torch.ones(rows, dtype=torch.bool)
+        for position in range(length):
+            log_p = logits.float().log_softmax(-1)
+            word = torch.multinomial(log_p.exp(), 1, generator=generator)  # [N, 1]
+            responses[:, position] = torch.where(running, word[:, 0], 0)
+            log_probs[:, position] = torch.where(running, log_p.gather(1, word)[:, 0], 0.0)
+            mask[:, position] = running
+            running = running & (word[:, 0] != end)
+            if not running.any():
+                break
+            real = torch.cat([real, mask[:, position : position + 1]], dim=1)
+            logits = self.model(responses[:, position : position + 1], real, cache)[:, -1]
+        return Rollout(responses, mask, log_probs)
