@@ -3,9 +3,14 @@
 One rule: a capture appears whole or not at all, and the same content gives the same bytes.
 """
 
+import importlib.util
 import os
-from collections.abc import Mapping
+import sys
+from collections.abc import Callable, Mapping
+from importlib.abc import MetaPathFinder
+from importlib.machinery import ModuleSpec
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import torch
@@ -45,3 +50,37 @@ def _plain(value: Any) -> Any:
     if hasattr(value, "tolist"):  # NumPy arrays and numbers, object arrays of uids among them
         return value.tolist()
     return value
+
+
+def when_imported(name: str, patch: Callable[[ModuleType], None]) -> None:
+    """Call `patch(module)` as soon as the module `name` is imported, or now if it is.
+
+    For hooks that are loaded while the trainer's package is itself half imported.
+    """
+    if name in sys.modules:
+        patch(sys.modules[name])
+    else:
+        sys.meta_path.insert(0, _Waiting(name, patch))
+
+
+class _Waiting(MetaPathFinder):
+    """Steps in when one module is looked up, once, and lets the real finders load it."""
+
+    def __init__(self, name: str, patch: Callable[[ModuleType], None]) -> None:
+        self.name, self.patch = name, patch
+
+    def find_spec(self, name: str, path: Any, target: Any = None) -> ModuleSpec | None:
+        if name != self.name:
+            return None
+        sys.meta_path.remove(self)
+        spec = importlib.util.find_spec(name)
+        if spec is None or spec.loader is None:
+            return spec
+        load = spec.loader.exec_module
+
+        def load_and_patch(module: ModuleType) -> None:
+            load(module)
+            self.patch(module)
+
+        spec.loader.exec_module = load_and_patch  # type: ignore[method-assign]
+        return spec

@@ -3,6 +3,7 @@
 import json
 import struct
 
+import polars as pl
 import pytest
 
 from tasks import charts
@@ -12,13 +13,14 @@ from tests.given import random_tokens, sql_connection, token_frame
 def tables_of(tokens):
     with sql_connection(tokens) as connection:
         names = ("ratio_histogram", "prob_diff_histogram", "logp_density", "gap_by_position")
-        more = ("worst_tokens", "step_metrics", "run_trend")
+        more = ("worst_tokens", "step_metrics", "run_trend", "attribution")
         return {name: connection.sql(f"from {name}").pl() for name in (*names, *more)}
 
 
 @pytest.fixture(scope="module")
 def drawn():
-    return charts.draw(tables_of(random_tokens(3, gap=1.0)))
+    views = pl.when("is_trained").then(pl.col("logp_train") * 0.9).alias("logp_dense")
+    return charts.draw(tables_of(random_tokens(3, gap=1.0).with_columns(views)))
 
 
 def test_every_chart_has_its_tables_name(drawn):
@@ -27,6 +29,7 @@ def test_every_chart_has_its_tables_name(drawn):
         "prob_diff_histogram",
         "logp_density",
         "gap_by_position",
+        "attribution",
         "run_trend",
     }
 
@@ -59,6 +62,7 @@ def test_axes_name_quantity_and_unit(drawn, name):
         "prob_diff_histogram": ["|p_train - p_rollout|", "share of trained tokens"],
         "logp_density": ["log-prob by the rollout engine (nats)", "by the trainer (nats)"],
         "gap_by_position": ["position in the response (tokens)", "(nats)"],
+        "attribution": ["part of KL(rollout || train), k1 (nats)", "engine + staleness"],
         "run_trend": ["training step"],
     }
     assert all(title in text for title in expected[name])

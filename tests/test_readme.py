@@ -15,7 +15,7 @@ ROOT = readme.README.parent
 
 def commands() -> list[str]:
     blocks = re.findall(r"```sh\n(.*?)```", TEXT, re.DOTALL)
-    return [line.split("  #")[0].strip() for block in blocks for line in block.splitlines()]
+    return [line.split(" #")[0].strip() for block in blocks for line in block.splitlines()]
 
 
 def test_generated_parts_are_current():

@@ -10,7 +10,7 @@ power iteration, V += M^T (M Q) during the step, Q <- orth(V) at its end.
 import torch
 from torch import Tensor, nn
 
-from tasks.toy_grpo.decoder import HIDDEN, LAYERS
+from tasks.toy_grpo.decoder import HIDDEN, LAYERS, Boundary
 
 MERGE_A = 0.25  # weight of the gradient as computed
 ANCHOR_BETA = 0.5  # memory of the anchor's moving average
@@ -24,7 +24,7 @@ class Codec:
         self.bases = [self._random_basis(seed, layer) for layer in range(LAYERS)]  # Q, [H, r] each
         self.sums = [torch.zeros(HIDDEN, rank) for _ in range(LAYERS)]  # V
 
-    def boundary(self, real: Tensor, learn: bool):
+    def boundary(self, real: Tensor, learn: bool) -> Boundary:
         """The projection for a batch with text where `real` [N, T] is 1; `learn` adds to V."""
 
         def cross(layer: int, hidden: Tensor) -> Tensor:
