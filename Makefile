@@ -26,7 +26,7 @@ lint: $(READY)       ## style, types, SQL
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/sqlfluff lint --disable-progress-bar --nofail sql >/dev/null && $(BIN)/sqlfluff lint --disable-progress-bar -q sql
+	$(BIN)/sqlfluff lint --disable-progress-bar -q sql
 
 fix: $(READY)        ## mend what the linters can mend
 	$(BIN)/ruff check --fix .

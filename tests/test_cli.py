@@ -16,7 +16,9 @@ from tests.given import batch_fields, ingest
 @pytest.fixture
 def filled(saved, home):
     """A home whose lake has one step, with tables."""
-    step = ingest(saved(batch_fields()), home / "lake")
+    fields = batch_fields()
+    fields["dense_log_probs"] = fields["old_log_probs"] * 0.9
+    step = ingest(saved(fields), home / "lake")
     lake.write_tables(step, tables.version(), tables.compute(step))
     return home
 
