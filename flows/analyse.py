@@ -1,11 +1,11 @@
 """Flow `analyse`: captures from file to MLflow, each step of a run after the one before it."""
 
 import tempfile
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from prefect import flow
 
@@ -25,7 +25,10 @@ class Outcome:
     step: Step | None = None
     link: str | None = None
     error: Exception | None = None
-    seconds: float = 0.0
+
+
+class NotLogged(Exception):
+    """The step is in the lake, but MLflow does not have it."""
 
 
 class CapturesFailed(Exception):
@@ -38,7 +41,7 @@ class CapturesFailed(Exception):
         self.outcomes = outcomes
 
 
-@flow(name="analyse", log_prints=False)
+@flow(name="analyse")
 def analyse(
     paths: list[Path],
     home: Path,
@@ -51,20 +54,39 @@ def analyse(
     The lake and, without MLFLOW_TRACKING_URI, the MLflow store are in `home`. Raises CapturesFailed
     at the end if any capture failed, so that the flow run shows it.
     """
+    return raise_if_failed(take_on(paths, home, run=run, step=step, tokenizer=tokenizer))
+
+
+def raise_if_failed(outcomes: list[Outcome]) -> list[Outcome]:
+    """The outcomes, unless one of them is an error."""
+    if any(outcome.error for outcome in outcomes):
+        raise CapturesFailed(outcomes)
+    return outcomes
+
+
+def take_on(
+    paths: list[Path], home: Path, unlogged: Sequence[Step] = (), **given: Any
+) -> list[Outcome]:
+    """Captures from file to MLflow in step order, then lake steps that MLflow still lacks.
+
+    The lake never waits for MLflow: after the first step that cannot be logged, the others are
+    converted without trying, and the next call catches up.
+    """
     found: list[Capture] = []
     outcomes: list[Outcome] = []
     for path in paths:
-        state = stages.identify_capture(path, run, step, tokenizer, return_state=True)
+        state = stages.identify_capture(path, return_state=True, **given)
         result = state.result(raise_on_failure=False)
         if isinstance(result, Capture):
             found.append(result)
         else:
             outcomes.append(_tell(Outcome(path, error=result)))
+    log = _Log(home)
     for capture, rival in _in_step_order(found):
-        outcomes.append(_tell(_analyse_one(capture, rival, home)))
-    _log_trends({outcome.step.run for outcome in outcomes if outcome.step and outcome.link}, home)
-    if any(outcome.error for outcome in outcomes):
-        raise CapturesFailed(outcomes)
+        outcomes.append(_tell(log.outcome(capture.path, *_converted(capture, rival, home))))
+    for step in (step for step in unlogged if step.path.exists()):  # not replaced just now
+        outcomes.append(_tell(log.outcome(Path(step.facts()["source"]), step, None)))
+    log.trends()
     return outcomes
 
 
@@ -82,23 +104,47 @@ def _in_step_order(found: list[Capture]) -> Iterator[tuple[Capture, Path | None]
         yield capture, rival.path if rival.id != capture.id else None
 
 
-def _analyse_one(capture: Capture, rival: Path | None, home: Path) -> Outcome:
-    started = time.monotonic()
-    converted = stages.convert_capture(capture, home / "lake", rival, return_state=True)
-    step = converted.result(raise_on_failure=False)
-    if not isinstance(step, Step):
-        return Outcome(capture.path, error=step)
+def _converted(
+    capture: Capture, rival: Path | None, home: Path
+) -> tuple[Step | None, Exception | None]:
+    """The step in the lake with its tables, or why there is none."""
     try:
+        step = stages.convert_capture(capture, home / "lake", rival)
         stages.compute_tables(step)
-        with tempfile.TemporaryDirectory(prefix="timtrack-") as files:
-            stages.draw_step(step, Path(files))
-            link = stages.log_step(step, Path(files), home)
     except Exception as error:  # the other captures go on, and the flow run ends as failed
-        return Outcome(capture.path, step, error=error)
-    return Outcome(capture.path, step, link, seconds=time.monotonic() - started)
+        return None, error
+    return step, None
 
 
-def _log_trends(runs: set[str], home: Path) -> None:
-    for run in sorted(runs):
-        with tempfile.TemporaryDirectory(prefix="timtrack-") as files:
-            stages.log_trend(run, Path(files), home)
+class _Log:
+    """Logs steps until MLflow fails, and says of the others that they wait."""
+
+    def __init__(self, home: Path) -> None:
+        self.home = home
+        self.failure: Exception | None = None
+        self.runs: dict[str, None] = {}  # logged to, in order
+
+    def outcome(self, path: Path, step: Step | None, error: Exception | None) -> Outcome:
+        """What became of a capture, once its step is logged or cannot be."""
+        if step is None:
+            return Outcome(path, error=error)
+        if self.failure:
+            waits = NotLogged(f"analysed, waits for MLflow, which failed before: {self.failure}")
+            return Outcome(path, step, error=waits)
+        try:
+            with tempfile.TemporaryDirectory(prefix="timtrack-") as files:
+                stages.draw_step(step, Path(files))
+                link = stages.log_step(step, Path(files), self.home)
+        except Exception as failure:  # whatever server or network says
+            self.failure = failure
+            return Outcome(
+                path, step, error=NotLogged(f"analysed, not logged to MLflow: {failure}")
+            )
+        self.runs[step.run] = None
+        return Outcome(path, step, link)
+
+    def trends(self) -> None:
+        """The curves of the runs that were logged to."""
+        for run in self.runs:
+            with tempfile.TemporaryDirectory(prefix="timtrack-") as files:
+                stages.log_trend(run, Path(files), self.home)

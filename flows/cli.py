@@ -1,7 +1,9 @@
 """The `tim` command. Each verb imports what it needs: `tim --help` and `tim sql` start fast."""
 
 import argparse
+import json
 import os
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -12,6 +14,7 @@ EXAMPLES = """\
 examples:
   tim ingest step_batch.pt --run my-run --step 20
   tim ingest /checkpoints/my-run
+  tim watch /checkpoints
   tim sql "select step, kl_k1, frac_outside_5 from step_metrics"
   tim tables step_metrics
   tim ui
@@ -57,6 +60,25 @@ def _parser() -> argparse.ArgumentParser:
         "--tokenizer", type=Path, help="tokenizer.json (default: one beside the capture)"
     )
     ingest.set_defaults(verb=_ingest)
+
+    watch = verbs.add_parser("watch", help="analyse captures below a folder as they appear")
+    watch.add_argument("root", metavar="DIR", type=Path)
+    how = watch.add_mutually_exclusive_group()
+    how.add_argument("--follow", action="store_true", help="go on until interrupted (the default)")
+    how.add_argument("--once", action="store_true", help="analyse what is there, then stop")
+    watch.add_argument("--every", type=float, default=2.0, help="seconds between looks")
+    watch.add_argument(
+        "--quiet",
+        type=float,
+        default=30.0,
+        help="seconds without a write after which an unreadable file is bad, not unfinished",
+    )
+    watch.set_defaults(verb=_watch)
+
+    status = verbs.add_parser("status", help="captures found, analysed, pending, set aside")
+    status.add_argument("root", metavar="DIR", type=Path)
+    status.add_argument("--json", action="store_true")
+    status.set_defaults(verb=_status)
 
     sql = verbs.add_parser("sql", help="ask DuckDB about everything in the lake")
     sql.add_argument("query", help="SQL over the tables that `tim tables` lists")
@@ -130,6 +152,44 @@ def _analysed(paths: list[Path], options: argparse.Namespace) -> int:
     outcomes = analyse_with_progress(paths, options.home, **given)
     screen.show(outcomes)
     return FAILED if any(outcome.error for outcome in outcomes) else DONE
+
+
+def _watch(options: argparse.Namespace) -> int:
+    from tasks import backlog
+
+    if not options.root.is_dir():
+        return _fail(f"{options.root} is not a folder")
+    root, home = options.root.absolute(), options.home.absolute()
+    if options.once and backlog.survey(root, home).is_empty:
+        print("nothing to do")
+        return DONE
+    from flows.progress import watch_with_progress
+
+    signal.signal(signal.SIGTERM, _interrupted)
+    failed = watch_with_progress(root, home, options.once, options.every, options.quiet)
+    return FAILED if failed else DONE
+
+
+def _interrupted(*_: object) -> None:
+    """SIGTERM ends like Ctrl-C: what is written aside is deleted, the lake is as it was."""
+    raise KeyboardInterrupt
+
+
+def _status(options: argparse.Namespace) -> int:
+    from tasks import backlog
+
+    if not options.root.is_dir():
+        return _fail(f"{options.root} is not a folder")
+    seen = backlog.survey(options.root.absolute(), options.home.absolute())
+    counts = backlog.counts(seen)
+    if options.json:
+        held = [vars(record) for record in seen.held]
+        print(json.dumps({**counts, "quarantine": held}, indent=2))
+        return DONE
+    print("\n".join(f"{name:12}  {value}" for name, value in counts.items()))
+    for record in seen.held:
+        print(f"set aside: {record.path} (tried {record.tries} times): {record.error}")
+    return DONE
 
 
 def _sql(options: argparse.Namespace) -> int:

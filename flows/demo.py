@@ -76,7 +76,7 @@ def _watched_run(root: Path, home: Path, codec: str, steps: int, seed: int) -> l
         analysed = progress.add_task(f"analyse {codec}", total=steps)
         teller = threading.Thread(target=_tell, args=(trainer, progress, trained, codec))
         teller.start()
-        for outcome in follow(run, home, lambda: trainer.poll() is not None):
+        for outcome in follow(run, home, lambda: trainer.poll() is not None, every=0.5):
             outcomes.append(outcome)
             progress.update(analysed, completed=len(outcomes))
         teller.join()

@@ -6,6 +6,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from flows.analyse import CapturesFailed, Outcome, analyse, listener
+from flows.watch import follow
 
 COLUMNS = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
 
@@ -34,3 +35,14 @@ def analyse_with_progress(
             return failed.outcomes
         finally:
             listener.reset(token)
+
+
+def watch_with_progress(root: Path, home: Path, once: bool, every: float, quiet: float) -> bool:
+    """Follow a folder and say a line for each capture; whether any failed."""
+    from flows import screen
+
+    failed = False
+    for outcome in follow(root, home, lambda: once, every, quiet):
+        failed = failed or outcome.error is not None
+        screen.tell(outcome)
+    return failed

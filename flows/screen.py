@@ -36,6 +36,16 @@ def show(outcomes: list["Outcome"]) -> None:
         print("\n".join(f"MLflow: {link}" for link in links))
 
 
+def tell(outcome: "Outcome") -> None:
+    """One line for one capture."""
+    if outcome.error:
+        print(f"failed: {outcome.path}: {outcome.error}", file=sys.stderr, flush=True)
+    else:
+        numbers = zip(summary.SHORT, _line(outcome)[2:], strict=True)
+        said = ", ".join(f"{name} {value}" for name, value in numbers)
+        print(f"{outcome.step.name if outcome.step else ''}: {said}", flush=True)
+
+
 def print_frame(frame: pl.DataFrame, form: str) -> None:
     """A query's answer: a table that fits the terminal, or all of it as CSV or JSON."""
     if form == "csv":

@@ -40,8 +40,13 @@ class Capture:
     @property
     def id(self) -> str:
         """16 hex digits; other bytes, tokenizer or version of the token table give another id."""
-        parts = (self.sha256, _sha256(self.tokenizer) if self.tokenizer else "", SCHEMA_VERSION)
-        return hashlib.sha256("/".join(map(str, parts)).encode()).hexdigest()[:16]
+        return identity(self.sha256, self.tokenizer)
+
+
+def identity(sha256: str, tokenizer: Path | None) -> str:
+    """The id of a capture with these bytes, and this tokenizer beside it."""
+    parts = (sha256, sha256_of(tokenizer) if tokenizer else "", SCHEMA_VERSION)
+    return hashlib.sha256("/".join(map(str, parts)).encode()).hexdigest()[:16]
 
 
 def find(path: Path) -> list[Path]:
@@ -94,10 +99,10 @@ def identify(
         path=path.absolute(),
         run=name,
         step=step,
-        sha256=_sha256(path),
+        sha256=sha256_of(path),
         bytes=stat.st_size,
         mtime_ns=stat.st_mtime_ns,
-        tokenizer=tokenizer or _tokenizer_beside(path.absolute()),
+        tokenizer=tokenizer or tokenizer_beside(path.absolute()),
     )
     check_unchanged(capture)
     return capture
@@ -124,13 +129,14 @@ def _step_by_path(path: Path) -> tuple[Path, int | None]:
     return path.parent, int(match[1]) if match else None
 
 
-def _tokenizer_beside(path: Path) -> Path | None:
+def tokenizer_beside(path: Path) -> Path | None:
     """`tokenizer.json` in the capture's folder, or in the run's folder around it."""
     folders = (path.parent, path.parent.parent)
     return next((f / "tokenizer.json" for f in folders if (f / "tokenizer.json").is_file()), None)
 
 
-def _sha256(path: Path) -> str:
+def sha256_of(path: Path) -> str:
+    """The digest of a file's bytes, as 64 hex digits."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 

@@ -14,6 +14,7 @@ import json
 import os
 import re
 import shutil
+import socket
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -116,6 +117,26 @@ def write_tables(step: Step, version: str, tables: dict[str, pl.DataFrame]) -> N
     _discard(lake, [other for other in others if other.name != f"tables-{version}"])
 
 
+def mark(step: Step, name: str) -> None:
+    """Remember something about a step: an empty file, there or not there."""
+    (step.path / name).touch()
+
+
+def has_mark(step: Step, name: str) -> bool:
+    """Whether `mark` was called with this name."""
+    return (step.path / name).exists()
+
+
+def sweep_staging(lake: Path) -> None:
+    """Delete what processes of this machine left aside when they were killed."""
+    for folder in (lake / ".staging").glob(f"{socket.gethostname()}-*"):
+        pid = int(folder.name.removeprefix(f"{socket.gethostname()}-").split("-")[0])
+        try:
+            os.kill(pid, 0)  # only asks whether it lives
+        except ProcessLookupError:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
 def publish(aside: Path, path: Path) -> None:
     """Make a finished folder visible under its name; if it is there already, leave that one."""
     for file in aside.iterdir():
@@ -135,7 +156,8 @@ def _aside(lake: Path) -> Iterator[Path]:
     """A folder on the lake's file system that no reader looks at; gone afterwards."""
     staging = lake / ".staging"
     staging.mkdir(parents=True, exist_ok=True)
-    aside = Path(tempfile.mkdtemp(dir=staging))
+    owner = f"{socket.gethostname()}-{os.getpid()}-"
+    aside = Path(tempfile.mkdtemp(dir=staging, prefix=owner))
     aside.chmod(0o755)
     try:
         yield aside

@@ -12,7 +12,7 @@ from prefect import task
 from prefect.artifacts import create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
 
-from tasks import captures, charts, lake, summary, tables
+from tasks import backlog, captures, charts, lake, summary, tables
 from tasks.captures import Capture
 from tasks.lake import Step
 from tasks.tokens import BadCapture
@@ -32,7 +32,7 @@ def _may_pass(_task: Any, _run: Any, state: Any) -> bool:
     retry_condition_fn=_may_pass,
 )
 def identify_capture(
-    path: Path, run: str | None, step: int | None, tokenizer: Path | None
+    path: Path, run: str | None = None, step: int | None = None, tokenizer: Path | None = None
 ) -> Capture:
     """Open a capture far enough to know its run, step and digest."""
     return captures.identify(path, run, step, tokenizer)
@@ -91,7 +91,7 @@ def draw_step(step: Step, into: Path) -> None:
     task_run_name="log {step.name}",
     cache_policy=NO_CACHE,
     retries=3,
-    retry_delay_seconds=[2, 10, 30],
+    retry_delay_seconds=[1, 5, 15],
 )
 def log_step(step: Step, files: Path, home: Path) -> str:
     """Metrics and files to MLflow; a link to the run, which the Prefect UI shows too."""
@@ -101,10 +101,11 @@ def log_step(step: Step, files: Path, home: Path) -> str:
     numbers = summary.metrics(tables.stored(step))
     link = tracker.link(tracker.log_step(step, numbers, files))
     create_markdown_artifact(
-        key=re.sub(r"[^a-z0-9]+", "-", f"{step.run}-step-{step.step}".lower()).strip("-"),
+        key=_slug(f"{step.run}-step-{step.step}"),
         markdown=summary.markdown(step, numbers, link),
         description=f"Train-inference mismatch of {step.name}",
     )
+    lake.mark(step, backlog.logged_mark(home))  # last: until then the step counts as not logged
     return link
 
 
@@ -123,3 +124,18 @@ def log_trend(run: str, into: Path, home: Path) -> None:
     charts.save(charts.draw({"run_trend": trend}), into, "run_trend.html")
     trend.write_csv(into / "run_trend.csv")
     Tracker(home).log_files(run, into, "trend")
+
+
+@task(task_run_name="show the backlog of {root}", cache_policy=NO_CACHE)
+def show_backlog(root: Path, home: Path) -> None:
+    """How far the watcher is, as a Prefect artifact that each sweep renews."""
+    create_markdown_artifact(
+        key=f"watch-{_slug(root.name) or 'captures'}",
+        markdown=backlog.markdown(backlog.survey(root, home), root),
+        description=f"Captures below {root}",
+    )
+
+
+def _slug(text: str) -> str:
+    """Prefect's artifact keys: lower case letters, numbers and dashes."""
+    return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")

@@ -1,0 +1,119 @@
+"""What is still to be done: captures that the lake lacks, steps that MLflow lacks.
+
+One rule: everything is read off the disk. Nothing is remembered between two looks, so any process
+may be killed at any point and another goes on where the files say that it stopped.
+"""
+
+import hashlib
+import os
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tasks import captures, lake, quarantine, tables
+from tasks.lake import Step
+from tasks.quarantine import Record
+from tasks.tokens import BadCapture
+
+
+@dataclass(frozen=True)
+class Backlog:
+    """One look at a folder of captures and at the lake."""
+
+    found: int  # captures
+    analysed: int  # of these, in the lake with current tables
+    pending: list[Path]  # neither analysed nor set aside
+    held: list[Record]  # set aside, unchanged since
+    unlogged: list[Step]  # in the lake, not yet in MLflow as it is set up now
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether there is nothing to do."""
+        return not self.pending and not self.unlogged
+
+
+def survey(root: Path, home: Path) -> Backlog:
+    """Compare the captures below `root` with the lake and the quarantine in `home`.
+
+    A capture counts as analysed without being read again if the lake knows its path with the same
+    size, time and tokenizer; whatever else is there is identified by its bytes when it is taken on.
+    """
+    steps = lake.steps(home / "lake")
+    known = {facts["source"]: (step, facts) for step in steps for facts in [step.facts()]}
+    found = _found(root)
+    held = [record for record in quarantine.records(home) if _is_held(home, record, root)]
+    aside = {record.path for record in held}
+    analysed = [path for path in found if _is_analysed(path, known.get(str(path.absolute())))]
+    done = {*map(str, (path.absolute() for path in analysed)), *aside}
+    pending = [path for path in found if str(path.absolute()) not in done]
+    mark = logged_mark(home)
+    unlogged = [
+        step for step in steps if tables.are_computed(step) and not lake.has_mark(step, mark)
+    ]
+    return Backlog(len(found), len(analysed), pending, held, unlogged)
+
+
+def counts(seen: Backlog) -> dict[str, float | int]:
+    """The look in numbers; `lag_seconds` is how long the oldest pending capture has waited."""
+    times = [path.stat().st_mtime for path in seen.pending if path.exists()]
+    return {
+        "found": seen.found,
+        "analysed": seen.analysed,
+        "pending": len(seen.pending),
+        "quarantined": len(seen.held),
+        "not_logged": len(seen.unlogged),
+        "lag_seconds": round(max(0.0, time.time() - min(times)), 1) if times else 0.0,
+    }
+
+
+def markdown(seen: Backlog, root: Path) -> str:
+    """The look as a page, with what is set aside and why."""
+    lines = [f"# Captures below `{root}`", "", "| | |", "|---|---|"]
+    lines += [f"| {name} | {value} |" for name, value in counts(seen).items()]
+    lines += [
+        f"- `{r.path}` (tried {r.tries} times, last {r.last_tried}): {r.error}" for r in seen.held
+    ]
+    return "\n".join(lines)
+
+
+def logged_mark(home: Path) -> str:
+    """The mark of a step whose tables, as they are now, are in MLflow as it is set up now."""
+    store = os.environ.get("MLFLOW_TRACKING_URI") or _local(home / "mlflow.db")
+    experiment = os.environ.get("MLFLOW_EXPERIMENT_NAME", "")
+    known = f"{tables.version()} {store} {experiment}".encode()
+    return f"logged-{hashlib.sha256(known).hexdigest()[:12]}"
+
+
+def _local(database: Path) -> str:
+    """The local store, another one when the file was deleted and made anew."""
+    return f"{database.absolute()} {database.stat().st_ino if database.exists() else 'absent'}"
+
+
+def _found(root: Path) -> list[Path]:
+    try:
+        return captures.find(root)
+    except BadCapture:
+        return []  # nothing there yet
+
+
+def _is_held(home: Path, record: Record, root: Path) -> bool:
+    path = Path(record.path)
+    below = path.is_relative_to(root.absolute())
+    return below and path.exists() and quarantine.holds(home, path)
+
+
+def _is_analysed(path: Path, known: tuple[Step, dict[str, Any]] | None) -> bool:
+    if known is None:
+        return False
+    step, facts = known
+    stat = path.stat()
+    same = (stat.st_size, stat.st_mtime_ns) == (facts["bytes"], facts["mtime_ns"])
+    used = [Path(facts["tokenizer"])] if facts["tokenizer"] else []
+    there = [file for file in used if file.is_file()]
+    expected = captures.tokenizer_beside(path.absolute()) or next(iter(there), None)
+    return (
+        same
+        and captures.identity(facts["sha256"], expected) == step.capture
+        and tables.are_computed(step)
+    )

@@ -1,0 +1,75 @@
+"""Captures that cannot be read: set aside with the reason, and left alone until they change.
+
+One record a path, `<home>/quarantine/<hash of path>.json`, written whole or not at all. The capture
+itself is never moved or touched.
+"""
+
+import hashlib
+import json
+import os
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from tasks.captures import sha256_of
+
+
+@dataclass(frozen=True)
+class Record:
+    """Why a capture is left alone."""
+
+    path: str
+    bytes: int
+    mtime_ns: int
+    sha256: str  # of the bytes that could not be read
+    error: str
+    first_tried: str  # ISO 8601, UTC
+    last_tried: str
+    tries: int  # with these or earlier bytes
+
+
+def records(home: Path) -> list[Record]:
+    """Every record, by path; those whose capture is gone too."""
+    found = (json.loads(file.read_text()) for file in (home / "quarantine").glob("*.json"))
+    return sorted((Record(**content) for content in found), key=lambda record: record.path)
+
+
+def holds(home: Path, path: Path) -> bool:
+    """Whether the capture failed as it is now; one that was written to since is tried again."""
+    file = _file(home, path)
+    if not file.exists():
+        return False
+    record = Record(**json.loads(file.read_text()))
+    stat = path.stat()
+    return (record.bytes, record.mtime_ns) == (stat.st_size, stat.st_mtime_ns)
+
+
+def add(home: Path, path: Path, error: str) -> Record:
+    """Set a capture aside, or count another try of it."""
+    file, now, stat = _file(home, path), datetime.now(UTC).isoformat(), path.stat()
+    before = Record(**json.loads(file.read_text())) if file.exists() else None
+    record = Record(
+        path=str(path.absolute()),
+        bytes=stat.st_size,
+        mtime_ns=stat.st_mtime_ns,
+        sha256=sha256_of(path),
+        error=error,
+        first_tried=before.first_tried if before else now,
+        last_tried=now,
+        tries=before.tries + 1 if before else 1,
+    )
+    file.parent.mkdir(parents=True, exist_ok=True)
+    aside = file.with_suffix(f".{os.getpid()}")
+    aside.write_text(json.dumps(asdict(record), indent=2) + "\n")
+    aside.replace(file)
+    return record
+
+
+def clear(home: Path, path: Path) -> None:
+    """Forget a capture that was read after all."""
+    _file(home, path).unlink(missing_ok=True)
+
+
+def _file(home: Path, path: Path) -> Path:
+    name = hashlib.sha256(str(path.absolute()).encode()).hexdigest()[:16]
+    return home / "quarantine" / f"{name}.json"

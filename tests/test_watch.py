@@ -1,0 +1,242 @@
+"""The watcher: nothing lost, nothing twice, nothing half, whatever files and servers do."""
+
+import json
+import os
+import shutil
+import time
+
+import pytest
+from mlflow.tracking import MlflowClient
+
+from flows.analyse import CapturesFailed
+from flows.cli import main
+from flows.watch import follow, watch
+from tasks import backlog, lake, quarantine, stages
+from tests.given import batch_fields
+from tests.test_flow import stored_points
+from tests.test_lake import files
+
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("prefect")]
+
+
+@pytest.fixture
+def write(saved, tmp_path):
+    """Write the capture of a step of a run below `tmp_path / "runs"`."""
+
+    def write(step: int, run: str = "a", seed: int | None = None):
+        fields = batch_fields(seed=step if seed is None else seed)
+        return saved({**fields, "global_step": step}, f"runs/{run}/step_{step}/step_batch.pt")
+
+    return write
+
+
+@pytest.fixture
+def root(tmp_path):
+    (tmp_path / "runs").mkdir()
+    return tmp_path / "runs"
+
+
+def data(home):
+    """The lake's data: all but the marks of what was logged."""
+    found = files(home / "lake")
+    return {name: content for name, content in found.items() if "logged-" not in name}
+
+
+def test_a_second_sweep_has_nothing_to_do(write, root, home, capsys):
+    write(1)
+    write(2, run="b")
+    assert len(watch(root, home)) == 2
+    assert backlog.survey(root, home).is_empty
+    assert watch(root, home) == []
+    assert main(["--home", str(home), "watch", str(root), "--once"]) == 0
+    assert capsys.readouterr().out == "nothing to do\n"
+
+
+def test_steps_that_come_later_join_those_that_were_there(write, root, home):
+    write(1)
+    watch(root, home)
+    write(2)
+    assert [outcome.step.step for outcome in watch(root, home)] == [2]
+    assert [step for step, _ in stored_points(home, "kl_k1")] == [1, 2]
+
+
+def test_an_overwritten_step_is_replaced_everywhere(write, root, home):
+    write(1)
+    write(2)
+    watch(root, home)
+    before = stored_points(home, "kl_k1")
+    time.sleep(0.01)
+    write(2, seed=99)
+    [outcome] = watch(root, home)
+    after = stored_points(home, "kl_k1")
+    assert len(after) == 2
+    assert after[0] == before[0]
+    assert after[1] != before[1]
+    assert lake.steps(home / "lake")[1] == outcome.step
+    assert backlog.survey(root, home).is_empty
+
+
+def test_a_touched_but_unchanged_capture_changes_nothing(write, root, home):
+    path = write(1)
+    watch(root, home)
+    before, points = data(home), stored_points(home, "kl_k1")
+    os.utime(path, (1, 1))
+    watch(root, home)
+    assert data(home) == before
+    assert stored_points(home, "kl_k1") == points
+
+
+def test_backfill_and_live_give_the_same(write, root, home, tmp_path):
+    other = tmp_path / "other"
+    other.mkdir()
+    shutil.copy(home / "mlflow.db", other / "mlflow.db")
+    for step in (1, 2, 3):
+        write(step)
+        watch(root, home)
+    watch(root, other)
+    assert data(other) == data(home)
+    assert stored_points(other, "kl_k1") == stored_points(home, "kl_k1")
+
+
+def test_a_bad_capture_is_set_aside_until_it_changes(write, root, home, capsys):
+    bad, good = write(1), write(2)
+    content = bad.read_bytes()
+    bad.write_bytes(content[:3000])
+    with pytest.raises(CapturesFailed, match="1 of 2 captures failed"):
+        watch(root, home, quiet=0)
+    [record] = quarantine.records(home)
+    assert (record.path, record.tries) == (str(bad), 1)
+    assert "cut short" in record.error
+    assert watch(root, home, quiet=0) == []
+    bad.write_bytes(content[:2000])
+    with pytest.raises(CapturesFailed):
+        watch(root, home, quiet=0)
+    assert quarantine.records(home)[0].tries == 2
+    assert main(["--home", str(home), "status", str(root), "--json"]) == 0
+    status = json.loads(capsys.readouterr().out)
+    assert (status["found"], status["analysed"], status["quarantined"]) == (2, 1, 1)
+    assert status["quarantine"][0]["path"] == str(bad)
+    bad.write_bytes(content)
+    watch(root, home, quiet=0)
+    assert quarantine.records(home) == []
+    assert [step for step, _ in stored_points(home, "kl_k1")] == [1, 2]
+    assert good.exists()
+
+
+def test_an_unfinished_file_is_not_bad_yet(write, root, home):
+    path = write(1)
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) // 2])
+    assert watch(root, home, quiet=60) == []
+    assert quarantine.records(home) == []
+    assert len(backlog.survey(root, home).pending) == 1
+    path.write_bytes(content)
+    assert [outcome.step.step for outcome in watch(root, home, quiet=60)] == [1]
+
+
+def test_follow_takes_captures_as_they_come_and_ends_when_told(write, root, home):
+    told, left = [], [3, 2, 1]
+
+    def finished():
+        if left:
+            write(left.pop())
+        return not left
+
+    for outcome in follow(root, home, finished, every=0.05):
+        told.append(outcome.step.step)
+    assert told == [1, 2, 3]
+
+
+def test_without_mlflow_the_lake_goes_on_and_mlflow_catches_up(write, root, home, monkeypatch):
+    write(1)
+    write(2)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    with pytest.raises(CapturesFailed) as raised:
+        watch(root, home)
+    first, second = raised.value.outcomes
+    assert "analysed, not logged to MLflow" in str(first.error)
+    assert "waits for MLflow" in str(second.error)
+    assert [step.step for step in lake.steps(home / "lake")] == [1, 2]
+    assert quarantine.records(home) == []
+    monkeypatch.delenv("MLFLOW_TRACKING_URI")
+    assert [step.step for step in backlog.survey(root, home).unlogged] == [1, 2]
+    watch(root, home)
+    assert [step for step, _ in stored_points(home, "kl_k1")] == [1, 2]
+    assert backlog.survey(root, home).is_empty
+
+
+def test_a_deleted_store_is_filled_again_from_the_lake(write, root, home, fresh_store):
+    write(1)
+    watch(root, home)
+    (home / "mlflow.db").unlink()
+    shutil.copy(fresh_store, home / "new.db")
+    (home / "new.db").rename(home / "mlflow.db")
+    watch(root, home)
+    assert [step for step, _ in stored_points(home, "kl_k1")] == [1]
+
+
+def test_what_a_killed_process_left_aside_is_deleted(write, root, home):
+    import socket
+    import subprocess
+
+    gone = subprocess.Popen(["true"])
+    gone.wait()
+    left = home / "lake" / ".staging" / f"{socket.gethostname()}-{gone.pid}-x"
+    left.mkdir(parents=True)
+    mine = left.with_name(f"{socket.gethostname()}-{os.getpid()}-y")
+    mine.mkdir()
+    write(1)
+    watch(root, home)
+    assert not left.exists()
+    assert mine.exists()
+
+
+@pytest.mark.parametrize("stage", ["convert_capture", "compute_tables", "draw_step", "log_step"])
+def test_a_sweep_that_dies_in_any_stage_is_finished_by_the_next(
+    write, root, home, monkeypatch, stage
+):
+    write(1)
+    write(2)
+
+    def die(*_, **__):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(stages, stage, die)
+        with pytest.raises(BaseException):  # noqa: B017 - as Prefect passes the interrupt on
+            watch(root, home)
+    watch(root, home)
+    assert [step for step, _ in stored_points(home, "kl_k1")] == [1, 2]
+    assert backlog.survey(root, home).is_empty
+
+
+def test_prefect_shows_how_far_the_watcher_is(write, root, home):
+    from prefect.client.orchestration import get_client
+
+    write(1)
+    watch(root, home)
+    with get_client(sync_client=True) as client:
+        page = max(
+            (a for a in client.read_artifacts() if a.key == "watch-runs"), key=lambda a: a.created
+        )
+    assert "| analysed | 1 |" in page.data
+
+
+def test_status_needs_no_server(write, root, home, capsys):
+    write(1)
+    assert main(["--home", str(home), "status", str(root)]) == 0
+    lines = dict(line.split() for line in capsys.readouterr().out.splitlines())
+    assert (lines["found"], lines["pending"], lines["analysed"]) == ("1", "1", "0")
+    assert float(lines["lag_seconds"]) < 60
+    assert main(["--home", str(home), "status", str(root / "nowhere")]) == 2
+
+
+def test_mlflow_is_not_asked_when_there_is_nothing_to_do(write, root, home):
+    """A look at the disk is enough: the marks in the lake say what was logged."""
+    write(1)
+    watch(root, home)
+    before = (home / "mlflow.db").stat().st_mtime_ns
+    backlog.survey(root, home)
+    assert (home / "mlflow.db").stat().st_mtime_ns == before
+    assert MlflowClient(f"sqlite:///{home}/mlflow.db").search_experiments()
