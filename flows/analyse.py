@@ -9,7 +9,7 @@ from typing import Any
 
 from prefect import flow
 
-from tasks import stages
+from tasks import lake, stages
 from tasks.captures import Capture
 from tasks.lake import Step
 
@@ -82,7 +82,7 @@ def take_on(
         else:
             outcomes.append(_tell(Outcome(path, error=result)))
     log = _Log(home)
-    for capture, rival in _in_step_order(found):
+    for capture, rival in _in_step_order(found, home / "lake"):
         outcomes.append(_tell(log.outcome(capture.path, *_converted(capture, rival, home))))
     for step in (step for step in unlogged if step.path.exists()):  # not replaced just now
         outcomes.append(_tell(log.outcome(Path(step.facts()["source"]), step, None)))
@@ -96,21 +96,26 @@ def _tell(outcome: Outcome) -> Outcome:
     return outcome
 
 
-def _in_step_order(found: list[Capture]) -> Iterator[tuple[Capture, Path | None]]:
-    """Captures by run and step, each with an earlier one that claims the same step, if any."""
+def _in_step_order(found: list[Capture], into: Path) -> Iterator[tuple[Capture, Path | None]]:
+    """Captures by run and step, each with another file that holds another capture of that step."""
+    sources = {(step.run, step.step): Path(step.facts()["source"]) for step in lake.steps(into)}
     first: dict[tuple[str, int], Capture] = {}
     for capture in sorted(found, key=lambda c: (c.run, c.step)):
         rival = first.setdefault((capture.run, capture.step), capture)
-        yield capture, rival.path if rival.id != capture.id else None
+        if rival.id != capture.id:
+            yield capture, rival.path
+        else:
+            source = sources.get((capture.run, capture.step), capture.path)
+            taken = source != capture.path and source.exists() and not lake.find(into, capture)
+            yield capture, source if taken else None
 
 
 def _converted(
     capture: Capture, rival: Path | None, home: Path
 ) -> tuple[Step | None, Exception | None]:
-    """The step in the lake with its tables, or why there is none."""
+    """The step in the lake, or why there is none."""
     try:
         step = stages.convert_capture(capture, home / "lake", rival)
-        stages.compute_tables(step)
     except Exception as error:  # the other captures go on, and the flow run ends as failed
         return None, error
     return step, None
@@ -133,6 +138,7 @@ class _Log:
             return Outcome(path, step, error=waits)
         try:
             with tempfile.TemporaryDirectory(prefix="timtrack-") as files:
+                stages.compute_tables(step)
                 stages.draw_step(step, Path(files))
                 link = stages.log_step(step, Path(files), self.home)
         except Exception as failure:  # whatever server or network says
@@ -147,4 +153,5 @@ class _Log:
         """The curves of the runs that were logged to."""
         for run in self.runs:
             with tempfile.TemporaryDirectory(prefix="timtrack-") as files:
-                stages.log_trend(run, Path(files), self.home)
+                # A failure shows in Prefect; the steps are logged, the next one draws it anew.
+                stages.log_trend(run, Path(files), self.home, return_state=True)

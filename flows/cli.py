@@ -96,7 +96,7 @@ def _parser() -> argparse.ArgumentParser:
     demo = verbs.add_parser(
         "demo", help="published tokens of a real run, then two toy runs, watched"
     )
-    demo.add_argument("--steps", type=int, default=20, help="GRPO steps of each toy run")
+    demo.add_argument("--steps", type=_positive, default=20, help="GRPO steps of each toy run")
     demo.add_argument(
         "--codec",
         choices=("off", "rank16", "rank8", "codec", "scoring"),
@@ -106,6 +106,12 @@ def _parser() -> argparse.ArgumentParser:
     demo.add_argument("--seed", type=int, default=0)
     demo.set_defaults(verb=_demo)
     return parser
+
+
+def _positive(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not a whole number from 1 on")
+    return int(text)
 
 
 def _settle_environment() -> None:
@@ -119,6 +125,9 @@ def _settle_environment() -> None:
         "MLFLOW_DISABLE_TELEMETRY": "true",
         "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
         "MLFLOW_LOGGING_LEVEL": "WARNING",
+        # A server that does not answer is asked again by the flow, with pauses of its own.
+        "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
+        "MLFLOW_HTTP_REQUEST_TIMEOUT": "30",
     }.items():
         os.environ.setdefault(name, value)
 
@@ -136,6 +145,7 @@ def _ingest(options: argparse.Namespace) -> int:
         paths = [found for path in options.paths for found in captures.find(path)]
     except BadCapture as error:
         return _fail(str(error))
+    paths = list(dict.fromkeys(path.absolute() for path in paths))
     if options.step is not None and len(paths) > 1:
         return _fail(f"--step {options.step} names one capture, but {len(paths)} were found")
     if options.tokenizer and not options.tokenizer.is_file():
@@ -235,9 +245,13 @@ def _ui(options: argparse.Namespace) -> int:
 
 
 def _demo(options: argparse.Namespace) -> int:
-    from flows.demo import demonstrate
+    from flows.demo import TrainerFailed, demonstrate
 
-    failures = demonstrate(options.home.absolute(), options.steps, options.codec, options.seed)
+    try:
+        failures = demonstrate(options.home.absolute(), options.steps, options.codec, options.seed)
+    except TrainerFailed as error:
+        print(f"tim: {error}", file=sys.stderr)
+        return FAILED
     print(
         "\nLook at it:  tim ui     (curves of both runs; charts under a run's Artifacts, steps/<n>)"
     )

@@ -43,6 +43,10 @@ from attribution group by run, component order by run, component
 """
 
 
+class TrainerFailed(Exception):
+    """The toy trainer did not come to its end."""
+
+
 def demonstrate(home: Path, steps: int, codec: str, seed: int) -> int:
     """Analyse the published tokens, train without and with a codec, compare; count failures."""
     print(
@@ -57,7 +61,7 @@ def demonstrate(home: Path, steps: int, codec: str, seed: int) -> int:
     for name in names:
         outcomes += _watched_run(captures / "toy", home, name, steps, seed)
     screen.show([outcome for outcome in outcomes if outcome.error])
-    _compare(home, [f"toy-{name}-seed{seed}" for name in names])
+    _compare(home, [f"toy-{name}-seed{seed}" for name in names], steps)
     return sum(1 for outcome in outcomes if outcome.error)
 
 
@@ -81,7 +85,7 @@ def _watched_run(root: Path, home: Path, codec: str, steps: int, seed: int) -> l
             progress.update(analysed, completed=len(outcomes))
         teller.join()
     if trainer.returncode:
-        raise RuntimeError(f"the toy trainer ended with exit code {trainer.returncode}")
+        raise TrainerFailed(f"the toy trainer ended with exit code {trainer.returncode}; see above")
     return outcomes
 
 
@@ -107,8 +111,9 @@ def _tell(trainer: subprocess.Popen[str], progress: Progress, bar: TaskID, codec
             print(said, flush=True)  # no terminal: a line now and then
 
 
-def _compare(home: Path, runs: list[str]) -> None:
-    steps = [step for step in lake.steps(home / "lake") if step.run in runs]
+def _compare(home: Path, runs: list[str], last: int) -> None:
+    """The runs' steps up to `last`: an earlier demo may have left more."""
+    steps = [s for s in lake.steps(home / "lake") if s.run in runs and s.step <= last]
     print("\nThe two runs, medians over their steps (rewards: first and last step)")
     screen.print_frame(tables.query(steps, COMPARISON), "table")
     print("\nWhere the gap comes from, means over steps (k1 in nats)")

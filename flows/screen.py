@@ -4,6 +4,8 @@ Free of Prefect, so that `tim sql` starts fast; flows/progress.py shows a flow w
 """
 
 import json
+import math
+import os
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -27,13 +29,13 @@ def show(outcomes: list["Outcome"]) -> None:
         _print(_grid([], [[name, value] for name, value in _headline(analysed[0]).items()]))
     elif analysed:
         _print(_grid(["run", "step", *summary.SHORT], [_line(outcome) for outcome in analysed]))
-    for outcome in analysed:
-        _tell_notes(outcome)
+    _tell_notes(analysed)
     for outcome in outcomes:
         if outcome.error:
             print(f"failed: {outcome.path}: {outcome.error}", file=sys.stderr)
     if links := dict.fromkeys(outcome.link for outcome in analysed):
-        print("\n".join(f"MLflow: {link}" for link in links))
+        print("MLflow:" if os.environ.get("MLFLOW_TRACKING_URI") else "MLflow, served by `tim ui`:")
+        print("\n".join(f"  {link}" for link in links))
 
 
 def tell(outcome: "Outcome") -> None:
@@ -48,15 +50,32 @@ def tell(outcome: "Outcome") -> None:
 
 def print_frame(frame: pl.DataFrame, form: str) -> None:
     """A query's answer: a table that fits the terminal, or all of it as CSV or JSON."""
+    if not frame.width:
+        return
     if form == "csv":
-        print(frame.write_csv(), end="")
+        print(_flat(frame).write_csv(), end="")
     elif form == "json":
-        print(json.dumps(frame.to_dicts(), default=str, indent=1))
+        print(json.dumps([_finite(row) for row in frame.to_dicts()], default=str, indent=1))
     elif len(frame) == 1 and frame.width >= WIDE:
         row = frame.row(0, named=True)
         _print(_grid([], [[name, _cell(value)] for name, value in row.items()]))
     else:
         _print(_grid(frame.columns, [[_cell(value) for value in row] for row in frame.iter_rows()]))
+
+
+def _flat(frame: pl.DataFrame) -> pl.DataFrame:
+    """Lists as JSON text, which CSV can hold."""
+    nested = [name for name, dtype in frame.schema.items() if dtype.is_nested()]
+    texts = [pl.Series(n, [json.dumps(v, default=str) for v in frame[n].to_list()]) for n in nested]
+    return frame.with_columns(texts)
+
+
+def _finite(row: dict[str, Any]) -> dict[str, Any]:
+    """JSON has no infinity and no NaN: null."""
+    return {
+        name: None if isinstance(value, float) and not math.isfinite(value) else value
+        for name, value in row.items()
+    }
 
 
 def print_headers(catalogue: dict[str, tables.Table], name: str | None) -> None:
@@ -84,10 +103,16 @@ def _line(outcome: "Outcome") -> list[str]:
     return [outcome.step.run, str(outcome.step.step), *printed]
 
 
-def _tell_notes(outcome: "Outcome") -> None:
-    assert outcome.step
-    for note in outcome.step.facts()["notes"]:
-        print(f"note: {outcome.step.name}: {note}")
+def _tell_notes(analysed: list["Outcome"]) -> None:
+    """What is to be known of the captures, each note once."""
+    said: dict[str, list[str]] = {}
+    for outcome in analysed:
+        assert outcome.step
+        for note in outcome.step.facts()["notes"]:
+            said.setdefault(note, []).append(outcome.step.name)
+    for note, names in said.items():
+        more = f" and {len(names) - 1} more" if len(names) > 1 else ""
+        print(f"note: {names[0]}{more}: {note}")
 
 
 def _cell(value: Any) -> str:

@@ -48,9 +48,7 @@ def survey(root: Path, home: Path) -> Backlog:
     done = {*map(str, (path.absolute() for path in analysed)), *aside}
     pending = [path for path in found if str(path.absolute()) not in done]
     mark = logged_mark(home)
-    unlogged = [
-        step for step in steps if tables.are_computed(step) and not lake.has_mark(step, mark)
-    ]
+    unlogged = [step for step in steps if not lake.has_mark(step, mark)]
     return Backlog(len(found), len(analysed), pending, held, unlogged)
 
 

@@ -65,7 +65,10 @@ def find(path: Path) -> list[Path]:
     }
     twins = {file for file in found if file.suffix == ".npz" and file.with_suffix(".pt") in found}
     if not found:
-        raise BadCapture(f"no capture under {path}; looked for {', '.join(READERS)} files")
+        raise BadCapture(
+            f"no capture under {path}; in folders, files called *step_batch*.pt or .npz are taken, "
+            "others can be named one by one"
+        )
     return sorted(found - twins, key=_natural)
 
 
@@ -130,8 +133,9 @@ def _step_by_path(path: Path) -> tuple[Path, int | None]:
 
 
 def tokenizer_beside(path: Path) -> Path | None:
-    """`tokenizer.json` in the capture's folder, or in the run's folder around it."""
-    folders = (path.parent, path.parent.parent)
+    """`tokenizer.json` in the capture's folder, or in those around it up to the run's."""
+    run, _ = _step_by_path(path)
+    folders = [f for f in (path.parent, *path.parent.parents) if f.is_relative_to(run)]
     return next((f / "tokenizer.json" for f in folders if (f / "tokenizer.json").is_file()), None)
 
 
@@ -144,4 +148,4 @@ def sha256_of(path: Path) -> str:
 def _natural(path: Path) -> list[tuple[int, str]]:
     """Sort key that counts numbers in names as numbers: step_9 comes before step_10."""
     parts = re.split(r"(\d+)", str(path))
-    return [(int(part), "") if part.isdigit() else (-1, part) for part in parts]
+    return [(int(part), "") if part.isdecimal() else (-1, part) for part in parts]

@@ -10,12 +10,14 @@ What is visible never changes. A changed capture has another id, so it is a new 
 goes after the new one is in, and until then `steps` gives the newer of the two.
 """
 
+import hashlib
 import json
 import os
 import re
 import shutil
 import socket
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -26,6 +28,7 @@ from urllib.parse import quote, unquote
 import numpy as np
 import polars as pl
 import pyarrow.parquet as pq
+from filelock import FileLock
 
 from tasks.captures import Capture, check_unchanged
 from tasks.tokens import SCHEMA_VERSION, BadCapture, Batch, Block, Check, Verdict
@@ -36,6 +39,9 @@ STEP = re.compile(r"run=(?P<run>[^/]+)/step=(?P<step>\d+)/capture=(?P<capture>[0
 # byte-stream-split saves 12 % on float log-probs, delta packing makes row and pos nearly free.
 _DELTA, _SPLIT = "DELTA_BINARY_PACKED", "BYTE_STREAM_SPLIT"
 ROW_GROUP = 1 << 20  # tokens
+
+# Machines that share a lake may share a name, so what is left aside must be old, too.
+ABANDONED = 600.0  # seconds
 
 
 @dataclass(frozen=True)
@@ -55,6 +61,20 @@ class Step:
     def facts(self) -> dict[str, Any]:
         """`capture.json`: source, digest, format, counts, notes, what the file says of itself."""
         return dict(json.loads((self.path / "capture.json").read_text()))
+
+
+class BadPlace(Exception):
+    """A lake cannot be where it was put."""
+
+
+def check_place(lake: Path) -> None:
+    """Raise BadPlace where DuckDB would take a folder around the lake for one of its own."""
+    taken = [part for part in lake.absolute().parts if "=" in part]
+    if taken:
+        raise BadPlace(
+            f"{lake} lies below the folder {taken[0]!r}, which would become a column of every "
+            "table; put it where no folder has a = in its name"
+        )
 
 
 def steps(lake: Path) -> list[Step]:
@@ -87,6 +107,7 @@ def write_step(
 
     Memory is bounded by one block of rows, whatever the size of the capture.
     """
+    check_place(lake)
     check = Check()
     with _aside(lake) as aside:
         try:
@@ -100,10 +121,30 @@ def write_step(
         check_unchanged(capture)
         facts = _facts(capture, batch, verdict)
         (aside / "capture.json").write_text(json.dumps(facts, indent=2) + "\n")
-        path = _home(lake, capture)
-        publish(aside, path)
-    _discard(lake, [other for other in path.parent.glob("capture=*") if other != path])
-    return Step(capture.run, capture.step, capture.id, path)
+        step = Step(capture.run, capture.step, capture.id, _home(lake, capture))
+        with _step_lock(step):
+            publish(aside, step.path)
+            _discard_others(step)
+    return step
+
+
+def settle(step: Step) -> Step:
+    """Make a step that is there the only one of its number: a kill may have left two captures."""
+    if len(list(step.path.parent.glob("capture=*"))) > 1:
+        with _step_lock(step):
+            _discard_others(step)
+    return step
+
+
+def _discard_others(step: Step) -> None:
+    others = [other for other in step.path.parent.glob("capture=*") if other != step.path]
+    _discard(step.path.parents[2], others)
+
+
+def _step_lock(step: Step) -> FileLock:
+    """Two processes with two captures of one step: the later one stays, never none."""
+    name = hashlib.sha256(f"{step.run}/{step.step}".encode()).hexdigest()[:16]
+    return FileLock(step.path.parents[2] / ".staging" / f"{name}.lock")
 
 
 def write_tables(step: Step, version: str, tables: dict[str, pl.DataFrame]) -> None:
@@ -129,12 +170,20 @@ def has_mark(step: Step, name: str) -> bool:
 
 def sweep_staging(lake: Path) -> None:
     """Delete what processes of this machine left aside when they were killed."""
-    for folder in (lake / ".staging").glob(f"{socket.gethostname()}-*"):
-        pid = int(folder.name.removeprefix(f"{socket.gethostname()}-").split("-")[0])
-        try:
-            os.kill(pid, 0)  # only asks whether it lives
-        except ProcessLookupError:
+    for folder in (lake / ".staging").glob(f"*@{socket.gethostname()}@*"):
+        if time.time() - folder.stat().st_mtime > ABANDONED and not _lives(folder.name):
             shutil.rmtree(folder, ignore_errors=True)
+
+
+def _lives(folder: str) -> bool:
+    """Whether the process whose number begins a staging folder's name is there."""
+    try:
+        os.kill(int(folder.split("@")[0]), 0)  # signal 0 only asks
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass  # somebody else's, and alive
+    return True
 
 
 def publish(aside: Path, path: Path) -> None:
@@ -156,7 +205,7 @@ def _aside(lake: Path) -> Iterator[Path]:
     """A folder on the lake's file system that no reader looks at; gone afterwards."""
     staging = lake / ".staging"
     staging.mkdir(parents=True, exist_ok=True)
-    owner = f"{socket.gethostname()}-{os.getpid()}-"
+    owner = f"{os.getpid()}@{socket.gethostname()}@"
     aside = Path(tempfile.mkdtemp(dir=staging, prefix=owner))
     aside.chmod(0o755)
     try:

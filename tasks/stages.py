@@ -52,7 +52,9 @@ def convert_capture(capture: Capture, into: Path, rival: Path | None = None) -> 
             f"{capture.path} and {rival} are different captures of {capture.name}; "
             "give one of them its own --run, or remove it"
         )
-    return lake.find(into, capture) or lake.write_step(into, capture, **_reading(capture))
+    if there := lake.find(into, capture):
+        return lake.settle(there)
+    return lake.write_step(into, capture, **_reading(capture))
 
 
 def _reading(capture: Capture) -> dict[str, Any]:
@@ -99,7 +101,7 @@ def log_step(step: Step, files: Path, home: Path) -> str:
 
     tracker = Tracker(home)
     numbers = summary.metrics(tables.stored(step))
-    link = tracker.link(tracker.log_step(step, numbers, files))
+    link = tracker.link(tracker.log_step(step, numbers, files, tables.version()))
     create_markdown_artifact(
         key=_slug(f"{step.run}-step-{step.step}"),
         markdown=summary.markdown(step, numbers, link),

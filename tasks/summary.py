@@ -1,6 +1,7 @@
 """A step in a few numbers: the headline that people see first, and `summary.json`."""
 
 import json
+import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from tasks.lake import Step
 # Columns of step_metrics, in the order in which they are told, and how each is printed.
 HEADLINE: dict[str, Callable[[Any], str]] = {
     "trained_tokens": lambda n: f"{n:,}",
-    "abs_logp_diff_p50": lambda x: f"{x:.3f} nats",
+    "abs_logp_diff_p50": lambda x: f"{notation.number(x)} nats",
     "frac_outside_5": notation.share,
     "kl_k1": lambda x: f"{notation.number(x)} nats",
     "kl_k3": lambda x: f"{notation.number(x)} nats",
@@ -43,9 +44,13 @@ SUMMARY_VERSION = 1
 
 
 def metrics(tables: Mapping[str, pl.DataFrame]) -> dict[str, Any]:
-    """The step's numbers by name: `step_metrics` without its grain."""
+    """The step's numbers by name: `step_metrics` without its grain; None for what overflowed."""
     row = tables["step_metrics"].row(0, named=True)
-    return {name: value for name, value in row.items() if name not in ("run", "step")}
+    return {
+        name: value if value is None or math.isfinite(value) else None
+        for name, value in row.items()
+        if name not in ("run", "step")
+    }
 
 
 def headline(numbers: Mapping[str, Any]) -> dict[str, str]:
@@ -72,4 +77,4 @@ def markdown(step: Step, numbers: Mapping[str, Any], link: str) -> str:
 def write(step: Step, numbers: Mapping[str, Any], path: Path) -> None:
     """`summary.json`: version, the capture's facts, and every metric under its name."""
     content = {"summary_version": SUMMARY_VERSION, "capture": step.facts(), "metrics": numbers}
-    path.write_text(json.dumps(content, indent=2) + "\n")
+    path.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n")

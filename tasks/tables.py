@@ -116,18 +116,22 @@ def stored(step: Step) -> dict[str, pl.DataFrame]:
 
 def query(steps: list[Step], sql: str) -> pl.DataFrame:
     """The answer to a question over these steps; raises BadQuery with DuckDB's reason."""
-    with connect(steps, stored=True) as connection:
+    with connect(steps, stored=True, asked=sql) as connection:
         try:
             relation = connection.sql(sql)
             return pl.DataFrame() if relation is None else relation.pl()
-        except duckdb.Error as error:
+        except (duckdb.Error, pl.exceptions.PolarsError) as error:
             raise BadQuery(str(error)) from error
 
 
-def connect(steps: list[Step], *, stored: bool) -> duckdb.DuckDBPyConnection:
+def connect(
+    steps: list[Step], *, stored: bool, asked: str | None = None
+) -> duckdb.DuckDBPyConnection:
     """An in-memory DuckDB with a view for every table over these steps.
 
-    `stored`: step tables are read as they were computed, not computed again from the tokens.
+    `stored`: step tables are read as they were computed, not computed again from the tokens. Those
+    that a step lacks (killed before they were written, or written by older SQL) are computed in
+    memory, if `asked` (the query to come) names them, so that no step is missing from an answer.
     """
     connection = duckdb.connect()
     connection.execute(f"set memory_limit = '{MEMORY_LIMIT}'")
@@ -138,12 +142,35 @@ def connect(steps: list[Step], *, stored: bool) -> duckdb.DuckDBPyConnection:
     _input(connection, "tokens_file", _files(steps, "tokens.parquet"), TOKENS)
     _input(connection, "sequences", _files(steps, "sequences.parquet"), SEQUENCES)
     _input(connection, "vocabulary", _files(steps, "vocabulary.parquet"), VOCABULARY)
+    wanted = _named(asked) if stored else set()
     for name, table in catalogue().items():
-        files = _files(steps, f"tables-{version()}/{name}.parquet") if stored else []
-        body = f"from read_parquet({files}, hive_partitioning = false)" if files else table.sql
+        is_stored = stored and table.folder == "step"
+        body = _stored_body(connection, steps, table, wanted) if is_stored else table.sql
         connection.execute(f"create view {name} as {body}")
         _comment(connection, table)
     return connection
+
+
+def _named(asked: str | None) -> set[str]:
+    """The tables that a query needs: those it names, and those that these select from."""
+    named = catalogue().keys() & set(re.findall(r"\w+", asked or " ".join(catalogue())))
+    while more := {s for n in named for s in catalogue()[n].sources & catalogue().keys()} - named:
+        named |= more
+    return named
+
+
+def _stored_body(connection: Any, steps: list[Step], table: Table, wanted: set[str]) -> str:
+    """SELECT over a step table's files, and over what steps without a file would have there."""
+    path = f"tables-{version()}/{table.name}.parquet"
+    files = _files(steps, path)
+    parts = [f"from read_parquet({files}, hive_partitioning = false)"] if files else []
+    missing = [step for step in steps if not (step.path / path).is_file()]
+    if missing and table.name in wanted:
+        with connect(missing, stored=False) as other:
+            frame = other.sql(f"from {table.name}").pl()
+        connection.register(f"computed_{table.name}", frame.to_arrow())
+        parts.append(f"from computed_{table.name}")
+    return " union all by name ".join(f"({part})" for part in parts) or table.sql
 
 
 def _files(steps: Iterable[Step], name: str) -> list[str]:

@@ -120,11 +120,11 @@ class Check:
                 f"0 of {self.tokens} response tokens in {self.rows} rows are trained on; "
                 "the response mask must have at least one 1"
             )
-        for name, engine in (("logp_train", "trainer"), ("logp_rollout", "rollout engine")):
-            if not self.nonzero.get(name):
+        for name, nonzero in self.nonzero.items():
+            if not nonzero:
                 raise BadTokens(
-                    f"{name} is 0 on all {self.trained} trained tokens: the {engine}'s log-probs "
-                    "were not computed; capture after they are"
+                    f"{name} is 0 on all {self.trained} trained tokens: these log-probs were not "
+                    "computed; capture after they are, or leave the view out"
                 )
         return Verdict(self.rows, self.tokens, self.trained, not self.unequal, self._notes())
 

@@ -8,11 +8,10 @@ noticed.
 import json
 import math
 import os
-import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
 import mlflow
 from filelock import FileLock
@@ -24,6 +23,9 @@ from tasks.lake import Step
 EXPERIMENT = "timtrack"
 PREFIX = "mismatch/"
 RUN_TAG = "timtrack.run"
+VERSION_TAG = "timtrack.tables"  # version of the SQL that the metrics were computed with
+REPLACES_TAG = "timtrack.replaces"  # id of the run that this one was written anew for
+BUILDING_TAG = "timtrack.building"  # on a run that is being written anew, until it is complete
 PARAMS = ("model", "dataset", "algorithm")
 
 
@@ -42,31 +44,44 @@ class Tracker:
         self.uri = os.environ.get("MLFLOW_TRACKING_URI") or local_store(home)
         self.client = MlflowClient(self.uri)
         self._lock = FileLock(home / ".mlflow.lock")
-        self._artifacts = None if "MLFLOW_TRACKING_URI" in os.environ else home / "mlartifacts"
+        given = os.environ.get("MLFLOW_TRACKING_URI")
+        self._artifacts = None if given else home / "mlartifacts"
 
-    def log_step(self, step: Step, metrics: Mapping[str, float | None], files: Path) -> str:
+    def log_step(
+        self, step: Step, metrics: Mapping[str, float | None], files: Path, version: str
+    ) -> str:
         """Log a step's metrics and the files in a folder; the id of its MLflow run.
 
         Undefined (NULL, not finite) metrics are left out. If the step was logged from another
-        capture before, the run is written anew without that.
+        capture before, the run is written anew without that; if it was logged by another `version`
+        of the tables, it is written anew without any step, and all of them count as not logged.
         """
         with self._lock:
             started = step.facts()["mtime_ns"] // 1_000_000
-            run = self._find(step.run) or self._create(step.run, started)
-            if _logged(run).get(step.step, step.capture) != step.capture:
-                run = self._without(run, step)
-            run_id = run.info.run_id
+            run = self._find(step.run) or self._create(step.run, started, {VERSION_TAG: version})
+            if run.data.tags.get(VERSION_TAG, version) != version:
+                run = self._anew(run, version, keep=lambda _: False)
+            logged = _logged(run).get(step.step)
+            if logged and logged.digest != step.capture:
+                run, logged = self._anew(run, version, keep=lambda n: n != step.step), None
+            if logged is None:
+                # First: from now on the run may hold points of this capture.
+                logged = _dataset(step, started)
+                self.client.log_inputs(run.info.run_id, [_as_input(logged)])
             self._describe(run, step)
-            points = [
-                Metric(PREFIX + name, value, started, step.step)
-                for name, value in metrics.items()
-                if value is not None and math.isfinite(value)
-            ]
-            self.client.log_batch(run_id, metrics=points)
-            self.client.log_artifacts(run_id, str(files), f"steps/{step.step}")
-            # Last, as it marks the step as logged.
-            self.client.log_inputs(run_id, [_dataset(step)])
-        return run_id
+            self._log_points(run.info.run_id, step.step, metrics, _timestamp(logged))
+            self.client.log_artifacts(run.info.run_id, str(files), f"steps/{step.step}")
+        return run.info.run_id
+
+    def _log_points(
+        self, run_id: str, step: int, metrics: Mapping[str, float | None], timestamp: int
+    ) -> None:
+        points = [
+            Metric(PREFIX + name, value, timestamp, step)
+            for name, value in metrics.items()
+            if value is not None and math.isfinite(value)
+        ]
+        self.client.log_batch(run_id, metrics=points)
 
     def log_files(self, run: str, files: Path, folder: str) -> None:
         """Log files of a whole training run, in place of what was there."""
@@ -90,17 +105,24 @@ class Tracker:
         return str(self.client.create_experiment(name, artifact_location=location))
 
     def _find(self, run: str) -> Run | None:
-        """The MLflow run of a training run, by its tag; the oldest, so that all pick the same."""
+        """The MLflow run of a training run, by its tag; the oldest, so that all pick the same.
+
+        Of a run and the one that was written anew for it, the new one.
+        """
         tagged = f"tags.`{RUN_TAG}` = '{quote(run)}'"
         runs = self.client.search_runs([self._experiment()], tagged, ViewType.ACTIVE_ONLY)
-        return min(runs, key=lambda r: (r.info.start_time, r.info.run_id), default=None)
+        replaced = {found.data.tags.get(REPLACES_TAG) for found in runs}
+        current = [found for found in runs if found.info.run_id not in replaced]
+        return min(current, key=lambda r: (r.info.start_time, r.info.run_id), default=None)
 
-    def _create(self, run: str, start: int) -> Run:
+    def _create(self, name: str, start: int, tags: dict[str, str], run: str | None = None) -> Run:
+        """A finished MLflow run; found as that of training run `name`, if `run` is not given."""
+        tags = tags if run else {**tags, RUN_TAG: quote(name)}
         created = self.client.create_run(
-            self._experiment(), start_time=start, tags={RUN_TAG: quote(run)}, run_name=run
+            self._experiment(), start_time=start, tags=tags, run_name=run or name
         )
         self.client.set_terminated(created.info.run_id, "FINISHED")
-        return created
+        return self.client.get_run(created.info.run_id)
 
     def _describe(self, run: Run, step: Step) -> None:
         facts = step.facts()
@@ -111,26 +133,55 @@ class Tracker:
         for name, value in tags.items():
             self.client.set_tag(run.info.run_id, name, value)
 
-    def _without(self, old: Run, step: Step) -> Run:
-        """A new run with all of the old one but this step: MLflow cannot delete single points."""
-        new = self._create(step.run, old.info.start_time)
+    def _anew(self, old: Run, version: str, keep: Callable[[int], bool]) -> Run:
+        """A new run with the steps of the old one to keep: MLflow cannot delete single points.
+
+        It gets the tag that it is found by when it is complete, and only then the old one goes: a
+        kill at any point leaves one that counts.
+        """
+        name = unquote(old.data.tags[RUN_TAG])
+        self._delete_unfinished(name)
+        own = {k: v for k, v in old.data.tags.items() if not k.startswith(("mlflow.", "timtrack."))}
+        tags = {**own, VERSION_TAG: version, BUILDING_TAG: quote(name)}
+        if note := old.data.tags.get("mlflow.note.content"):
+            tags["mlflow.note.content"] = note
+        shown = old.info.run_name or name
+        new = self._create(name, old.info.start_time, tags, run=shown)
         new_id, old_id = new.info.run_id, old.info.run_id
-        for name, value in old.data.params.items():
-            self.client.log_param(new_id, name, value)
-        for name in old.data.metrics:
-            history = self.client.get_metric_history(old_id, name)
-            kept = [point for point in history if point.step != step.step]
+        for param, value in old.data.params.items():
+            self.client.log_param(new_id, param, value)
+        for metric in old.data.metrics:
+            kept = [p for p in self.client.get_metric_history(old_id, metric) if keep(p.step)]
             for start in range(0, len(kept), 1000):
                 self.client.log_batch(new_id, metrics=kept[start : start + 1000])
-        with tempfile.TemporaryDirectory() as copy:
-            mlflow.artifacts.download_artifacts(run_id=old_id, dst_path=copy, tracking_uri=self.uri)
-            shutil.rmtree(Path(copy) / "steps" / str(step.step), ignore_errors=True)
-            self.client.log_artifacts(new_id, copy)
-        others = [i for i in _inputs(old) if _step_of(i.dataset) != step.step]
-        if others:
-            self.client.log_inputs(new_id, others)
+        self._copy_artifacts(old_id, new_id, keep)
+        kept_inputs = [i for i in _inputs(old) if keep(_step_of(i.dataset))]
+        if kept_inputs:
+            self.client.log_inputs(new_id, kept_inputs)
+        self.client.set_tag(new_id, REPLACES_TAG, old_id)
+        self.client.set_tag(new_id, RUN_TAG, quote(name))
+        self.client.delete_tag(new_id, BUILDING_TAG)
         self.client.delete_run(old_id)
-        return new
+        return self.client.get_run(new_id)
+
+    def _delete_unfinished(self, name: str) -> None:
+        """Runs that were being written anew when their process was killed, or replaced since."""
+        building = f"tags.`{BUILDING_TAG}` = '{quote(name)}'"
+        for run in self.client.search_runs([self._experiment()], building, ViewType.ACTIVE_ONLY):
+            if RUN_TAG not in run.data.tags:
+                self.client.delete_run(run.info.run_id)
+
+    def _copy_artifacts(self, old_id: str, new_id: str, keep: Callable[[int], bool]) -> None:
+        for folder in self.client.list_artifacts(old_id, "steps"):
+            if keep(int(Path(folder.path).name)):
+                with tempfile.TemporaryDirectory() as copy:
+                    files = mlflow.artifacts.download_artifacts(
+                        run_id=old_id,
+                        artifact_path=folder.path,
+                        dst_path=copy,
+                        tracking_uri=self.uri,
+                    )
+                    self.client.log_artifacts(new_id, files, folder.path)
 
 
 def local_store(home: Path) -> str:
@@ -149,18 +200,26 @@ def local_store(home: Path) -> str:
     return f"sqlite:///{database.absolute()}"
 
 
-def _dataset(step: Step) -> DatasetInput:
+def _dataset(step: Step, timestamp: int) -> Dataset:
+    """A step of the lake as MLflow knows datasets; its points are dated `timestamp` [ms]."""
     facts = step.facts()
     counts = {name: facts[name] for name in ("rows", "tokens", "trained_tokens")}
-    source = json.dumps({"uri": step.path.absolute().as_uri()})
-    return DatasetInput(
-        Dataset(f"step {step.step}", step.capture, "local", source, profile=json.dumps(counts)), []
-    )
+    source = json.dumps({"uri": step.path.absolute().as_uri(), "timestamp": timestamp})
+    return Dataset(f"step {step.step}", step.capture, "local", source, profile=json.dumps(counts))
 
 
-def _logged(run: Run) -> dict[int, str]:
-    """Capture ids that were logged, by step."""
-    return {_step_of(item.dataset): item.dataset.digest for item in _inputs(run)}
+def _as_input(dataset: Dataset) -> DatasetInput:
+    return DatasetInput(dataset, [])
+
+
+def _timestamp(dataset: Dataset) -> int:
+    """When a step's points are dated, whatever its file's time is now."""
+    return int(json.loads(dataset.source)["timestamp"])
+
+
+def _logged(run: Run) -> dict[int, Dataset]:
+    """What was logged, by step."""
+    return {_step_of(item.dataset): item.dataset for item in _inputs(run)}
 
 
 def _inputs(run: Run) -> list[DatasetInput]:

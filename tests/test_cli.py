@@ -62,7 +62,7 @@ def test_an_empty_lake_says_how_to_fill_it(home, capsys):
     ("arguments", "message"),
     [
         (["ingest", "nowhere"], "nowhere does not exist"),
-        (["ingest", "."], "no capture under ."),
+        (["ingest", "."], "no capture under .; in folders"),
         (["tables", "nothing"], "no table nothing; there are"),
     ],
 )
@@ -123,3 +123,14 @@ def test_sql_imports_neither_prefect_nor_mlflow_nor_torch(filled):
     command = [sys.executable, "-c", code, str(filled)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+def test_answers_that_are_hard_to_print(filled, capsys):
+    """No query, lists in CSV, infinity in JSON."""
+    home = ["--home", str(filled), "sql"]
+    assert main([*home, "-- nothing"]) == 0
+    assert capsys.readouterr().out == ""
+    assert main([*home, "select [1, 2] as ids", "--format", "csv"]) == 0
+    assert capsys.readouterr().out == 'ids\n"[1, 2]"\n'
+    assert main([*home, "select 'inf'::double as r", "--format", "json"]) == 0
+    assert json.loads(capsys.readouterr().out) == [{"r": None}]

@@ -150,3 +150,16 @@ def test_a_flow_needs_no_server_started_by_hand(three_steps, home):
     assert done.returncode == 0, done.stderr
     assert "trained tokens" in done.stdout
     assert done.stderr == ""
+
+
+def test_another_experiment_does_not_replace_a_step_unasked(saved, home):
+    """Two folders with runs of the same name, ingested one after the other."""
+    first = saved(batch_fields(seed=1), "exp1/run/step_3/step_batch.pt")
+    second = saved(batch_fields(seed=2), "exp2/run/step_3/step_batch.pt")
+    [outcome] = analyse([first], home)
+    with pytest.raises(CapturesFailed, match="different captures of run step 3"):
+        analyse([second], home)
+    assert lake.steps(home / "lake") == [outcome.step]
+    first.unlink()  # the trainer moved it: now the other one takes its place
+    [outcome] = analyse([second], home)
+    assert lake.steps(home / "lake") == [outcome.step]

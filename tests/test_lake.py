@@ -46,7 +46,8 @@ def test_a_changed_capture_replaces_the_step_whole(saved, to_lake, tmp_path):
     second = to_lake(saved(batch_fields(seed=2)))
     assert lake.steps(tmp_path / "lake") == [second]
     assert not first.path.exists()
-    assert not list((tmp_path / "lake" / ".staging").iterdir())
+    left = (tmp_path / "lake" / ".staging").iterdir()
+    assert not [path for path in left if path.suffix != ".lock"]
 
 
 def test_while_two_captures_of_a_step_are_visible_the_newer_counts(
@@ -154,3 +155,42 @@ def test_the_trainers_writer_is_repeatable_and_atomic(tmp_path):
 def test_capture_json_is_readable_without_us(saved, to_lake):
     step = to_lake(saved(batch_fields()))
     assert json.loads((step.path / "capture.json").read_text())["schema_version"] == 1
+
+
+def test_a_step_without_tables_is_missing_from_no_answer(saved, to_lake, tmp_path):
+    """Killed before its tables were written, or written by older SQL: computed for the answer."""
+    for number in (1, 2):
+        step = to_lake(saved(batch_fields(seed=number)), step=number)
+    lake.write_tables(step, tables.version(), tables.compute(step))
+    steps = lake.steps(tmp_path / "lake")
+    for view in ("step_metrics", "run_trend", "tokens"):
+        found = tables.query(steps, f"select distinct step from {view} order by step")
+        assert found["step"].to_list() == [1, 2]
+    assert not tables.are_computed(steps[0])
+
+
+def test_what_a_kill_left_of_an_older_capture_goes_with_the_next_ingest(
+    saved, to_lake, tmp_path, monkeypatch
+):
+    with monkeypatch.context() as killed:
+        killed.setattr(lake, "_discard_others", lambda _: None)
+        to_lake(saved(batch_fields(seed=1)))
+        to_lake(saved(batch_fields(seed=2)))
+    first = captures.identify(saved(batch_fields(seed=1)))
+    lake.settle(lake.find(tmp_path / "lake", first))
+    assert [step.capture for step in lake.steps(tmp_path / "lake")] == [first.id]
+
+
+def test_a_lake_below_a_folder_with_an_equals_sign_is_refused(saved, tmp_path):
+    """DuckDB would take lr=1e-6 for a column, and run=x for the run."""
+    with pytest.raises(lake.BadPlace, match="'lr=1e-6', which would become a column"):
+        ingest(saved(batch_fields()), tmp_path / "lr=1e-6" / "lake")
+
+
+def test_a_view_never_takes_the_name_of_what_is_computed(saved, to_lake):
+    fields = batch_fields()
+    plain = tables.compute(to_lake(saved(fields)))["step_metrics"]
+    fields["diff_log_probs"] = fields["old_log_probs"] * 0 - 7
+    step = to_lake(saved(fields))
+    assert tables.compute(step)["step_metrics"].equals(plain)
+    assert any("diff_log_probs left out" in note for note in step.facts()["notes"])

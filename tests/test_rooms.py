@@ -20,6 +20,7 @@ HOMES = {
     "altair": {"tasks/charts.py"},
     "tokenizers": {"tasks/text.py", "tasks/toy_grpo"},
     "pyarrow": {"tasks/lake.py"},
+    "filelock": {"tasks/lake.py", "tasks/tracking.py"},
     "torch": {"tasks/readers", "tasks/hook.py", "tasks/seed_run.py", "tasks/toy_grpo"},
 }
 

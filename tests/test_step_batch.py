@@ -295,7 +295,7 @@ BAD = {
     ),
     "not computed": (
         lambda f: {**f, "old_log_probs": torch.zeros_like(f["old_log_probs"])},
-        "logp_train is 0 on all [0-9]+ trained tokens: the trainer's log-probs were not computed",
+        "logp_train is 0 on all [0-9]+ trained tokens: these log-probs were not computed",
     ),
     "a list": (lambda f: [f], "the file holds a list, expected a dict of tensors"),
 }

@@ -35,7 +35,7 @@ def artifacts(client: MlflowClient, run_id: str, folder: str) -> list[str]:
 def test_a_step_logged_twice_is_one_point(home, step, files):
     for _ in range(2):
         tracker = Tracker(home)  # nothing is remembered between processes
-        run_id = tracker.log_step(step, {"kl_k1": 0.5}, files)
+        run_id = tracker.log_step(step, {"kl_k1": 0.5}, files, "v1")
     assert points(tracker.client, run_id, "kl_k1") == [(3, 0.5)]
     assert len(tracker.client.get_run(run_id).inputs.dataset_inputs) == 1
 
@@ -43,7 +43,7 @@ def test_a_step_logged_twice_is_one_point(home, step, files):
 def test_steps_of_a_run_are_points_of_one_mlflow_run(home, step, files):
     tracker = Tracker(home)
     ids = {
-        tracker.log_step(replace(step, step=n, capture=f"c{n}"), {"kl_k1": n / 10}, files)
+        tracker.log_step(replace(step, step=n, capture=f"c{n}"), {"kl_k1": n / 10}, files, "v1")
         for n in (1, 2, 3)
     }
     assert len(ids) == 1
@@ -52,24 +52,24 @@ def test_steps_of_a_run_are_points_of_one_mlflow_run(home, step, files):
 
 def test_a_run_is_found_by_its_tag_though_its_name_was_changed(home, step, files):
     tracker = Tracker(home)
-    run_id = tracker.log_step(step, {"kl_k1": 0.5}, files)
+    run_id = tracker.log_step(step, {"kl_k1": 0.5}, files, "v1")
     tracker.client.set_tag(run_id, "mlflow.runName", "renamed in the UI")
-    assert tracker.log_step(replace(step, step=4, capture="d"), {}, files) == run_id
-    other = tracker.log_step(replace(step, run='it\'s "b"/ü'), {}, files)
+    assert tracker.log_step(replace(step, step=4, capture="d"), {}, files, "v1") == run_id
+    other = tracker.log_step(replace(step, run='it\'s "b"/ü'), {}, files, "v1")
     assert other != run_id
-    assert tracker.log_step(replace(step, run='it\'s "b"/ü', step=9), {}, files) == other
+    assert tracker.log_step(replace(step, run='it\'s "b"/ü', step=9), {}, files, "v1") == other
 
 
 def test_what_is_undefined_is_not_logged(home, step, files):
     tracker = Tracker(home)
     numbers = {"a": None, "b": float("nan"), "c": float("inf"), "d": 1.0}
-    run_id = tracker.log_step(step, numbers, files)
+    run_id = tracker.log_step(step, numbers, files, "v1")
     assert set(tracker.client.get_run(run_id).data.metrics) == {"mismatch/d"}
 
 
 def test_what_the_capture_says_is_params_tags_and_a_dataset(home, step, files):
     tracker = Tracker(home)
-    run = tracker.client.get_run(tracker.log_step(step, {"kl_k1": 0.5}, files))
+    run = tracker.client.get_run(tracker.log_step(step, {"kl_k1": 0.5}, files, "v1"))
     assert run.data.params == {"model": "m", "algorithm": "GRPO"}
     assert run.data.tags["timtrack.measurement"] == "measured"
     [given] = run.inputs.dataset_inputs
@@ -83,9 +83,9 @@ def test_a_replaced_step_leaves_no_trace_of_the_old_one(home, step, files):
     for n in (1, 2):
         old = replace(step, step=n, capture=f"old{n}")
         (files / "only_old.txt").write_text("old")
-        tracker.log_step(old, {"kl_k1": n, "gone": 1.0}, files)
+        tracker.log_step(old, {"kl_k1": n, "gone": 1.0}, files, "v1")
     (files / "only_old.txt").unlink()
-    run_id = tracker.log_step(replace(step, step=2, capture="new"), {"kl_k1": 9.0}, files)
+    run_id = tracker.log_step(replace(step, step=2, capture="new"), {"kl_k1": 9.0}, files, "v1")
     assert points(tracker.client, run_id, "kl_k1") == [(1, 1.0), (2, 9.0)]
     assert points(tracker.client, run_id, "gone") == [(1, 1.0)]
     assert artifacts(tracker.client, run_id, "steps/2") == ["summary.json"]
@@ -108,5 +108,68 @@ def test_the_tracking_uri_is_the_users(home, tmp_path, step, files, monkeypatch,
     monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", "mine")
     monkeypatch.chdir(tmp_path)  # MLflow's own default puts artifacts below it
     tracker = Tracker(home)
-    tracker.log_step(step, {"kl_k1": 0.5}, files)
+    tracker.log_step(step, {"kl_k1": 0.5}, files, "v1")
     assert MlflowClient(f"sqlite:///{fresh_store}").get_experiment_by_name("mine")
+
+
+def test_other_sql_writes_the_run_anew_and_other_times_do_not(home, step, files):
+    """One point per metric and step, whatever changed: the SQL, or only the file's time."""
+    tracker = Tracker(home)
+    run_id = tracker.log_step(step, {"kl_k1": 0.5}, files, "v1")
+    facts = step.path / "capture.json"
+    facts.write_text(facts.read_text().replace('"mtime_ns": 1', '"mtime_ns": 2'))
+    assert tracker.log_step(step, {"kl_k1": 0.5}, files, "v1") == run_id
+    assert points(tracker.client, run_id, "kl_k1") == [(3, 0.5)]
+    run_id = tracker.log_step(step, {"kl_k1": 0.4}, files, "v2")
+    assert points(tracker.client, run_id, "kl_k1") == [(3, 0.4)]
+
+
+def test_points_of_a_capture_that_was_never_finished_are_replaced_too(
+    home, step, files, monkeypatch
+):
+    tracker = Tracker(home)
+    with monkeypatch.context() as killed:
+        killed.setattr(tracker.client, "log_artifacts", die)
+        with pytest.raises(KeyboardInterrupt):
+            tracker.log_step(replace(step, capture="old"), {"kl_k1": 1.0}, files, "v1")
+    run_id = tracker.log_step(step, {"kl_k1": 2.0}, files, "v1")
+    assert points(tracker.client, run_id, "kl_k1") == [(3, 2.0)]
+
+
+def die(*_, **__):
+    raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("call", ["log_param", "log_batch", "log_inputs", "set_tag", "delete_run"])
+def test_a_run_that_is_being_written_anew_may_be_killed(home, step, files, monkeypatch, call):
+    """Whatever call is the last one, the next logging ends with one run that has every step."""
+    tracker = Tracker(home)
+    for n in (1, 2):
+        tracker.log_step(replace(step, step=n, capture=f"c{n}"), {"kl_k1": float(n)}, files, "v1")
+    changed = replace(step, step=2, capture="new")
+    with monkeypatch.context() as killed:
+        killed.setattr(tracker.client, call, die)
+        with pytest.raises(KeyboardInterrupt):
+            tracker.log_step(changed, {"kl_k1": 9.0}, files, "v1")
+    run_id = tracker.log_step(changed, {"kl_k1": 9.0}, files, "v1")
+    assert points(tracker.client, run_id, "kl_k1") == [(1, 1.0), (2, 9.0)]
+    found = tracker.client.search_runs([tracker._experiment()])
+    assert run_id in [run.info.run_id for run in found]
+    assert tracker._find(step.run).info.run_id == run_id
+
+
+def test_a_run_keeps_what_people_wrote_on_it(home, step, files):
+    tracker = Tracker(home)
+    run_id = tracker.log_step(step, {"kl_k1": 0.5}, files, "v1")
+    for name, value in {
+        "mlflow.runName": "mine",
+        "mlflow.note.content": "why",
+        "team": "a",
+    }.items():
+        tracker.client.set_tag(run_id, name, value)
+    run = tracker.client.get_run(
+        tracker.log_step(replace(step, capture="new"), {"kl_k1": 0.5}, files, "v1")
+    )
+    assert run.info.run_id != run_id
+    assert run.info.run_name == "mine"
+    assert (run.data.tags["mlflow.note.content"], run.data.tags["team"]) == ("why", "a")

@@ -182,10 +182,12 @@ def test_what_a_killed_process_left_aside_is_deleted(write, root, home):
 
     gone = subprocess.Popen(["true"])
     gone.wait()
-    left = home / "lake" / ".staging" / f"{socket.gethostname()}-{gone.pid}-x"
+    left = home / "lake" / ".staging" / f"{gone.pid}@{socket.gethostname()}@x"
     left.mkdir(parents=True)
-    mine = left.with_name(f"{socket.gethostname()}-{os.getpid()}-y")
+    mine = left.with_name(f"{os.getpid()}@{socket.gethostname()}@y")
     mine.mkdir()
+    for folder in (left, mine):
+        os.utime(folder, (1, 1))
     write(1)
     watch(root, home)
     assert not left.exists()

@@ -6,6 +6,7 @@ them, under the names of verl_names.py. Responses are right padded, prompts left
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from tasks.readers.fields import as_numpy
 from tasks.readers.layout import Layout, blocks
@@ -35,12 +36,19 @@ def open_batch(path: Path) -> Batch:
     return Batch(
         format=NAME,
         run=None if run is None else str(run),
-        step=int(step) if isinstance(step, int) else None,
+        step=_whole(step),
         views=tuple(part.removeprefix("logp_") for part in layout.views),
         meta=meta,
         notes=tuple(layout.notes),
         blocks=lambda: _checked_blocks(path, layout),
     )
+
+
+def _whole(step: Any) -> int | None:
+    """A step as the file says it, 20 or 20.0; anything else says nothing."""
+    if isinstance(step, bool) or not isinstance(step, int | float) or step % 1:
+        return None
+    return int(step)
 
 
 def _checked_blocks(path: Path, layout: Layout) -> Iterator[Block]:

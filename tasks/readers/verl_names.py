@@ -159,7 +159,9 @@ def _add_views(fields: Fields, tokens: dict[str, TokenField]) -> list[str]:
         part = f"logp_{re.sub(r'[^a-z0-9]+', '_', match[1].lower())}"
         value = fields[name]
         full_width = dimensions(value) == 2 and not isinstance(value, list | tuple)
-        if dimensions(value) != 2 or (full_width and value.shape[1] != tokens["token_id"].width):
+        if part == "logp_diff":
+            notes.append(f"{name} left out: logp_diff is the column of train minus rollout")
+        elif dimensions(value) != 2 or (full_width and value.shape[1] != tokens["token_id"].width):
             notes.append(f"{name} has no number for each response token: left out")
         elif part in tokens:
             raise BadCapture(

@@ -21,8 +21,8 @@ class Codec:
 
     def __init__(self, rank: int, seed: int) -> None:
         self.rank = rank
-        self.bases = [self._random_basis(seed, layer) for layer in range(LAYERS)]  # Q, [H, r] each
-        self.sums = [torch.zeros(HIDDEN, rank) for _ in range(LAYERS)]  # V
+        self.bases = [self._random_basis(seed, layer) for layer in range(LAYERS - 1)]  # Q, [H, r]
+        self.sums = [torch.zeros(HIDDEN, rank) for _ in range(LAYERS - 1)]  # V
 
     def boundary(self, real: Tensor, learn: bool) -> Boundary:
         """The projection for a batch with text where `real` [N, T] is 1; `learn` adds to V."""

@@ -91,7 +91,7 @@ class Decoder(nn.Module):
         seen = visible(real, length)
         for index, layer in enumerate(self.layers):
             x = layer(x, turn, seen, cache)
-            if boundary:
+            if boundary and index < LAYERS - 1:  # what crosses from one pipeline stage to the next
                 x = boundary(index, x)
         if cache:
             cache.filled = total

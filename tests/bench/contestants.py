@@ -31,7 +31,8 @@ def timtrack(capture: Path, out: Path, timed: Callable) -> None:
         charts.save(charts.draw(tables.stored(step)), files, "charts.html")
     tracker = tracking.Tracker(out)
     with timed("MLflow"):
-        tracker.log_step(step, summary.metrics(tables.stored(step)), files)
+        numbers = summary.metrics(tables.stored(step))
+        tracker.log_step(step, numbers, files, tables.version())
 
 
 def script(capture: Path, out: Path, timed: Callable) -> None:
