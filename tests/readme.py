@@ -4,7 +4,8 @@ from pathlib import Path
 
 from tasks import tables
 
-README = Path(__file__).parents[1] / "README.md"
+ROOT = Path(__file__).parents[1]
+README = ROOT / "README.md"
 
 
 def parts() -> dict[str, str]:

@@ -1,13 +1,8 @@
 """What people see: MLflow's own pages over what was logged, in a real browser."""
 
-import os
 import re
 import shutil
-import socket
-import subprocess
 import sys
-import time
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,6 +11,7 @@ from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from flows.analyse import analyse
 from tests.given import batch_fields
+from tests.servers import free_port, running, wait_for
 
 pytestmark = pytest.mark.slow
 
@@ -33,12 +29,6 @@ def browser() -> Iterator[Browser]:
         browser.close()
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 @pytest.fixture
 def server(home: Path, saved, prefect) -> Iterator[str]:
     """`tim ui` over three analysed steps; its address with the run's page."""
@@ -52,27 +42,9 @@ def server(home: Path, saved, prefect) -> Iterator[str]:
     link = analyse(paths, home)[0].link
     port = free_port()
     command = [sys.executable, "-m", "flows.cli", "--home", str(home), "ui", "--port", str(port)]
-    log = (home / "ui.log").open("w")
-    process = subprocess.Popen(command, stdout=log, stderr=log, env=dict(os.environ))
-    try:
+    with running(command, home / "ui.log"):
         wait_for(f"http://127.0.0.1:{port}/health")
         yield re.sub(r":\d+/", f":{port}/", link)
-    finally:
-        process.terminate()
-        process.wait(30)
-        log.close()
-
-
-def wait_for(url: str, seconds: float = 120) -> None:
-    deadline = time.monotonic() + seconds
-    while True:
-        try:
-            with urllib.request.urlopen(url, timeout=5):
-                return
-        except OSError:
-            if time.monotonic() > deadline:
-                raise
-            time.sleep(0.3)
 
 
 def open_page(browser: Browser, link: str, tab: str) -> Page:
