@@ -62,6 +62,7 @@ def demonstrate(home: Path, steps: int, codec: str, seed: int) -> int:
         outcomes += _watched_run(captures / "toy", home, name, steps, seed)
     screen.show([outcome for outcome in outcomes if outcome.error])
     _compare(home, [f"toy-{name}-seed{seed}" for name in names], steps)
+    _link(home, outcomes)
     return sum(1 for outcome in outcomes if outcome.error)
 
 
@@ -109,6 +110,16 @@ def _tell(trainer: subprocess.Popen[str], progress: Progress, bar: TaskID, codec
         progress.update(bar, completed=int(match[1]) if match else 0, description=said)
         if progress.disable and (match is None or int(match[1]) % 5 == 0):
             print(said, flush=True)  # no terminal: a line now and then
+
+
+def _link(home: Path, outcomes: list[Outcome]) -> None:
+    """Where each run is in MLflow, and the page with its last step's charts on disk."""
+    last = {o.step.run: (o.step.step, o.link) for o in outcomes if o.step and o.link}
+    for run, (step, link) in last.items():
+        print(f"\n{run}: {link}")
+        run_id = link.split("/runs/")[-1].split("?")[0]
+        for page in (home / "mlartifacts" / run_id).glob(f"artifacts/steps/{step}/charts.html"):
+            print(f"  charts of step {step}: {page}")
 
 
 def _compare(home: Path, runs: list[str], last: int) -> None:

@@ -164,6 +164,9 @@ def gap_by_position(gap_by_position: pl.DataFrame) -> alt.Chart:
     return _titled(chart, "Gap along the response", [caption])
 
 
+LINKS = ["engine", "engine + staleness", "staleness", "staleness + codec", "codec"]
+
+
 def attribution(attribution: pl.DataFrame) -> Any:
     """The parts of kl_k1 by where they come from."""
     chart = (
@@ -171,7 +174,7 @@ def attribution(attribution: pl.DataFrame) -> Any:
         .mark_bar(color=BLUE, size=26)
         .encode(
             x=alt.X("k1:Q").title("part of KL(rollout || train), k1 (nats)"),
-            y=alt.Y("component:N").title(None),
+            y=alt.Y("component:N").title(None).sort(LINKS),
             tooltip=["component:N", "k1:Q", "abs_p50:Q", "abs_p99:Q", "share_abs:Q"],
         )
     )
@@ -191,7 +194,7 @@ def run_trend(run_trend: pl.DataFrame) -> alt.FacetChart:
         .mark_line(point=True)
         .encode(
             x=alt.X("step:Q").title("training step").axis(tickMinStep=1),
-            y=alt.Y("value:Q").title(None).scale(zero=False),
+            y=alt.Y("value:Q").title("in its unit").scale(zero=False).axis(format=".3~g"),
             color=alt.Color("run:N").title("run"),
             tooltip=["run:N", "step:Q", "metric:N", "value:Q"],
         )

@@ -25,20 +25,14 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote, unquote
 
-import numpy as np
 import polars as pl
-import pyarrow.parquet as pq
 from filelock import FileLock
 
+from tasks import parquet
 from tasks.captures import Capture, check_unchanged
 from tasks.tokens import SCHEMA_VERSION, BadCapture, Batch, Block, Check, Verdict
 
 STEP = re.compile(r"run=(?P<run>[^/]+)/step=(?P<step>\d+)/capture=(?P<capture>[0-9a-f]+)$")
-
-# Measured on 8 M tokens (2026-11): zstd 3 takes twice as long as zstd 1 to save a few percent;
-# byte-stream-split saves 12 % on float log-probs, delta packing makes row and pos nearly free.
-_DELTA, _SPLIT = "DELTA_BINARY_PACKED", "BYTE_STREAM_SPLIT"
-ROW_GROUP = 1 << 20  # tokens
 
 # Machines that share a lake may share a name, so what is left aside must be old, too.
 ABANDONED = 600.0  # seconds
@@ -111,13 +105,13 @@ def write_step(
     check = Check()
     with _aside(lake) as aside:
         try:
-            ids = _write_blocks(aside, map(decode, check.watch(batch.blocks())))
+            ids = parquet.write_blocks(aside, map(decode, check.watch(batch.blocks())))
             verdict = check.verdict()
         except BadCapture:
             check_unchanged(capture)  # if it was written to, that is the reason to tell
             raise
         if vocabulary:
-            _write_small(aside / "vocabulary.parquet", vocabulary(ids.tolist()))
+            parquet.write_small(aside / "vocabulary.parquet", vocabulary(ids.tolist()))
         check_unchanged(capture)
         facts = _facts(capture, batch, verdict)
         (aside / "capture.json").write_text(json.dumps(facts, indent=2) + "\n")
@@ -152,7 +146,7 @@ def write_tables(step: Step, version: str, tables: dict[str, pl.DataFrame]) -> N
     lake = step.path.parents[2]
     with _aside(lake) as aside:
         for name, table in tables.items():
-            _write_small(aside / f"{name}.parquet", table)
+            parquet.write_small(aside / f"{name}.parquet", table)
         publish(aside, step.path / f"tables-{version}")
     others = step.path.glob("tables-*")
     _discard(lake, [other for other in others if other.name != f"tables-{version}"])
@@ -256,48 +250,3 @@ def _facts(capture: Capture, batch: Batch, verdict: Verdict) -> dict[str, Any]:
         "notes": [*batch.notes, *verdict.notes],
         "meta": batch.meta,
     }
-
-
-def _write_blocks(aside: Path, blocks: Iterator[Block]) -> Any:
-    """Write tokens and sequences block by block; the distinct token ids, sorted."""
-    seen = np.empty(0, dtype=np.int32)
-    writers: dict[str, pq.ParquetWriter] = {}
-    try:
-        for block in blocks:
-            for name, frame in (("tokens", block.tokens), ("sequences", block.sequences)):
-                table = _arrow(frame)
-                if name not in writers:
-                    writers[name] = _writer(aside / f"{name}.parquet", table.schema)
-                writers[name].write_table(table, row_group_size=ROW_GROUP)
-            seen = np.union1d(seen, block.tokens["token_id"].unique().to_numpy())
-    finally:
-        for writer in writers.values():
-            writer.close()
-    return seen
-
-
-def _arrow(frame: pl.DataFrame) -> Any:
-    """As Arrow types that every Parquet reader knows; categories stay dictionaries."""
-    return frame.to_arrow(compat_level=pl.CompatLevel.oldest())
-
-
-def _writer(path: Path, schema: Any) -> pq.ParquetWriter:
-    encodings = {
-        field.name: _SPLIT if field.name.startswith("logp_") else _DELTA
-        for field in schema
-        if field.name.startswith("logp_") or field.name in ("row", "pos")
-    }
-    others = [field.name for field in schema if field.name not in encodings]
-    return pq.ParquetWriter(
-        path,
-        schema,
-        compression="zstd",
-        compression_level=1,
-        use_dictionary=others,
-        column_encoding=encodings,
-        store_schema=False,
-    )
-
-
-def _write_small(path: Path, frame: pl.DataFrame) -> None:
-    frame.write_parquet(path, compression="zstd", compression_level=1)

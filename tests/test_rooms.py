@@ -19,7 +19,7 @@ HOMES = {
     "duckdb": {"tasks/tables.py"},
     "altair": {"tasks/charts.py"},
     "tokenizers": {"tasks/text.py", "tasks/toy_grpo"},
-    "pyarrow": {"tasks/lake.py"},
+    "pyarrow": {"tasks/parquet.py"},
     "filelock": {"tasks/lake.py", "tasks/tracking.py"},
     "torch": {"tasks/readers", "tasks/hook.py", "tasks/seed_run.py", "tasks/toy_grpo"},
 }
