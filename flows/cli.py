@@ -80,6 +80,19 @@ def _parser() -> argparse.ArgumentParser:
     status.add_argument("--json", action="store_true")
     status.set_defaults(verb=_status)
 
+    serve = verbs.add_parser("serve", help="the same as a Prefect deployment, without a worker")
+    serve.add_argument("root", metavar="DIR", type=Path)
+    serve.add_argument("--every", type=float, default=60.0, help="seconds between sweeps")
+    serve.set_defaults(verb=_serve)
+
+    prune = verbs.add_parser("prune", help="delete token tables of old steps, keep their metrics")
+    which = prune.add_mutually_exclusive_group(required=True)
+    which.add_argument("--keep-last", type=_positive, metavar="N", help="steps of each run to keep")
+    which.add_argument("--older-than", type=float, metavar="DAYS", help="by the capture's time")
+    prune.add_argument("--run", help="of this run only")
+    prune.add_argument("--yes", action="store_true", help="do it; without, only say what would go")
+    prune.set_defaults(verb=_prune)
+
     sql = verbs.add_parser("sql", help="ask DuckDB about everything in the lake")
     sql.add_argument("query", help="SQL over the tables that `tim tables` lists")
     sql.add_argument("--format", choices=("table", "csv", "json"), default="table")
@@ -183,6 +196,45 @@ def _watch(options: argparse.Namespace) -> int:
 def _interrupted(*_: object) -> None:
     """SIGTERM ends like Ctrl-C: what is written aside is deleted, the lake is as it was."""
     raise KeyboardInterrupt
+
+
+def _serve(options: argparse.Namespace) -> int:
+    from prefect.client.schemas.objects import (
+        ConcurrencyLimitConfig,
+        ConcurrencyLimitStrategy,
+    )
+
+    from flows.watch import watch
+
+    if not options.root.is_dir():
+        return _fail(f"{options.root} is not a folder")
+    # Sweeps never overlap, and one that comes while another runs is dropped: the next sees all.
+    alone = ConcurrencyLimitConfig(limit=1, collision_strategy=ConcurrencyLimitStrategy.CANCEL_NEW)
+    watch.serve(
+        name=f"watch-{options.root.name}",
+        interval=options.every,
+        parameters={"root": str(options.root.absolute()), "home": str(options.home.absolute())},
+        global_limit=alone,
+    )
+    return DONE
+
+
+def _prune(options: argparse.Namespace) -> int:
+    from tasks import lake, retention
+
+    steps = [s for s in lake.steps(options.home / "lake") if options.run in (None, s.run)]
+    if options.keep_last:
+        going = retention.all_but_last(steps, options.keep_last)
+    else:
+        going = retention.older_than(steps, options.older_than)
+    freed = sum(map(lake.prunable_bytes, going))
+    for step in going:
+        print(f"{step.name}: {lake.prunable_bytes(step) / 1e6:.1f} MB")
+        if options.yes:
+            lake.prune(step)
+    done = "deleted" if options.yes else "would be deleted (--yes does it)"
+    print(f"token tables of {len(going)} of {len(steps)} steps, {freed / 1e6:.1f} MB, {done}")
+    return DONE
 
 
 def _status(options: argparse.Namespace) -> int:

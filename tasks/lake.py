@@ -152,6 +152,23 @@ def write_tables(step: Step, version: str, tables: dict[str, pl.DataFrame]) -> N
     _discard(lake, [other for other in others if other.name != f"tables-{version}"])
 
 
+def is_pruned(step: Step) -> bool:
+    """Whether the step's tokens were deleted and only its tables are left."""
+    return not (step.path / "tokens.parquet").exists()
+
+
+def prune(step: Step) -> None:
+    """Delete the step's tokens, sequences and vocabulary; tables and capture.json stay."""
+    for name in ("tokens", "sequences", "vocabulary"):
+        (step.path / f"{name}.parquet").unlink(missing_ok=True)
+
+
+def prunable_bytes(step: Step) -> int:
+    """What `prune` would free."""
+    files = [step.path / f"{name}.parquet" for name in ("tokens", "sequences", "vocabulary")]
+    return sum(file.stat().st_size for file in files if file.exists())
+
+
 def mark(step: Step, name: str) -> None:
     """Remember something about a step: an empty file, there or not there."""
     (step.path / name).touch()

@@ -18,6 +18,7 @@ from typing import Any
 import duckdb
 import polars as pl
 
+from tasks import lake
 from tasks.lake import Step
 from tasks.text import VOCABULARY
 from tasks.tokens import SEQUENCES, TOKENS
@@ -93,9 +94,20 @@ def version() -> str:
     return hashlib.sha256(texts.encode()).hexdigest()[:12]
 
 
+def folder_of(step: Step) -> Path | None:
+    """Where the step's tables are, if they were made by the SQL as it is now.
+
+    Of a step whose tokens were pruned, those that are left: they cannot be made again.
+    """
+    current = step.path / f"tables-{version()}"
+    if current.is_dir():
+        return current
+    return next(iter(step.path.glob("tables-*")), None) if lake.is_pruned(step) else None
+
+
 def are_computed(step: Step) -> bool:
-    """Whether the step's tables are there and made by the SQL as it is now."""
-    return (step.path / f"tables-{version()}").is_dir()
+    """Whether the step's tables are there, and current as far as they can be."""
+    return folder_of(step) is not None
 
 
 def compute(step: Step) -> dict[str, pl.DataFrame]:
@@ -110,8 +122,9 @@ def compute(step: Step) -> dict[str, pl.DataFrame]:
 
 def stored(step: Step) -> dict[str, pl.DataFrame]:
     """The tables that were computed for a step, by name."""
-    folder = step.path / f"tables-{version()}"
-    return {file.stem: pl.read_parquet(file) for file in sorted(folder.glob("*.parquet"))}
+    folder = folder_of(step)
+    files = sorted(folder.glob("*.parquet")) if folder else []
+    return {file.stem: pl.read_parquet(file) for file in files}
 
 
 def query(steps: list[Step], sql: str) -> pl.DataFrame:
@@ -161,10 +174,12 @@ def _named(asked: str | None) -> set[str]:
 
 def _stored_body(connection: Any, steps: list[Step], table: Table, wanted: set[str]) -> str:
     """SELECT over a step table's files, and over what steps without a file would have there."""
-    path = f"tables-{version()}/{table.name}.parquet"
-    files = _files(steps, path)
-    parts = [f"from read_parquet({files}, hive_partitioning = false)"] if files else []
-    missing = [step for step in steps if not (step.path / path).is_file()]
+    folders = [folder for step in steps if (folder := folder_of(step))]
+    named = [folder / f"{table.name}.parquet" for folder in folders]
+    files = [str(file) for file in named if file.is_file()]
+    read = f"from read_parquet({files}, union_by_name = true, hive_partitioning = false)"
+    parts = [read] if files else []
+    missing = [step for step in steps if not are_computed(step)]
     if missing and table.name in wanted:
         with connect(missing, stored=False) as other:
             frame = other.sql(f"from {table.name}").pl()

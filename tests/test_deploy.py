@@ -32,40 +32,60 @@ def prefect_command(line: str) -> list[str]:
     return [str(BIN / "prefect"), *shlex.split(line)[1:]]
 
 
-def test_a_clean_checkout_deploys_and_captures_appear_in_mlflow(tmp_path, home):
-    port = free_port()
-    root = tmp_path / "runs"
-    root.mkdir()
+@pytest.fixture
+def root(tmp_path):
+    """A folder with the captures of two steps."""
+    for step in (1, 2):
+        fields = {k: v for k, v in batch_fields(seed=step).items() if k != "global_step"}
+        save_step_batch(tmp_path / "runs" / "a", step, fields)
+    return tmp_path / "runs"
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory):
+    """The README's Prefect server on a free port, and the environment that finds it."""
+    folder, port = tmp_path_factory.mktemp("prefect"), free_port()
     environment = {
         **{k: v for k, v in os.environ.items() if not k.startswith("PREFECT_")},
-        "PREFECT_HOME": str(tmp_path / "prefect"),
+        "PREFECT_HOME": str(folder),
         "PREFECT_API_URL": f"http://127.0.0.1:{port}/api",
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         "PREFECT_CLIENT_METRICS_ENABLED": "false",
-        "TIMTRACK_ROOT": str(root),
-        "TIMTRACK_HOME": str(home),
         "PATH": f"{BIN}:{os.environ['PATH']}",
     }
-    checkout = {"cwd": readme.ROOT, "env": environment}
-    exports, server, pool, deploy, worker = sort_out(deploy_commands())
-    assert exports == ["TIMTRACK_ROOT", "TIMTRACK_HOME", "PREFECT_API_URL"]
-    with running(
-        [*prefect_command(server), "--port", str(port)], tmp_path / "server.log", **checkout
-    ):
+    _, server, *_ = sort_out(deploy_commands())
+    command = [*prefect_command(server), "--port", str(port)]
+    with running(command, folder / "server.log", cwd=readme.ROOT, env=environment):
         wait_for(f"http://127.0.0.1:{port}/api/health")
-        for line in (pool, deploy):
-            done = subprocess.run(
-                prefect_command(line), **checkout, capture_output=True, text=True, check=False
-            )
-            assert done.returncode == 0, done.stdout + done.stderr
-        for step in (1, 2):
-            save_step_batch(root / "a", step, {**batch_fields(seed=step), "global_step": step})
-        with running(prefect_command(worker), tmp_path / "worker.log", **checkout):
-            deadline = time.monotonic() + 200
-            while not is_done(root, home):
-                assert time.monotonic() < deadline, (tmp_path / "worker.log").read_text()[-3000:]
-                time.sleep(1)
+        yield environment
+
+
+def test_a_clean_checkout_deploys_and_captures_appear_in_mlflow(served, root, home, tmp_path):
+    environment = {**served, "TIMTRACK_ROOT": str(root), "TIMTRACK_HOME": str(home)}
+    checkout = {"cwd": readme.ROOT, "env": environment}
+    exports, _, pool, deploy, worker = sort_out(deploy_commands())
+    assert exports == ["TIMTRACK_ROOT", "TIMTRACK_HOME", "PREFECT_API_URL"]
+    for line in (pool, deploy):
+        command = prefect_command(line)
+        done = subprocess.run(command, **checkout, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
+    with running(prefect_command(worker), tmp_path / "worker.log", **checkout):
+        wait_until_analysed(root, home, tmp_path / "worker.log")
     assert [step for step, _ in stored_points(home, "kl_k1")] == [1, 2]
+
+
+def test_tim_serve_is_a_deployment_without_a_worker(served, root, home, tmp_path):
+    command = [sys.executable, "-m", "flows.cli", "--home", str(home), "serve", str(root)]
+    with running([*command, "--every", "5"], tmp_path / "serve.log", cwd=readme.ROOT, env=served):
+        wait_until_analysed(root, home, tmp_path / "serve.log")
+    assert [step for step, _ in stored_points(home, "kl_k1")] == [1, 2]
+
+
+def wait_until_analysed(root: Path, home: Path, log: Path) -> None:
+    deadline = time.monotonic() + 200
+    while not is_done(root, home):
+        assert time.monotonic() < deadline, log.read_text()[-3000:]
+        time.sleep(1)
 
 
 def is_done(root: Path, home: Path) -> bool:

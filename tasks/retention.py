@@ -1,0 +1,27 @@
+"""Which steps' token tables may go. Tables, metrics and capture.json always stay."""
+
+import time
+from itertools import groupby
+
+from tasks import lake, tables
+from tasks.lake import Step
+
+DAY = 86_400  # seconds
+
+
+def all_but_last(steps: list[Step], keep: int) -> list[Step]:
+    """Of each run, all but the last `keep` steps (by step), as far as they may go."""
+    by_run = groupby(sorted(steps, key=lambda s: (s.run, s.step)), key=lambda s: s.run)
+    old = [step for _, group in by_run for step in list(group)[:-keep]]
+    return _may_go(old)
+
+
+def older_than(steps: list[Step], days: float) -> list[Step]:
+    """Steps whose captures were written more than `days` ago, as far as they may go."""
+    limit = time.time() - days * DAY
+    return _may_go([step for step in steps if step.facts()["mtime_ns"] / 1e9 < limit])
+
+
+def _may_go(steps: list[Step]) -> list[Step]:
+    """Not without tables: the tokens are all that there is then; and not twice."""
+    return [step for step in steps if tables.are_computed(step) and not lake.is_pruned(step)]

@@ -1,0 +1,73 @@
+"""Pruning: tokens go, numbers stay, and nothing is analysed again because of it."""
+
+import os
+
+import pytest
+
+from flows.cli import main
+from tasks import backlog, captures, lake, tables
+from tests.given import batch_fields, ingest
+
+
+@pytest.fixture
+def five_steps(saved, home, tmp_path):
+    """Five steps of run a and one of run b, with tables; their captures are still there."""
+    for run, number in (*(("a", n) for n in range(1, 6)), ("b", 1)):
+        path = saved(
+            {**batch_fields(seed=number), "global_step": number},
+            f"runs/{run}/step_{number}/step_batch.pt",
+        )
+        os.utime(path, (number * 1e9 / 10, number * 1e9 / 10))
+        step = ingest(path, home / "lake")
+        lake.write_tables(step, tables.version(), tables.compute(step))
+    return tmp_path / "runs"
+
+
+def with_tokens(home):
+    return [(s.run, s.step) for s in lake.steps(home / "lake") if not lake.is_pruned(s)]
+
+
+def test_prune_only_says_what_would_go(five_steps, home, capsys):
+    assert main(["--home", str(home), "prune", "--keep-last", "2"]) == 0
+    out = capsys.readouterr().out
+    assert "a step 1: 0.0 MB" in out
+    assert "token tables of 3 of 6 steps, 0.0 MB, would be deleted (--yes does it)" in out
+    assert len(with_tokens(home)) == 6
+
+
+def test_prune_keeps_the_last_steps_of_each_run_and_all_numbers(five_steps, home):
+    steps = lake.steps(home / "lake")
+    before = tables.query(steps, "from step_metrics order by run, step")
+    assert main(["--home", str(home), "prune", "--keep-last", "2", "--yes"]) == 0
+    assert with_tokens(home) == [("a", 4), ("a", 5), ("b", 1)]
+    assert tables.query(steps, "from step_metrics order by run, step").equals(before)
+    left = tables.query(steps, "select distinct run, step from tokens order by all").rows()
+    assert left == [("a", 4), ("a", 5), ("b", 1)]
+    assert backlog.survey(five_steps, home).pending == []
+    for path in captures.find(five_steps):
+        assert lake.find(home / "lake", captures.identify(path))
+
+
+def test_prune_by_age_and_run(five_steps, home):
+    arguments = ["--home", str(home), "prune", "--older-than", "1", "--run", "b", "--yes"]
+    assert main(arguments) == 0
+    assert ("b", 1) not in with_tokens(home)
+    assert len(with_tokens(home)) == 5
+
+
+def test_pruned_steps_keep_tables_of_older_sql(five_steps, home, monkeypatch):
+    """They cannot be made again; steps with tokens are computed by the new SQL."""
+    main(["--home", str(home), "prune", "--keep-last", "2", "--yes"])
+    monkeypatch.setattr(tables, "version", lambda: "0123456789ab")
+    steps = lake.steps(home / "lake")
+    assert [tables.are_computed(s) for s in steps] == [True, True, True, False, False, False]
+    found = tables.query(steps, "select run, step from step_metrics order by run, step").rows()
+    assert found == [("a", 1), ("a", 2), ("a", 3), ("a", 4), ("a", 5), ("b", 1)]
+
+
+def test_steps_without_tables_are_never_pruned(saved, home, capsys):
+    for number in (1, 2):
+        ingest(saved(batch_fields(seed=number)), home / "lake", step=number)
+    assert main(["--home", str(home), "prune", "--keep-last", "1", "--yes"]) == 0
+    assert "token tables of 0 of 2 steps" in capsys.readouterr().out
+    assert len(with_tokens(home)) == 2
