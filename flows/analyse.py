@@ -9,7 +9,7 @@ from typing import Any
 
 from prefect import flow
 
-from tasks import lake, stages
+from tasks import backlog, lake, stages
 from tasks.captures import Capture
 from tasks.lake import Step
 
@@ -54,7 +54,12 @@ def analyse(
     The lake and, without MLFLOW_TRACKING_URI, the MLflow store are in `home`. Raises CapturesFailed
     at the end if any capture failed, so that the flow run shows it.
     """
-    return raise_if_failed(take_on(paths, home, run=run, step=step, tokenizer=tokenizer))
+    outcomes = take_on(paths, home, run=run, step=step, tokenizer=tokenizer)
+    runs = {outcome.step.run for outcome in outcomes if outcome.link and outcome.step}
+    # With other SQL or another store than before, MLflow lacks the other steps of these runs too.
+    tried = {outcome.step for outcome in outcomes}
+    left = [step for step in backlog.unlogged(home, runs) if step not in tried]
+    return raise_if_failed(outcomes + take_on([], home, unlogged=left))
 
 
 def raise_if_failed(outcomes: list[Outcome]) -> list[Outcome]:
@@ -133,19 +138,24 @@ class _Log:
         """What became of a capture, once its step is logged or cannot be."""
         if step is None:
             return Outcome(path, error=error)
+        with tempfile.TemporaryDirectory(prefix="timtrack-") as files:
+            try:
+                stages.compute_tables(step)
+                stages.draw_step(step, Path(files))
+            except Exception as failure:  # this step's own; the others go on
+                return Outcome(path, step, error=failure)
+            return self._logged(path, step, Path(files))
+
+    def _logged(self, path: Path, step: Step, files: Path) -> Outcome:
         if self.failure:
             waits = NotLogged(f"analysed, waits for MLflow, which failed before: {self.failure}")
             return Outcome(path, step, error=waits)
         try:
-            with tempfile.TemporaryDirectory(prefix="timtrack-") as files:
-                stages.compute_tables(step)
-                stages.draw_step(step, Path(files))
-                link = stages.log_step(step, Path(files), self.home)
+            link = stages.log_step(step, files, self.home)
         except Exception as failure:  # whatever server or network says
             self.failure = failure
-            return Outcome(
-                path, step, error=NotLogged(f"analysed, not logged to MLflow: {failure}")
-            )
+            error = NotLogged(f"analysed, not logged to MLflow: {failure}")
+            return Outcome(path, step, error=error)
         self.runs[step.run] = None
         return Outcome(path, step, link)
 

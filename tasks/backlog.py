@@ -47,9 +47,17 @@ def survey(root: Path, home: Path) -> Backlog:
     analysed = [path for path in found if _is_analysed(path, known.get(str(path.absolute())))]
     done = {*map(str, (path.absolute() for path in analysed)), *aside}
     pending = [path for path in found if str(path.absolute()) not in done]
+    return Backlog(len(found), len(analysed), pending, held, unlogged(home, steps=steps))
+
+
+def unlogged(
+    home: Path, runs: set[str] | None = None, steps: list[Step] | None = None
+) -> list[Step]:
+    """Steps (of these runs) that MLflow lacks: as it is set up, and with the tables as they are."""
     mark = logged_mark(home)
-    unlogged = [step for step in steps if not lake.has_mark(step, mark)]
-    return Backlog(len(found), len(analysed), pending, held, unlogged)
+    looked_at = lake.steps(home / "lake") if steps is None else steps
+    wanted = (step for step in looked_at if runs is None or step.run in runs)
+    return [step for step in wanted if not lake.has_mark(step, mark)]
 
 
 def counts(seen: Backlog) -> dict[str, float | int]:

@@ -163,3 +163,27 @@ def test_another_experiment_does_not_replace_a_step_unasked(saved, home):
     first.unlink()  # the trainer moved it: now the other one takes its place
     [outcome] = analyse([second], home)
     assert lake.steps(home / "lake") == [outcome.step]
+
+
+def test_after_other_sql_one_ingest_brings_the_whole_run_back(three_steps, home, monkeypatch):
+    """The run is written anew with the new numbers, and no step of it is missing."""
+    analyse(three_steps, home)
+    monkeypatch.setattr(tables, "version", lambda: "0123456789ab")
+    analyse(three_steps[:1], home)
+    assert [step for step, _ in stored_points(home, "kl_k1")] == [1, 2, 3]
+
+
+def test_a_step_that_cannot_be_drawn_does_not_stop_the_others(three_steps, home, monkeypatch):
+    from tasks import charts
+
+    draw = charts.draw
+
+    def fail_on_step_2(drawn):
+        if drawn.get("step_metrics") is not None and drawn["step_metrics"]["step"].item() == 2:
+            raise ValueError("no such color")
+        return draw(drawn)
+
+    monkeypatch.setattr(charts, "draw", fail_on_step_2)
+    with pytest.raises(CapturesFailed, match=r"1 of 3 captures failed.*no such color"):
+        analyse(three_steps, home)
+    assert [step for step, _ in stored_points(home, "kl_k1")] == [1, 3]
