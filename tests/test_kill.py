@@ -9,6 +9,7 @@ import threading
 import time
 
 import pytest
+from prefect.settings import PREFECT_API_URL
 
 from flows.watch import watch
 from tasks import backlog, lake, tables
@@ -21,6 +22,12 @@ pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("prefect")]
 
 KILLS = int(os.environ.get("TIMTRACK_KILLS", "10"))
 STEPS = 12
+
+
+def watcher_of(root, home) -> tuple[list[str], dict[str, str]]:
+    """`tim watch` on the tests' own Prefect server: one of its own would outlive a SIGKILL."""
+    command = [sys.executable, "-m", "flows.cli", "--home", str(home), "watch", str(root)]
+    return command, {**os.environ, "PREFECT_API_URL": str(PREFECT_API_URL.value())}
 
 
 def write_captures(root, stop: threading.Event, seconds: float) -> None:
@@ -62,13 +69,16 @@ def test_killed_at_random_moments_every_capture_is_analysed_once(tmp_path, home,
     ]
     for thread in threads:
         thread.start()
-    command = [sys.executable, "-m", "flows.cli", "--home", str(home), "watch", str(root)]
     options = ["--every", "0.2", "--quiet", "5"]
+    command, environment = watcher_of(root, home)
     for kill in range(KILLS):
         # Two at once every third time: they must not get into each other's way.
         watchers = [
             subprocess.Popen(
-                [*command, *options], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+                [*command, *options],
+                env=environment,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
             )
             for _ in range(2 if kill % 3 == 2 else 1)
         ]
@@ -105,9 +115,9 @@ def test_sigterm_ends_the_watcher_within_seconds(tmp_path, home):
     for step in range(1, 7):
         fields = {k: v for k, v in batch_fields(seed=step).items() if k != "global_step"}
         save_step_batch(root / "a", step, fields)
-    command = [sys.executable, "-m", "flows.cli", "--home", str(home), "watch", str(root)]
+    command, environment = watcher_of(root, home)
     watcher = subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
     )
     while not lake.steps(home / "lake"):
         time.sleep(0.1)
