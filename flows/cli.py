@@ -163,15 +163,10 @@ def _ingest(options: argparse.Namespace) -> int:
         return _fail(f"--step {options.step} names one capture, but {len(paths)} were found")
     if options.tokenizer and not options.tokenizer.is_file():
         return _fail(f"--tokenizer {options.tokenizer} is not a file")
-    return _analysed(paths, options)
-
-
-def _analysed(paths: list[Path], options: argparse.Namespace) -> int:
-    """Run the flow over captures behind a progress bar, then say what became of each."""
     from flows import screen
     from flows.progress import analyse_with_progress
 
-    given = {name: getattr(options, name, None) for name in ("run", "step", "tokenizer")}
+    given = {"run": options.run, "step": options.step, "tokenizer": options.tokenizer}
     outcomes = analyse_with_progress(paths, options.home, **given)
     screen.show(outcomes)
     return FAILED if any(outcome.error for outcome in outcomes) else DONE

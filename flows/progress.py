@@ -1,6 +1,7 @@
 """A flow as a person in a terminal sees it: a bar that moves, then the outcomes."""
 
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
@@ -11,14 +12,11 @@ from flows.watch import follow
 COLUMNS = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
 
 
-def analyse_with_progress(
-    paths: list[Path],
-    home: Path,
-    run: str | None = None,
-    step: int | None = None,
-    tokenizer: Path | None = None,
-) -> list[Outcome]:
-    """Run the flow `analyse` behind a progress bar; its outcomes, failed ones too."""
+def analyse_with_progress(paths: list[Path], home: Path, **given: Any) -> list[Outcome]:
+    """Run the flow `analyse` behind a progress bar; its outcomes, failed ones too.
+
+    `given`: run, step and tokenizer, as the flow takes them.
+    """
     console = Console(stderr=True)
     quiet = not console.is_terminal
     with Progress(*COLUMNS, console=console, transient=True, disable=quiet) as progress:
@@ -30,7 +28,7 @@ def analyse_with_progress(
 
         token = listener.set(told)
         try:
-            return analyse(paths, home.absolute(), run, step, tokenizer)
+            return analyse(paths, home.absolute(), **given)
         except CapturesFailed as failed:
             return failed.outcomes
         finally:

@@ -159,14 +159,20 @@ def is_pruned(step: Step) -> bool:
 
 def prune(step: Step) -> None:
     """Delete the step's tokens, sequences and vocabulary; tables and capture.json stay."""
-    for name in ("tokens", "sequences", "vocabulary"):
-        (step.path / f"{name}.parquet").unlink(missing_ok=True)
+    for file in _token_files(step):
+        file.unlink()
 
 
 def prunable_bytes(step: Step) -> int:
     """What `prune` would free."""
-    files = [step.path / f"{name}.parquet" for name in ("tokens", "sequences", "vocabulary")]
-    return sum(file.stat().st_size for file in files if file.exists())
+    return sum(file.stat().st_size for file in _token_files(step))
+
+
+def _token_files(step: Step) -> list[Path]:
+    """What grows with the tokens, as far as it is there."""
+    names = ("tokens", "sequences", "vocabulary")
+    files = (step.path / f"{name}.parquet" for name in names)
+    return [file for file in files if file.exists()]
 
 
 def mark(step: Step, name: str) -> None:

@@ -156,9 +156,10 @@ def connect(
     _input(connection, "sequences", _files(steps, "sequences.parquet"), SEQUENCES)
     _input(connection, "vocabulary", _files(steps, "vocabulary.parquet"), VOCABULARY)
     wanted = _named(asked) if stored else set()
+    folders = {step: folder_of(step) for step in steps} if stored else {}
     for name, table in catalogue().items():
         is_stored = stored and table.folder == "step"
-        body = _stored_body(connection, steps, table, wanted) if is_stored else table.sql
+        body = _stored_body(connection, folders, table, wanted) if is_stored else table.sql
         connection.execute(f"create view {name} as {body}")
         _comment(connection, table)
     return connection
@@ -172,14 +173,15 @@ def _named(asked: str | None) -> set[str]:
     return named
 
 
-def _stored_body(connection: Any, steps: list[Step], table: Table, wanted: set[str]) -> str:
+def _stored_body(
+    connection: Any, folders: dict[Step, Path | None], table: Table, wanted: set[str]
+) -> str:
     """SELECT over a step table's files, and over what steps without a file would have there."""
-    folders = [folder for step in steps if (folder := folder_of(step))]
-    named = [folder / f"{table.name}.parquet" for folder in folders]
+    named = [folder / f"{table.name}.parquet" for folder in folders.values() if folder]
     files = [str(file) for file in named if file.is_file()]
     read = f"from read_parquet({files}, union_by_name = true, hive_partitioning = false)"
     parts = [read] if files else []
-    missing = [step for step in steps if not are_computed(step)]
+    missing = [step for step, folder in folders.items() if folder is None]
     if missing and table.name in wanted:
         with connect(missing, stored=False) as other:
             frame = other.sql(f"from {table.name}").pl()

@@ -41,10 +41,10 @@ class Tracker:
 
     def __init__(self, home: Path) -> None:
         home.mkdir(parents=True, exist_ok=True)
-        self.uri = os.environ.get("MLFLOW_TRACKING_URI") or local_store(home)
+        given = os.environ.get("MLFLOW_TRACKING_URI")
+        self.uri = given or local_store(home)
         self.client = MlflowClient(self.uri)
         self._lock = FileLock(home / ".mlflow.lock")
-        given = os.environ.get("MLFLOW_TRACKING_URI")
         self._artifacts = None if given else home / "mlartifacts"
 
     def log_step(
