@@ -1,6 +1,8 @@
 """Flow `analyse`: captures from file to MLflow, each step of a run after the one before it."""
 
+import shutil
 import tempfile
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -9,9 +11,12 @@ from typing import Any
 
 from prefect import flow
 
+from flows import runner
 from tasks import backlog, lake, stages
 from tasks.captures import Capture
 from tasks.lake import Step
+
+AHEAD = 8  # captures begun beyond the one that is being logged
 
 # Told of each outcome as it comes; the command line sets it to draw progress.
 listener: ContextVar[Callable[["Outcome"], None] | None] = ContextVar("listener", default=None)
@@ -41,7 +46,7 @@ class CapturesFailed(Exception):
         self.outcomes = outcomes
 
 
-@flow(name="analyse")
+@flow(name="analyse", task_runner=runner.chosen())
 def analyse(
     paths: list[Path],
     home: Path,
@@ -54,7 +59,8 @@ def analyse(
     The lake and, without MLFLOW_TRACKING_URI, the MLflow store are in `home`. Raises CapturesFailed
     at the end if any capture failed, so that the flow run shows it.
     """
-    outcomes = take_on(paths, home, run=run, step=step, tokenizer=tokenizer)
+    given = {"run": run, "step": step, "tokenizer": tokenizer}
+    outcomes = take_on(paths, home, given=lambda path: given)
     runs = {outcome.step.run for outcome in outcomes if outcome.link and outcome.step}
     # With other SQL or another store than before, MLflow lacks the other steps of these runs too.
     tried = {outcome.step for outcome in outcomes}
@@ -70,29 +76,49 @@ def raise_if_failed(outcomes: list[Outcome]) -> list[Outcome]:
 
 
 def take_on(
-    paths: list[Path], home: Path, unlogged: Sequence[Step] = (), **given: Any
+    paths: list[Path],
+    home: Path,
+    unlogged: Sequence[Step] = (),
+    given: Callable[[Path], dict[str, Any]] = lambda path: {},
 ) -> list[Outcome]:
     """Captures from file to MLflow in step order, then lake steps that MLflow still lacks.
 
-    The lake never waits for MLflow: after the first step that cannot be logged, the others are
-    converted without trying, and the next call catches up.
+    `given` says what is known of a capture besides its file: run, step, tokenizer. The flow's task
+    runner prepares steps side by side; MLflow is told of them in order. The lake never waits for
+    MLflow: after the first step that cannot be logged, the others are converted without trying, and
+    the next call catches up.
     """
-    found: list[Capture] = []
-    outcomes: list[Outcome] = []
-    for path in paths:
-        state = stages.identify_capture(path, return_state=True, **given)
-        result = state.result(raise_on_failure=False)
-        if isinstance(result, Capture):
-            found.append(result)
-        else:
-            outcomes.append(_tell(Outcome(path, error=result)))
-    log = _Log(home)
-    for capture, rival in _in_step_order(found, home / "lake"):
-        outcomes.append(_tell(log.outcome(capture.path, *_converted(capture, rival, home))))
-    for step in (step for step in unlogged if step.path.exists()):  # not replaced just now
-        outcomes.append(_tell(log.outcome(Path(step.facts()["source"]), step, None)))
-    log.trends()
+    found, outcomes = _identified(paths, given)
+    into = home / "lake"
+    files = lake.scratch(into)
+    work, log = _Work(files), _Log(home)
+    try:
+        captures = (work.begin(*pair, into) for pair in _in_step_order(found, into))
+        outcomes += [log.outcome(begun) for begun in _ahead(captures)]
+        left = (work.take_up(step) for step in unlogged if step.path.exists())  # not replaced now
+        outcomes += [log.outcome(begun) for begun in _ahead(left)]
+        log.trends()
+    finally:
+        shutil.rmtree(files, ignore_errors=True)
     return outcomes
+
+
+def _identified(
+    paths: list[Path], given: Callable[[Path], dict[str, Any]]
+) -> tuple[list[Capture], list[Outcome]]:
+    """The captures, and what became of the files that are none."""
+    futures = [(path, stages.identify_capture.submit(path, **given(path))) for path in paths]
+    results = [(path, _result(future)) for path, future in futures]
+    failed = [_tell(Outcome(p, error=r)) for p, r in results if isinstance(r, Exception)]
+    return [result for _, result in results if isinstance(result, Capture)], failed
+
+
+def _result(future: Any) -> Any:
+    """A task's result, or what it raised."""
+    try:
+        return future.result(raise_on_failure=False)
+    except Exception as error:  # the runner itself: a worker process died
+        return error
 
 
 def _tell(outcome: Outcome) -> Outcome:
@@ -115,15 +141,56 @@ def _in_step_order(found: list[Capture], into: Path) -> Iterator[tuple[Capture, 
             yield capture, source if taken else None
 
 
-def _converted(
-    capture: Capture, rival: Path | None, home: Path
-) -> tuple[Step | None, Exception | None]:
-    """The step in the lake, or why there is none."""
-    try:
-        step = stages.convert_capture(capture, home / "lake", rival)
-    except Exception as error:  # the other captures go on, and the flow run ends as failed
-        return None, error
-    return step, None
+@dataclass(frozen=True)
+class _Begun:
+    """A capture whose stages are under way; `step` is that of the lake, or will be."""
+
+    path: Path
+    step: Any  # Step, or the future of one
+    tables: Any
+    drawn: Any
+    files: Path
+
+    def end(self) -> tuple[Step | None, Exception | None]:
+        """The step once it is ready to be logged, and the error if it is not."""
+        step = self.step if isinstance(self.step, Step) else _result(self.step)
+        if not isinstance(step, Step):
+            return None, step
+        failures = (r for r in map(_result, (self.tables, self.drawn)) if isinstance(r, Exception))
+        return step, next(failures, None)
+
+
+class _Work:
+    """Hands the stages of captures to the flow's task runner."""
+
+    def __init__(self, files: Path) -> None:
+        self.files = files
+        self.begun = 0
+
+    def begin(self, capture: Capture, rival: Path | None, into: Path) -> _Begun:
+        """From the file on."""
+        return self._further(capture.path, stages.convert_capture.submit(capture, into, rival))
+
+    def take_up(self, step: Step) -> _Begun:
+        """From the lake on."""
+        return self._further(Path(step.facts()["source"]), step)
+
+    def _further(self, path: Path, step: Any) -> _Begun:
+        self.begun += 1
+        files = self.files / str(self.begun)
+        computed: Any = stages.compute_tables.submit(step)
+        drawn = stages.draw_step.submit(step, files, after=computed)
+        return _Begun(path, step, computed, drawn, files)
+
+
+def _ahead(work: Iterator[_Begun]) -> Iterator[_Begun]:
+    """Begins a few before the first is asked for, not all: what they draw waits on the disk."""
+    begun: deque[_Begun] = deque()
+    for one in work:
+        begun.append(one)
+        if len(begun) > AHEAD:
+            yield begun.popleft()
+    yield from begun
 
 
 class _Log:
@@ -134,17 +201,15 @@ class _Log:
         self.failure: Exception | None = None
         self.runs: dict[str, None] = {}  # logged to, in order
 
-    def outcome(self, path: Path, step: Step | None, error: Exception | None) -> Outcome:
+    def outcome(self, begun: _Begun) -> Outcome:
         """What became of a capture, once its step is logged or cannot be."""
-        if step is None:
-            return Outcome(path, error=error)
-        with tempfile.TemporaryDirectory(prefix="timtrack-") as files:
-            try:
-                stages.compute_tables(step)
-                stages.draw_step(step, Path(files))
-            except Exception as failure:  # this step's own; the others go on
-                return Outcome(path, step, error=failure)
-            return self._logged(path, step, Path(files))
+        step, error = begun.end()
+        if step is None or error:
+            return _tell(Outcome(begun.path, step, error=error))
+        try:
+            return _tell(self._logged(begun.path, step, begun.files))
+        finally:
+            shutil.rmtree(begun.files, ignore_errors=True)
 
     def _logged(self, path: Path, step: Step, files: Path) -> Outcome:
         if self.failure:

@@ -1,130 +1,37 @@
 """The `tim` command. Each verb imports what it needs: `tim --help` and `tim sql` start fast."""
 
-import argparse
 import json
 import os
 import signal
 import sys
+import tempfile
+from argparse import Namespace
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-DONE, FAILED, USAGE = 0, 1, 2
+from flows import runner
+from flows.options import parser
 
-EXAMPLES = """\
-examples:
-  tim ingest step_batch.pt --run my-run --step 20
-  tim ingest /checkpoints/my-run
-  tim watch /checkpoints
-  tim sql "select step, kl_k1, frac_outside_5 from step_metrics"
-  tim tables step_metrics
-  tim ui
-"""
+DONE, FAILED, USAGE = 0, 1, 2
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one verb; 0 done, 1 some capture failed (the others are done), 2 wrong usage."""
-    options = _parser().parse_args(arguments)
+    options = parser().parse_args(arguments)
     _settle_environment()
-    verb: Callable[[argparse.Namespace], int] = options.verb
+    if getattr(options, "runner", None):
+        os.environ[runner.VARIABLE] = options.runner
+    if "root" in options and not options.root.is_dir():
+        return _fail(f"{options.root} is not a folder")
+    if options.verb in WRITING and (reason := _unwritable(options.home)):
+        return _fail(reason)
     try:
-        return verb(options)
+        return VERBS[options.verb](options)
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:  # the reader of our output has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return DONE
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="tim",
-        description="Track train-inference mismatch, token by token.",
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument(
-        "--home",
-        type=Path,
-        default=Path(os.environ.get("TIMTRACK_HOME", "timtrack")),
-        help="folder of lake and local MLflow store (default: $TIMTRACK_HOME or ./timtrack)",
-    )
-    verbs = parser.add_subparsers(title="verbs", metavar="VERB", required=True)
-
-    ingest = verbs.add_parser("ingest", help="analyse captures: files, or folders of them")
-    ingest.add_argument("paths", metavar="PATH", nargs="+", type=Path)
-    ingest.add_argument(
-        "--run", help="name of the training run (default: the file's, else its folder's)"
-    )
-    ingest.add_argument("--step", type=int, help="training step, of a single capture")
-    ingest.add_argument(
-        "--tokenizer", type=Path, help="tokenizer.json (default: one beside the capture)"
-    )
-    ingest.set_defaults(verb=_ingest)
-
-    watch = verbs.add_parser("watch", help="analyse captures below a folder as they appear")
-    watch.add_argument("root", metavar="DIR", type=Path)
-    how = watch.add_mutually_exclusive_group()
-    how.add_argument("--follow", action="store_true", help="go on until interrupted (the default)")
-    how.add_argument("--once", action="store_true", help="analyse what is there, then stop")
-    watch.add_argument("--every", type=float, default=2.0, help="seconds between looks")
-    watch.add_argument(
-        "--quiet",
-        type=float,
-        default=30.0,
-        help="seconds without a write after which an unreadable file is bad, not unfinished",
-    )
-    watch.set_defaults(verb=_watch)
-
-    status = verbs.add_parser("status", help="captures found, analysed, pending, set aside")
-    status.add_argument("root", metavar="DIR", type=Path)
-    status.add_argument("--json", action="store_true")
-    status.set_defaults(verb=_status)
-
-    serve = verbs.add_parser("serve", help="the same as a Prefect deployment, without a worker")
-    serve.add_argument("root", metavar="DIR", type=Path)
-    serve.add_argument("--every", type=float, default=60.0, help="seconds between sweeps")
-    serve.set_defaults(verb=_serve)
-
-    prune = verbs.add_parser("prune", help="delete token tables of old steps, keep their metrics")
-    which = prune.add_mutually_exclusive_group(required=True)
-    which.add_argument("--keep-last", type=_positive, metavar="N", help="steps of each run to keep")
-    which.add_argument("--older-than", type=float, metavar="DAYS", help="by the capture's time")
-    prune.add_argument("--run", help="of this run only")
-    prune.add_argument("--yes", action="store_true", help="do it; without, only say what would go")
-    prune.set_defaults(verb=_prune)
-
-    sql = verbs.add_parser("sql", help="ask DuckDB about everything in the lake")
-    sql.add_argument("query", help="SQL over the tables that `tim tables` lists")
-    sql.add_argument("--format", choices=("table", "csv", "json"), default="table")
-    sql.set_defaults(verb=_sql)
-
-    tables = verbs.add_parser("tables", help="list the tables, or the columns of one")
-    tables.add_argument("name", nargs="?")
-    tables.set_defaults(verb=_tables)
-
-    ui = verbs.add_parser("ui", help="open MLflow on what was logged")
-    ui.add_argument("--port", type=int, default=5000)
-    ui.set_defaults(verb=_ui)
-
-    demo = verbs.add_parser(
-        "demo", help="published tokens of a real run, then two toy runs, watched"
-    )
-    demo.add_argument("--steps", type=_positive, default=20, help="GRPO steps of each toy run")
-    demo.add_argument(
-        "--codec",
-        choices=("off", "rank16", "rank8", "codec", "scoring"),
-        default="codec",
-        help="codec of the second toy run; the first has none",
-    )
-    demo.add_argument("--seed", type=int, default=0)
-    demo.set_defaults(verb=_demo)
-    return parser
-
-
-def _positive(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text} is not a whole number from 1 on")
-    return int(text)
 
 
 def _settle_environment() -> None:
@@ -145,12 +52,22 @@ def _settle_environment() -> None:
         os.environ.setdefault(name, value)
 
 
+def _unwritable(home: Path) -> str | None:
+    """Why nothing can be stored in a folder, None if it can."""
+    try:
+        home.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=home):
+            return None
+    except OSError as error:
+        return f"cannot write to {home}: {error.strerror}; set --home or TIMTRACK_HOME"
+
+
 def _fail(message: str) -> int:
     print(f"tim: {message}", file=sys.stderr)
     return USAGE
 
 
-def _ingest(options: argparse.Namespace) -> int:
+def _ingest(options: Namespace) -> int:
     from tasks import captures
     from tasks.tokens import BadCapture
 
@@ -172,19 +89,19 @@ def _ingest(options: argparse.Namespace) -> int:
     return FAILED if any(outcome.error for outcome in outcomes) else DONE
 
 
-def _watch(options: argparse.Namespace) -> int:
+def _watch(options: Namespace) -> int:
     from tasks import backlog
 
-    if not options.root.is_dir():
-        return _fail(f"{options.root} is not a folder")
     root, home = options.root.absolute(), options.home.absolute()
-    if options.once and backlog.survey(root, home).is_empty:
+    if options.once and backlog.survey(root, home, options.pattern).is_empty:
         print("nothing to do")
         return DONE
     from flows.progress import watch_with_progress
+    from flows.watch import Source
 
     signal.signal(signal.SIGTERM, _interrupted)
-    failed = watch_with_progress(root, home, options.once, options.every, options.quiet)
+    source = Source(root, options.quiet, options.pattern, options.marker)
+    failed = watch_with_progress(source, home, options.once, options.every)
     return FAILED if failed else DONE
 
 
@@ -193,7 +110,7 @@ def _interrupted(*_: object) -> None:
     raise KeyboardInterrupt
 
 
-def _serve(options: argparse.Namespace) -> int:
+def _serve(options: Namespace) -> int:
     from prefect.client.schemas.objects import (
         ConcurrencyLimitConfig,
         ConcurrencyLimitStrategy,
@@ -201,20 +118,24 @@ def _serve(options: argparse.Namespace) -> int:
 
     from flows.watch import watch
 
-    if not options.root.is_dir():
-        return _fail(f"{options.root} is not a folder")
     # Sweeps never overlap, and one that comes while another runs is dropped: the next sees all.
     alone = ConcurrencyLimitConfig(limit=1, collision_strategy=ConcurrencyLimitStrategy.CANCEL_NEW)
     watch.serve(
         name=f"watch-{options.root.name}",
         interval=options.every,
-        parameters={"root": str(options.root.absolute()), "home": str(options.home.absolute())},
+        parameters={
+            "root": str(options.root.absolute()),
+            "home": str(options.home.absolute()),
+            "quiet": options.quiet,
+            "pattern": options.pattern,
+            "marker": options.marker,
+        },
         global_limit=alone,
     )
     return DONE
 
 
-def _prune(options: argparse.Namespace) -> int:
+def _prune(options: Namespace) -> int:
     from tasks import lake, retention
 
     steps = [s for s in lake.steps(options.home / "lake") if options.run in (None, s.run)]
@@ -232,12 +153,10 @@ def _prune(options: argparse.Namespace) -> int:
     return DONE
 
 
-def _status(options: argparse.Namespace) -> int:
+def _status(options: Namespace) -> int:
     from tasks import backlog
 
-    if not options.root.is_dir():
-        return _fail(f"{options.root} is not a folder")
-    seen = backlog.survey(options.root.absolute(), options.home.absolute())
+    seen = backlog.survey(options.root.absolute(), options.home.absolute(), options.pattern)
     counts = backlog.counts(seen)
     if options.json:
         held = [vars(record) for record in seen.held]
@@ -249,7 +168,7 @@ def _status(options: argparse.Namespace) -> int:
     return DONE
 
 
-def _sql(options: argparse.Namespace) -> int:
+def _sql(options: Namespace) -> int:
     from flows import screen
     from tasks import lake, tables
 
@@ -264,7 +183,7 @@ def _sql(options: argparse.Namespace) -> int:
     return DONE
 
 
-def _tables(options: argparse.Namespace) -> int:
+def _tables(options: Namespace) -> int:
     from flows import screen
     from tasks import tables
 
@@ -275,7 +194,7 @@ def _tables(options: argparse.Namespace) -> int:
     return DONE
 
 
-def _ui(options: argparse.Namespace) -> int:
+def _ui(options: Namespace) -> int:
     from tasks.tracking import EXPERIMENT, local_store
 
     store = os.environ.get("MLFLOW_TRACKING_URI") or local_store(options.home)
@@ -291,7 +210,7 @@ def _ui(options: argparse.Namespace) -> int:
     os.execv(sys.executable, [*server, *where])
 
 
-def _demo(options: argparse.Namespace) -> int:
+def _demo(options: Namespace) -> int:
     from flows.demo import TrainerFailed, demonstrate
 
     try:
@@ -305,6 +224,19 @@ def _demo(options: argparse.Namespace) -> int:
     print('Ask it:      tim sql "from worst_tokens limit 5"')
     return FAILED if failures else DONE
 
+
+WRITING = {"ingest", "watch", "serve", "demo"}  # into --home
+VERBS: dict[str, Callable[[Namespace], int]] = {
+    "ingest": _ingest,
+    "watch": _watch,
+    "status": _status,
+    "serve": _serve,
+    "prune": _prune,
+    "sql": _sql,
+    "tables": _tables,
+    "ui": _ui,
+    "demo": _demo,
+}
 
 if __name__ == "__main__":
     sys.exit(main())

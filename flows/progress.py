@@ -7,7 +7,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from flows.analyse import CapturesFailed, Outcome, analyse, listener
-from flows.watch import follow
+from flows.watch import Source, follow
 
 COLUMNS = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
 
@@ -35,12 +35,13 @@ def analyse_with_progress(paths: list[Path], home: Path, **given: Any) -> list[O
             listener.reset(token)
 
 
-def watch_with_progress(root: Path, home: Path, once: bool, every: float, quiet: float) -> bool:
-    """Follow a folder and say a line for each capture; whether any failed."""
+def watch_with_progress(source: Source, home: Path, once: bool, every: float) -> bool:
+    """Follow a folder and say a line for each capture as it is done; whether any failed."""
     from flows import screen
 
-    failed = False
-    for outcome in follow(root, home, lambda: once, every, quiet):
-        failed = failed or outcome.error is not None
-        screen.tell(outcome)
-    return failed
+    token = listener.set(screen.tell)
+    try:
+        failed = [outcome for outcome in follow(source, home, lambda: once, every) if outcome.error]
+        return bool(failed)
+    finally:
+        listener.reset(token)

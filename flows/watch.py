@@ -6,77 +6,103 @@ there is something to do. Schedules and workers run the flow itself.
 
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 from prefect import flow
 
+from flows import runner
 from flows.analyse import CapturesFailed, Outcome, raise_if_failed, take_on
-from tasks import backlog, captures, lake, quarantine, stages
+from tasks import backlog, lake, quarantine, stages
+from tasks.arrival import QUIET, is_whole
+from tasks.backlog import Backlog
+from tasks.places import Pattern
 from tasks.tokens import BadCapture
 
-# Seconds without a write after which an unreadable file is called bad, not unfinished.
-QUIET = 30.0
-LONGEST_PAUSE = 300.0  # seconds between tries while MLflow does not answer
+LONGEST_PAUSE = 300.0  # seconds between tries while MLflow or a disk fails
+HEARTBEAT = 600.0  # seconds without work after which a sweep tells Prefect that all is well
 
 
-@flow(name="watch")
-def watch(root: Path, home: Path, quiet: float = QUIET) -> list[Outcome]:
+@flow(name="watch", task_runner=runner.chosen())
+def watch(
+    root: Path,
+    home: Path,
+    quiet: float = QUIET,
+    pattern: str | None = None,
+    marker: str | None = None,
+) -> list[Outcome]:
     """One sweep: captures below `root` that are new or changed, and steps that MLflow still lacks.
 
     A capture that cannot be read is set aside until it changes, unless it was written to in the
-    last `quiet` seconds. Raises CapturesFailed at the end if any failed.
+    last `quiet` seconds. `pattern` says how captures are called (tasks/places.py), `marker` which
+    file beside one says that it is whole. Raises CapturesFailed at the end if any failed.
     """
+    began = time.monotonic()
     lake.sweep_staging(home / "lake")
-    seen = backlog.survey(root, home)
-    paths = [path for path in seen.pending if not is_unfinished(path, quiet)]
-    outcomes = take_on(paths, home, unlogged=seen.unlogged)
+    source = Source(root, quiet, pattern, marker)
+    seen = source.look(home)
+    outcomes = take_on(source.whole(seen), home, seen.unlogged, source.named)
     for outcome in outcomes:
         if isinstance(outcome.error, BadCapture) and outcome.path.exists():
             quarantine.add(home, outcome.path, str(outcome.error))
         elif outcome.step:
             quarantine.clear(home, outcome.path)
-    stages.show_backlog(root, home)
+    taken = [outcome.step for outcome in outcomes if outcome.step]
+    stages.show_backlog(root, source.look(home), taken, time.monotonic() - began)
     return raise_if_failed(outcomes)
 
 
-def is_unfinished(path: Path, quiet: float) -> bool:
-    """Whether a file was written to a moment ago and cannot be read yet."""
-    if not path.exists() or time.time() - path.stat().st_mtime > quiet:
-        return False
-    try:
-        captures.read(path)
-    except BadCapture:
-        return True
-    return False
+@dataclass(frozen=True)
+class Source:
+    """What is watched; the fields are parameters of the flow `watch`."""
+
+    root: Path
+    quiet: float = QUIET
+    pattern: str | None = None
+    marker: str | None = None
+
+    def look(self, home: Path) -> Backlog:
+        """What is still to be done."""
+        return backlog.survey(self.root, home, self.pattern)
+
+    def whole(self, seen: Backlog) -> list[Path]:
+        """The pending captures that are not still being written."""
+        return [path for path in seen.pending if is_whole(path, self.quiet, self.marker)]
+
+    def named(self, path: Path) -> dict[str, object]:
+        """Run and step of a capture, if the pattern says them."""
+        return Pattern(self.pattern).reads(path, self.root) if self.pattern else {}
 
 
 def follow(
-    root: Path,
-    home: Path,
-    finished: Callable[[], bool] = lambda: False,
-    every: float = 2.0,
-    quiet: float = QUIET,
+    source: Source, home: Path, finished: Callable[[], bool] = lambda: False, every: float = 2.0
 ) -> Iterator[Outcome]:
-    """Sweep whenever there is something to do, until `finished` and nothing is left."""
-    pause = every
+    """Sweep whenever there is something to do, until `finished` and nothing more can be done."""
+    pause, swept = every, time.monotonic()
     while True:
         last = finished()  # asked first: what was written before it was true is still found
-        seen = backlog.survey(root, home)
-        if any(not is_unfinished(path, quiet) for path in seen.pending) or seen.unlogged:
-            outcomes = _swept(root, home, quiet)
+        seen = source.look(home)
+        if source.whole(seen) or seen.unlogged:
+            outcomes = _swept(source, home)
+            swept = time.monotonic()
             yield from outcomes
-            stuck = any(outcome.step and outcome.error for outcome in outcomes)
+            stuck = any(o.error and not isinstance(o.error, BadCapture) for o in outcomes)
             pause = min(2 * pause, LONGEST_PAUSE) if stuck else every
+            if stuck and last:
+                return
             if stuck:
                 time.sleep(pause)
         elif last:
             return
+        elif time.monotonic() - swept > HEARTBEAT:
+            _swept(source, home)
+            swept = time.monotonic()
         else:
             time.sleep(every)
 
 
-def _swept(root: Path, home: Path, quiet: float) -> list[Outcome]:
+def _swept(source: Source, home: Path) -> list[Outcome]:
     try:
-        return watch(root, home, quiet)
+        return watch(home=home, **vars(source))
     except CapturesFailed as failed:
         return failed.outcomes

@@ -8,11 +8,13 @@ import hashlib
 import os
 import time
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from tasks import captures, lake, quarantine, tables
+from tasks import captures, lake, places, quarantine, tables
 from tasks.lake import Step
+from tasks.places import Pattern
 from tasks.quarantine import Record
 from tasks.tokens import BadCapture
 
@@ -33,7 +35,7 @@ class Backlog:
         return not self.pending and not self.unlogged
 
 
-def survey(root: Path, home: Path) -> Backlog:
+def survey(root: Path, home: Path, pattern: str | None = None) -> Backlog:
     """Compare the captures below `root` with the lake and the quarantine in `home`.
 
     A capture counts as analysed without being read again if the lake knows its path with the same
@@ -41,7 +43,7 @@ def survey(root: Path, home: Path) -> Backlog:
     """
     steps = lake.steps(home / "lake")
     known = {facts["source"]: (step, facts) for step in steps for facts in [step.facts()]}
-    found = _found(root)
+    found = _found(root, Pattern(pattern) if pattern else None)
     held = [record for record in quarantine.records(home) if _is_held(home, record, root)]
     aside = {record.path for record in held}
     analysed = [path for path in found if _is_analysed(path, known.get(str(path.absolute())))]
@@ -73,10 +75,20 @@ def counts(seen: Backlog) -> dict[str, float | int]:
     }
 
 
-def markdown(seen: Backlog, root: Path) -> str:
-    """The look as a page, with what is set aside and why."""
+def markdown(root: Path, seen: Backlog, taken: list[Step], seconds: float) -> str:
+    """The look after a sweep as a page: what it took on in that time, what is set aside and why."""
+    now = datetime.now(UTC).isoformat(timespec="seconds")
+    tokens = sum(step.facts()["tokens"] for step in taken if step.path.exists())
     lines = [f"# Captures below `{root}`", "", "| | |", "|---|---|"]
     lines += [f"| {name} | {value} |" for name, value in counts(seen).items()]
+    lines += [
+        f"| last sweep ended | {now} |",
+        f"| it took [s] | {seconds:.1f} |",
+        f"| steps in it | {len(taken)} |",
+        f"| tokens in it | {tokens} |",
+        f"| tokens per second | {tokens / seconds:.0f} |",
+        "",
+    ]
     lines += [
         f"- `{r.path}` (tried {r.tries} times, last {r.last_tried}): {r.error}" for r in seen.held
     ]
@@ -96,9 +108,9 @@ def _local(database: Path) -> str:
     return f"{database.absolute()} {database.stat().st_ino if database.exists() else 'absent'}"
 
 
-def _found(root: Path) -> list[Path]:
+def _found(root: Path, pattern: Pattern | None) -> list[Path]:
     try:
-        return captures.find(root)
+        return captures.find(root, pattern)
     except BadCapture:
         return []  # nothing there yet
 
@@ -117,7 +129,7 @@ def _is_analysed(path: Path, known: tuple[Step, dict[str, Any]] | None) -> bool:
     same = (stat.st_size, stat.st_mtime_ns) == (facts["bytes"], facts["mtime_ns"])
     used = [Path(facts["tokenizer"])] if facts["tokenizer"] else []
     there = [file for file in used if file.is_file()]
-    expected = captures.tokenizer_beside(path.absolute()) or next(iter(there), None)
+    expected = places.tokenizer_beside(path.absolute()) or next(iter(there), None)
     return (
         same
         and captures.identity(facts["sha256"], expected) == step.capture

@@ -1,13 +1,14 @@
-"""What is a capture: where captures lie, which reader opens one, which run and step it belongs to.
+"""What is a capture: which files are, which reader opens one, which run and step it belongs to.
 
 One rule: a capture's identity is its content. Two files with the same bytes are the same capture.
 """
 
 import hashlib
-import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from tasks import places
+from tasks.places import Pattern
 from tasks.readers import step_batch
 from tasks.tokens import SCHEMA_VERSION, BadCapture, Batch
 
@@ -15,9 +16,6 @@ READERS = {reader.NAME: reader for reader in (step_batch,)}
 
 # The lake and MLflow name folders and tags after a run.
 LONGEST_NAME = 80  # bytes; three characters each once quoted
-
-STEP_FOLDER = re.compile(r"(?:^|.*[_-])step[_-]?(\d+)$", re.IGNORECASE)
-STEP_IN_NAME = re.compile(r"(?:^|.*\D)(\d+)$")
 
 
 @dataclass(frozen=True)
@@ -49,27 +47,33 @@ def identity(sha256: str, tokenizer: Path | None) -> str:
     return hashlib.sha256("/".join(map(str, parts)).encode()).hexdigest()[:16]
 
 
-def find(path: Path) -> list[Path]:
+def find(path: Path, pattern: Pattern | None = None) -> list[Path]:
     """The captures under a directory in step order, or the file itself; raises BadCapture if none.
 
-    A `.npz` beside a `.pt` of the same name is the same batch in another container: left out.
+    With a pattern those that match it, else those that a reader recognises. A `.npz` beside a
+    `.pt` of the same name is the same batch in another container: left out.
     """
     if path.is_file():
         return [path]
     if not path.exists():
         raise BadCapture(f"{path} does not exist")
-    found = {
-        file
-        for file in path.rglob("*")
-        if file.is_file() and any(reader.recognises(file) for reader in READERS.values())
-    }
+    if pattern:
+        found = {f for f in path.rglob("*") if pattern.matches(f, path) and f.is_file()}
+    else:
+        found = {f for f in path.rglob("*") if _is_recognised(f) and f.is_file()}
     twins = {file for file in found if file.suffix == ".npz" and file.with_suffix(".pt") in found}
+    if not found and pattern:
+        raise BadCapture(f"no file under {path} matches the pattern {pattern.text}")
     if not found:
         raise BadCapture(
             f"no capture under {path}; in folders, files called *step_batch*.pt or .npz are taken, "
             "others can be named one by one"
         )
-    return sorted(found - twins, key=_natural)
+    return sorted(found - twins, key=places.natural)
+
+
+def _is_recognised(file: Path) -> bool:
+    return any(reader.recognises(file) for reader in READERS.values())
 
 
 def identify(
@@ -78,11 +82,11 @@ def identify(
     """Which run and step a capture belongs to: as told, else as the file says, else by its path.
 
     By path, the step is the number of the capture's folder, or of the one around it, if that is
-    called `step_20`, `global_step_20`, ..., else the number that ends the file's name; the run is
-    the folder around that.
+    called `step_20`, `global_step_20`, ..., else that in the file's name; the run is the folder
+    around that.
     """
     batch = read(path)
-    folder, number = _step_by_path(path.absolute())
+    folder, number = places.run_and_step(path.absolute())
     step = next((s for s in (step, batch.step, number) if s is not None), None)
     if step is None:
         raise BadCapture(
@@ -105,7 +109,7 @@ def identify(
         sha256=sha256_of(path),
         bytes=stat.st_size,
         mtime_ns=stat.st_mtime_ns,
-        tokenizer=tokenizer or tokenizer_beside(path.absolute()),
+        tokenizer=tokenizer or places.tokenizer_beside(path.absolute()),
     )
     check_unchanged(capture)
     return capture
@@ -123,29 +127,7 @@ def check_unchanged(capture: Capture) -> None:
         raise BadCapture(f"{capture.path} changed while it was read; try again when it is complete")
 
 
-def _step_by_path(path: Path) -> tuple[Path, int | None]:
-    """The folder that names the run, and the step that the path names."""
-    for folder in (path.parent, path.parent.parent):
-        if match := STEP_FOLDER.match(folder.name):
-            return folder.parent, int(match[1])
-    match = STEP_IN_NAME.match(path.stem)
-    return path.parent, int(match[1]) if match else None
-
-
-def tokenizer_beside(path: Path) -> Path | None:
-    """`tokenizer.json` in the capture's folder, or in those around it up to the run's."""
-    run, _ = _step_by_path(path)
-    folders = [f for f in (path.parent, *path.parent.parents) if f.is_relative_to(run)]
-    return next((f / "tokenizer.json" for f in folders if (f / "tokenizer.json").is_file()), None)
-
-
 def sha256_of(path: Path) -> str:
     """The digest of a file's bytes, as 64 hex digits."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _natural(path: Path) -> list[tuple[int, str]]:
-    """Sort key that counts numbers in names as numbers: step_9 comes before step_10."""
-    parts = re.split(r"(\d+)", str(path))
-    return [(int(part), "") if part.isdecimal() else (-1, part) for part in parts]

@@ -16,8 +16,8 @@ import os
 import re
 import shutil
 import socket
-import tempfile
 import time
+import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -103,21 +103,21 @@ def write_step(
     """
     check_place(lake)
     check = Check()
-    with _aside(lake) as aside:
+    with _aside(lake) as folder:
         try:
-            ids = parquet.write_blocks(aside, map(decode, check.watch(batch.blocks())))
+            ids = parquet.write_blocks(folder, map(decode, check.watch(batch.blocks())))
             verdict = check.verdict()
         except BadCapture:
             check_unchanged(capture)  # if it was written to, that is the reason to tell
             raise
         if vocabulary:
-            parquet.write_small(aside / "vocabulary.parquet", vocabulary(ids.tolist()))
+            parquet.write_small(folder / "vocabulary.parquet", vocabulary(ids.tolist()))
         check_unchanged(capture)
         facts = _facts(capture, batch, verdict)
-        (aside / "capture.json").write_text(json.dumps(facts, indent=2) + "\n")
+        (folder / "capture.json").write_text(json.dumps(facts, indent=2) + "\n")
         step = Step(capture.run, capture.step, capture.id, _home(lake, capture))
         with _step_lock(step):
-            publish(aside, step.path)
+            publish(folder, step.path)
             _discard_others(step)
     return step
 
@@ -144,10 +144,10 @@ def _step_lock(step: Step) -> FileLock:
 def write_tables(step: Step, version: str, tables: dict[str, pl.DataFrame]) -> None:
     """Add a step's tables to it, all at once; tables of another version go."""
     lake = step.path.parents[2]
-    with _aside(lake) as aside:
+    with _aside(lake) as folder:
         for name, table in tables.items():
-            parquet.write_small(aside / f"{name}.parquet", table)
-        publish(aside, step.path / f"tables-{version}")
+            parquet.write_small(folder / f"{name}.parquet", table)
+        publish(folder, step.path / f"tables-{version}")
     others = step.path.glob("tables-*")
     _discard(lake, [other for other in others if other.name != f"tables-{version}"])
 
@@ -217,25 +217,27 @@ def publish(aside: Path, path: Path) -> None:
     _sync(path.parent)
 
 
+def scratch(lake: Path) -> Path:
+    """A name for a folder of this process on the lake's file system, that no reader looks at."""
+    return lake / ".staging" / f"{os.getpid()}@{socket.gethostname()}@{uuid.uuid4().hex[:8]}"
+
+
 @contextmanager
 def _aside(lake: Path) -> Iterator[Path]:
-    """A folder on the lake's file system that no reader looks at; gone afterwards."""
-    staging = lake / ".staging"
-    staging.mkdir(parents=True, exist_ok=True)
-    owner = f"{os.getpid()}@{socket.gethostname()}@"
-    aside = Path(tempfile.mkdtemp(dir=staging, prefix=owner))
-    aside.chmod(0o755)
+    """Such a folder; gone afterwards."""
+    folder = scratch(lake)
+    folder.mkdir(parents=True)
     try:
-        yield aside
+        yield folder
     finally:
-        shutil.rmtree(aside, ignore_errors=True)
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _discard(lake: Path, paths: list[Path]) -> None:
     """Take folders out of sight at once, then delete them."""
     for path in paths:
-        with _aside(lake) as aside:
-            path.rename(aside / "old")
+        with _aside(lake) as folder:
+            path.rename(folder / "old")
 
 
 def _home(lake: Path, capture: Capture) -> Path:

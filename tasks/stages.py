@@ -13,9 +13,13 @@ from prefect.artifacts import create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
 
 from tasks import backlog, captures, charts, lake, summary, tables
+from tasks.backlog import Backlog
 from tasks.captures import Capture
 from tasks.lake import Step
 from tasks.tokens import BadCapture
+
+# Here, not where it is used: MLflow brings pandas, which other threads would find half imported.
+from tasks.tracking import Tracker
 
 
 def _may_pass(_task: Any, _run: Any, state: Any) -> bool:
@@ -28,7 +32,7 @@ def _may_pass(_task: Any, _run: Any, state: Any) -> bool:
     task_run_name="identify {path}",
     cache_policy=NO_CACHE,
     retries=2,
-    retry_delay_seconds=5,
+    retry_delay_seconds=[1, 5],
     retry_condition_fn=_may_pass,
 )
 def identify_capture(
@@ -42,7 +46,7 @@ def identify_capture(
     task_run_name="convert {capture.name}",
     cache_policy=NO_CACHE,
     retries=2,
-    retry_delay_seconds=5,
+    retry_delay_seconds=[1, 5],
     retry_condition_fn=_may_pass,
 )
 def convert_capture(capture: Capture, into: Path, rival: Path | None = None) -> Step:
@@ -79,8 +83,12 @@ def compute_tables(step: Step) -> None:
 
 
 @task(task_run_name="draw {step.name}", cache_policy=NO_CACHE)
-def draw_step(step: Step, into: Path) -> None:
-    """Charts, `summary.json` and the tables as CSV, into a folder for MLflow."""
+def draw_step(step: Step, into: Path, after: None = None) -> None:
+    """Charts, `summary.json` and the tables as CSV, into a folder for MLflow.
+
+    `after` is what `compute_tables` gives: Prefect runs this task when that one is done.
+    """
+    into.mkdir(parents=True)
     computed = tables.stored(step)
     charts.save(charts.draw(computed), into, "charts.html")
     summary.write(step, summary.metrics(computed), into / "summary.json")
@@ -97,8 +105,6 @@ def draw_step(step: Step, into: Path) -> None:
 )
 def log_step(step: Step, files: Path, home: Path) -> str:
     """Metrics and files to MLflow; a link to the run, which the Prefect UI shows too."""
-    from tasks.tracking import Tracker
-
     tracker = Tracker(home)
     numbers = summary.metrics(tables.stored(step))
     link = tracker.link(tracker.log_step(step, numbers, files, tables.version()))
@@ -119,8 +125,6 @@ def log_step(step: Step, files: Path, home: Path) -> str:
 )
 def log_trend(run: str, into: Path, home: Path) -> None:
     """The run's metrics over its steps: chart and table, to the run's artifacts in MLflow."""
-    from tasks.tracking import Tracker
-
     steps = [step for step in lake.steps(home / "lake") if step.run == run]
     trend = tables.query(steps, "from run_trend")
     charts.save(charts.draw({"run_trend": trend}), into, "run_trend.html")
@@ -129,11 +133,11 @@ def log_trend(run: str, into: Path, home: Path) -> None:
 
 
 @task(task_run_name="show the backlog of {root}", cache_policy=NO_CACHE)
-def show_backlog(root: Path, home: Path) -> None:
-    """How far the watcher is, as a Prefect artifact that each sweep renews."""
+def show_backlog(root: Path, seen: Backlog, taken: list[Step], seconds: float) -> None:
+    """How far the watcher is and how fast, as a Prefect artifact that each sweep renews."""
     create_markdown_artifact(
         key=f"watch-{_slug(root.name) or 'captures'}",
-        markdown=backlog.markdown(backlog.survey(root, home), root),
+        markdown=backlog.markdown(root, seen, taken, seconds),
         description=f"Captures below {root}",
     )
 

@@ -10,7 +10,7 @@ from mlflow.tracking import MlflowClient
 
 from flows.analyse import CapturesFailed
 from flows.cli import main
-from flows.watch import follow, watch
+from flows.watch import Source, follow, watch
 from tasks import backlog, lake, quarantine, stages
 from tests.given import batch_fields
 from tests.test_flow import stored_points
@@ -142,7 +142,7 @@ def test_follow_takes_captures_as_they_come_and_ends_when_told(write, root, home
             write(left.pop())
         return not left
 
-    for outcome in follow(root, home, finished, every=0.05):
+    for outcome in follow(Source(root), home, finished, every=0.05):
         told.append(outcome.step.step)
     assert told == [1, 2, 3]
 

@@ -6,6 +6,7 @@ loaded without that is refused, as is a file whose checksums say that it was dam
 
 import shutil
 import tempfile
+import threading
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,9 @@ Array = npt.NDArray[Any]
 # Members of an .npz up to this size are read into memory; larger ones are spilled and mapped.
 SMALL_MEMBER = 1 << 20  # bytes
 CHUNK = 1 << 20  # bytes
+
+# What torch may rebuild is set for the whole process: one thread loads at a time.
+LOADING = threading.Lock()
 
 
 def load(path: Path) -> dict[str, Any]:
@@ -78,7 +82,7 @@ def _load_pt(path: Path, mapped: bool) -> dict[str, Any]:
     import torch
 
     try:
-        with torch.serialization.safe_globals(pickled_numpy.STAND_INS):
+        with LOADING, torch.serialization.safe_globals(pickled_numpy.STAND_INS):
             loaded = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
     except Exception as error:  # a damaged pickle makes the loader raise anything
         raise BadCapture(pickled_numpy.reason(error)) from error

@@ -1,0 +1,167 @@
+"""What the `tim` command understands: verbs and their options."""
+
+import argparse
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+from flows import runner
+from tasks.places import Pattern
+
+EXAMPLES = """\
+examples:
+  tim ingest step_batch.pt --run my-run --step 20
+  tim ingest /checkpoints/my-run
+  tim watch /checkpoints
+  tim sql "select step, kl_k1, frac_outside_5 from step_metrics"
+  tim tables step_metrics
+  tim ui
+"""
+
+
+def parser() -> argparse.ArgumentParser:
+    """The parser of `tim`; `verb` in what it gives is the verb's name."""
+    tim = argparse.ArgumentParser(
+        prog="tim",
+        description="Track train-inference mismatch, token by token.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    tim.add_argument(
+        "--home",
+        type=Path,
+        default=Path(os.environ.get("TIMTRACK_HOME", "timtrack")),
+        help="folder of lake and local MLflow store (default: $TIMTRACK_HOME or ./timtrack)",
+    )
+    below, named, complete, running = _below(), _named(), _complete(), _running()
+    verbs = tim.add_subparsers(title="verbs", metavar="VERB", required=True, dest="verb")
+
+    ingest = verbs.add_parser(
+        "ingest", parents=[running], help="analyse captures: files, or folders of them"
+    )
+    ingest.add_argument("paths", metavar="PATH", nargs="+", type=Path)
+    ingest.add_argument(
+        "--run", help="name of the training run (default: the file's, else its folder's)"
+    )
+    ingest.add_argument("--step", type=int, help="training step, of a single capture")
+    ingest.add_argument(
+        "--tokenizer", type=Path, help="tokenizer.json (default: one beside the capture)"
+    )
+
+    watch = verbs.add_parser(
+        "watch",
+        parents=[below, named, complete, running],
+        help="analyse captures below a folder as they appear",
+    )
+    how = watch.add_mutually_exclusive_group()
+    how.add_argument("--follow", action="store_true", help="go on until interrupted (the default)")
+    how.add_argument("--once", action="store_true", help="analyse what is there, then stop")
+    watch.add_argument("--every", type=float, default=2.0, help="seconds between looks")
+
+    status = verbs.add_parser(
+        "status", parents=[below, named], help="captures found, analysed, pending, set aside"
+    )
+    status.add_argument("--json", action="store_true")
+
+    serve = verbs.add_parser(
+        "serve",
+        parents=[below, named, complete, running],
+        help="the same as a Prefect deployment, without a worker",
+    )
+    serve.add_argument("--every", type=float, default=60.0, help="seconds between sweeps")
+
+    prune = verbs.add_parser("prune", help="delete token tables of old steps, keep their metrics")
+    which = prune.add_mutually_exclusive_group(required=True)
+    which.add_argument("--keep-last", type=_positive, metavar="N", help="steps of each run to keep")
+    which.add_argument("--older-than", type=float, metavar="DAYS", help="by the capture's time")
+    prune.add_argument("--run", help="of this run only")
+    prune.add_argument("--yes", action="store_true", help="do it; without, only say what would go")
+
+    sql = verbs.add_parser("sql", help="ask DuckDB about everything in the lake")
+    sql.add_argument("query", help="SQL over the tables that `tim tables` lists")
+    sql.add_argument("--format", choices=("table", "csv", "json"), default="table")
+
+    tables = verbs.add_parser("tables", help="list the tables, or the columns of one")
+    tables.add_argument("name", nargs="?")
+
+    ui = verbs.add_parser("ui", help="open MLflow on what was logged")
+    ui.add_argument("--port", type=int, default=5000)
+
+    demo = verbs.add_parser(
+        "demo", help="published tokens of a real run, then two toy runs, watched"
+    )
+    demo.add_argument("--steps", type=_positive, default=20, help="GRPO steps of each toy run")
+    demo.add_argument(
+        "--codec",
+        choices=("off", "rank16", "rank8", "codec", "scoring"),
+        default="codec",
+        help="codec of the second toy run; the first has none",
+    )
+    demo.add_argument("--seed", type=int, default=0)
+    return tim
+
+
+def _positive(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not a whole number from 1 on")
+    return int(text)
+
+
+def _below() -> argparse.ArgumentParser:
+    """The folder of captures."""
+    options = argparse.ArgumentParser(add_help=False)
+    options.add_argument("root", metavar="DIR", type=Path)
+    return options
+
+
+def _named() -> argparse.ArgumentParser:
+    """How captures are called below a folder."""
+    options = argparse.ArgumentParser(add_help=False)
+    options.add_argument(
+        "--pattern",
+        type=_checked(lambda text: Pattern(text).text),
+        help="how captures are called below DIR, like '{run}/dumps/{step}.pt' (*, ? and **/ too)",
+    )
+    return options
+
+
+def _complete() -> argparse.ArgumentParser:
+    """When a capture is whole."""
+    options = argparse.ArgumentParser(add_help=False)
+    options.add_argument(
+        "--quiet",
+        type=float,
+        metavar="SECONDS",
+        default=30.0,
+        help="without a write, after which an unreadable file is bad, not unfinished (default: 30)",
+    )
+    options.add_argument(
+        "--marker",
+        metavar="NAME",
+        help="take a capture only when this file is beside it; {name} and {stem} are the capture's",
+    )
+    return options
+
+
+def _running() -> argparse.ArgumentParser:
+    """Where the work is done."""
+    options = argparse.ArgumentParser(add_help=False)
+    options.add_argument(
+        "--runner",
+        type=_checked(runner.check),
+        help="threads[:N], processes[:N], dask[:N], dask:tcp://... "
+        f"(default: ${runner.VARIABLE} or threads:{runner.WORKERS})",
+    )
+    return options
+
+
+def _checked(check: Callable[[str], str]) -> Callable[[str], str]:
+    """A type for argparse that shows the check's own words."""
+
+    def checked(text: str) -> str:
+        try:
+            return check(text)
+        except ValueError as error:
+            raise argparse.ArgumentTypeError(str(error)) from error
+
+    return checked

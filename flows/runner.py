@@ -1,0 +1,63 @@
+"""Where the stages of many captures run: threads of this process, processes, or Dask workers.
+
+Logging to MLflow does not fan out; the flow itself does that, in step order. Free of Prefect until
+a runner is made, so that the command line can check one.
+"""
+
+import os
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from prefect.task_runners import TaskRunner
+
+VARIABLE = "TIMTRACK_RUNNER"
+
+# Each holds a capture's tables in memory, and DuckDB uses every core by itself.
+WORKERS = 2
+
+
+class BadRunner(ValueError):
+    """A runner that is not known, or cannot run here."""
+
+
+def chosen() -> "TaskRunner[Any]":
+    """The task runner that TIMTRACK_RUNNER names; raises BadRunner.
+
+    `threads` (the default) or `processes`, with `:N` for N at a time; `dask` for a cluster of
+    workers on this machine, or `dask:tcp://host:8786` for one whose workers see the same disk.
+    """
+    from prefect.task_runners import ProcessPoolTaskRunner, ThreadPoolTaskRunner
+
+    kind, rest = _parts(check(os.environ.get(VARIABLE) or "threads"))
+    if kind == "dask":
+        return _dask(rest)
+    runner = ThreadPoolTaskRunner if kind == "threads" else ProcessPoolTaskRunner
+    return runner(max_workers=int(rest or WORKERS))
+
+
+def check(text: str) -> str:
+    """The text, if it names a runner that can run here; raises BadRunner."""
+    kind, rest = _parts(text)
+    counted = not rest or (rest.isdecimal() and int(rest) > 0)
+    if not (kind == "dask" or (kind in ("threads", "processes") and counted)):
+        raise BadRunner(
+            f"no runner {text!r}; there are threads[:N], processes[:N], dask[:N] and dask:tcp://..."
+        )
+    if kind == "dask" and not find_spec("prefect_dask"):
+        raise BadRunner("the runner dask needs the extra: pip install 'timtrack[dask]'")
+    return text
+
+
+def _parts(text: str) -> tuple[str, str]:
+    kind, _, rest = text.partition(":")
+    return kind, rest
+
+
+def _dask(rest: str) -> "TaskRunner[Any]":
+    from prefect_dask.task_runners import DaskTaskRunner
+
+    if rest and not rest.isdecimal():
+        return DaskTaskRunner(address=rest)
+    workers = {"n_workers": int(rest or WORKERS), "threads_per_worker": 1}
+    return DaskTaskRunner(cluster_kwargs=workers)

@@ -1,0 +1,46 @@
+"""Whether a capture has arrived whole, or is still being written.
+
+A file that can be read is whole: the formats that say where they end are read to that end. One that
+cannot is whole, and bad, when a marker says so or nobody wrote to it for a while.
+"""
+
+import time
+from pathlib import Path
+
+from tasks import captures
+from tasks.tokens import BadCapture
+
+# Seconds without a write after which an unreadable file is called bad, not unfinished.
+QUIET = 30.0
+
+# Written last into a capture's folder by: prime-rl; verl's rollout dumps.
+MARKERS = ("STABLE", "meta.json")
+
+
+def is_whole(path: Path, quiet: float = QUIET, marker: str | None = None) -> bool:
+    """Whether a file can be taken on: what is wrong with it now will not mend itself.
+
+    With `marker` (a name beside the capture; `{name}` and `{stem}` are the capture's), only when
+    that file is there.
+    """
+    if not path.exists():
+        return False
+    if marker is not None:
+        return _says_so(marker, path)
+    if any(_says_so(known, path) for known in MARKERS):
+        return True
+    return time.time() - path.stat().st_mtime > quiet or _can_be_read(path)
+
+
+def _says_so(marker: str, path: Path) -> bool:
+    """Whether the marker is there, and not one of an earlier file of this name."""
+    beside = path.with_name(marker.replace("{name}", path.name).replace("{stem}", path.stem))
+    return beside.exists() and beside.stat().st_mtime_ns >= path.stat().st_mtime_ns
+
+
+def _can_be_read(path: Path) -> bool:
+    try:
+        captures.read(path)
+    except (BadCapture, OSError):
+        return False
+    return True
