@@ -80,6 +80,21 @@ def show(size: str, runs: dict[str, list[dict]]) -> None:
     )
 
 
+def show_overhead(repeats: int) -> None:
+    """What Prefect and MLflow add to a capture; threads draw side by side, so it may be little."""
+    runs = []
+    for _ in range(repeats):
+        with tempfile.TemporaryDirectory() as out:
+            runs.append(json.loads(python(HERE / "overhead.py", 20, out).splitlines()[-1]))
+    bare, watched, idle = (
+        statistics.median(run[name] for run in runs) for name in ("bare", "watched", "no work")
+    )
+    print(
+        f"\na sweep over 20 small captures: {watched:.2f} s each with Prefect and MLflow, "
+        f"{bare:.2f} s without ({watched - bare:+.2f} s); a sweep without work: {idle:.2f} s"
+    )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--repeats", type=int, default=3)
@@ -91,6 +106,7 @@ def main() -> None:
     print(f"{options.repeats} interleaved runs; interpreter start and imports not counted")
     for size in options.sizes:
         show(size, runs_of(size, options.repeats))
+    show_overhead(options.repeats)
 
 
 if __name__ == "__main__":
