@@ -25,9 +25,10 @@ from tasks.tokens import SEQUENCES, TOKENS
 
 SQL = Path(__file__).parents[1] / "sql"
 
-# base: views that other files build on. step: computed and stored for each step. run: need several
-# steps. The order of the views follows from who selects from whom.
-FOLDERS = ("base", "step", "run")
+# base: views of tokens that others build on. part: numbers that several tables share, not stored.
+# step: computed and stored for each step. run: need several steps. The order of the views follows
+# from who selects from whom.
+FOLDERS = ("base", "part", "step", "run")
 
 # Views that SQL names: always there as columns, NULL where a capture does not have them.
 CHAIN = ("logp_rescored", "logp_dense")
@@ -36,7 +37,9 @@ CHAIN = ("logp_rescored", "logp_dense")
 MEMORY_LIMIT = "1GiB"
 
 HIVE = "hive_types = {'run': varchar, 'step': bigint, 'capture': varchar}"
-COLUMN = re.compile(r"^-- (?P<name>\w+) *\| (?P<text>.+)$", re.MULTILINE)
+COLUMN = re.compile(
+    r"^-- (?:(?P<name>\w+) *\| (?P<text>.+)|include: (?P<other>\w+))$", re.MULTILINE
+)
 
 
 class BadQuery(Exception):
@@ -65,14 +68,33 @@ class Table:
 
     @property
     def columns(self) -> dict[str, str]:
-        """What each column is, as the header says."""
-        return {match["name"]: match["text"] for match in COLUMN.finditer(self.sql)}
+        """What each column is, as the header says; `-- include: x` stands for those of x."""
+        return _columns(self.sql)
 
     @property
     def sources(self) -> set[str]:
         """The names that it selects from (DuckDB's own get_table_names needs them to exist)."""
         code = re.sub(r"--.*", "", self.sql)
         return set(re.findall(r"\b(?:from|join) (\w+)", code))
+
+
+def _columns(sql: str) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for match in COLUMN.finditer(sql):
+        found |= _included(match["other"]) if match["other"] else {match["name"]: match["text"]}
+    return found
+
+
+def _included(other: str) -> dict[str, str]:
+    """The columns that a macro or another table gives, without the grain of a step."""
+    columns = _columns(macros().get(other) or catalogue()[other].sql)
+    return {name: text for name, text in columns.items() if name not in ("run", "step")}
+
+
+@functools.cache
+def macros() -> dict[str, str]:
+    """The SQL functions that tables use, each a CREATE MACRO, by name."""
+    return {file.stem: file.read_text() for file in sorted((SQL / "macro").glob("*.sql"))}
 
 
 @functools.cache
@@ -90,7 +112,8 @@ def catalogue() -> dict[str, Table]:
 @functools.cache
 def version() -> str:
     """12 hex digits over all SQL; a step's stored tables are current if they carry this."""
-    texts = "".join(table.sql for table in sorted(catalogue().values(), key=lambda t: t.name))
+    tables = (table.sql for table in sorted(catalogue().values(), key=lambda t: t.name))
+    texts = "".join([*macros().values(), *tables])
     return hashlib.sha256(texts.encode()).hexdigest()[:12]
 
 
@@ -111,13 +134,17 @@ def are_computed(step: Step) -> bool:
 
 
 def compute(step: Step) -> dict[str, pl.DataFrame]:
-    """Every table of one step, from its tokens."""
+    """Every table of one step, from its tokens, each once: others build on what is there."""
+    computed: dict[str, pl.DataFrame] = {}
     with connect([step], stored=False) as connection:
-        return {
-            name: connection.sql(f"from {name}").pl()
-            for name, table in catalogue().items()
-            if table.folder == "step"
-        }
+        for name, table in catalogue().items():
+            if table.folder in ("part", "step"):
+                frame = connection.sql(f"from {name}").pl()
+                connection.register(f"computed_{name}", frame.to_arrow())
+                connection.execute(f"create or replace view {name} as from computed_{name}")
+                if table.folder == "step":
+                    computed[name] = frame
+    return computed
 
 
 def stored(step: Step) -> dict[str, pl.DataFrame]:
@@ -155,6 +182,8 @@ def connect(
     _input(connection, "tokens_file", _files(steps, "tokens.parquet"), TOKENS)
     _input(connection, "sequences", _files(steps, "sequences.parquet"), SEQUENCES)
     _input(connection, "vocabulary", _files(steps, "vocabulary.parquet"), VOCABULARY)
+    for macro in macros().values():
+        connection.execute(macro)
     wanted = _named(asked) if stored else set()
     folders = {step: folder_of(step) for step in steps} if stored else {}
     for name, table in catalogue().items():

@@ -85,6 +85,7 @@ def crossed_tokens() -> pl.DataFrame:
                 "logp_rescored": -0.1 * (i + 2),
                 "logp_dense": -0.15 * i - 0.01,
                 "logp_train": -0.2 * i - 0.05,
+                "entropy": 0.1 * i,
             }
             for i, key in enumerate(keys)
         ]

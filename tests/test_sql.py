@@ -1,6 +1,7 @@
 """The numbers: by hand, against NumPy and SciPy, and as the published run has them."""
 
 from math import exp, log
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -8,10 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pytest import approx
-from scipy import stats
 
 from tasks import captures, lake, seed_run, tables
-from tests.given import random_tokens, sql_connection, token_frame
+from tests import by_numpy
+from tests.given import random_tokens, sequence_frame, sql_connection, token_frame
 
 
 def test_only_trained_tokens_count(run_sql):
@@ -71,45 +72,55 @@ def test_gaps_that_overflow_float32_are_exact(run_sql):
     assert row["abs_logp_diff_max"] == 100
 
 
-def by_numpy(tokens: pl.DataFrame) -> dict[str, float]:
-    """step_metrics in NumPy float64, written from the definitions."""
-    trained = tokens.filter("is_trained")
-    q = trained["logp_rollout"].to_numpy().astype(np.float64)
-    p = trained["logp_train"].to_numpy().astype(np.float64)
-    d = p - q
-    r = np.exp(d)
-    numbers = {
-        "trained_tokens": len(d),
-        "kl_k1": -d.mean(),
-        "kl_k3": (np.expm1(d) - d).mean(),
-        "abs_logp_diff_mean": np.abs(d).mean(),
-        "abs_logp_diff_max": np.abs(d).max(),
-        "pearson_logp": np.corrcoef(p, q)[0, 1],
-        "pearson_prob": np.corrcoef(np.exp(p), np.exp(q))[0, 1],
-        "spearman": stats.spearmanr(p, q)[0],
-        "abs_prob_diff_mean": np.abs(np.exp(p) - np.exp(q)).mean(),
-        "ratio_mean": r.mean(),
-        "tv": np.maximum(0, 1 - r).mean(),
-        "ess_token": r.sum() ** 2 / (len(r) * (r**2).sum()),
+def described(seed: int, gap: float, rows: int = 30) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """Random tokens with entropies, advantages of both signs and rewards, and their sequences."""
+    rng = np.random.default_rng(seed)
+    tokens = random_tokens(seed, rows=rows, gap=gap)
+    tokens = tokens.with_columns(
+        entropy=pl.Series(rng.exponential(1.0, len(tokens)), dtype=pl.Float32),
+        advantage=pl.Series(rng.integers(-1, 2, len(tokens)), dtype=pl.Float32),
+    )
+    sequences = sequence_frame(tokens)
+    return tokens, sequences.with_columns(reward=pl.Series(rng.random(len(sequences)).round(1)))
+
+
+def one_row(tokens: pl.DataFrame, sequences: pl.DataFrame | None = None) -> dict[str, Any]:
+    with sql_connection(tokens, sequences) as connection:
+        return connection.sql("from step_metrics").pl().row(0, named=True)
+
+
+def assert_equals_numpy(tokens: pl.DataFrame, sequences: pl.DataFrame) -> None:
+    row, expected = one_row(tokens, sequences), by_numpy.step_metrics(tokens, sequences)
+    beside = {"run", "step", "rows", "tokens", "trained_tokens", "abs_logp_diff_p50_se"}
+    assert set(expected) == set(row) - beside
+    wrong = {
+        name: (row[name], value)
+        for name, value in expected.items()
+        if (row[name] is None) != (value is None)
+        or (value is not None and row[name] != approx(value, rel=1e-10, abs=1e-13))
     }
-    for name, quantile in (("p50", 0.5), ("p90", 0.9), ("p99", 0.99), ("p99_9", 0.999)):
-        numbers[f"abs_logp_diff_{name}"] = np.quantile(np.abs(d), quantile)
-    for c in (2, 3, 5, 10):
-        numbers[f"frac_low_{c}"] = (d < -log(c)).mean()
-        numbers[f"frac_high_{c}"] = (d > log(c)).mean()
-        numbers[f"frac_outside_{c}"] = (np.abs(d) > log(c)).mean()
-    return numbers
+    assert not wrong
 
 
 @pytest.mark.parametrize("gap", [1e-3, 0.1, 2.0, 20.0])
 def test_step_metrics_equal_numpy(gap):
-    tokens = random_tokens(seed=7, rows=30, gap=gap)
-    with sql_connection(tokens) as connection:
-        row = connection.sql("from step_metrics").pl().row(0, named=True)
-    expected = by_numpy(tokens)
-    assert set(expected) == set(row) - {"run", "step", "rows", "tokens"}
-    for name, value in expected.items():
-        assert row[name] == approx(value, rel=1e-10, abs=1e-15), name
+    assert_equals_numpy(*described(seed=7, gap=gap))
+
+
+@pytest.mark.parametrize(
+    "pairs",
+    [
+        [(-1.0, -2.0)],
+        [(-1.0, -2.0), (-1.0, -2.0), (-1.0, -2.0)],
+        [(-1.0, -1.0), (-2.0, -2.0)],
+        [(-100.0, 0.0), (0.0, -100.0), (-3.0, -2.0)],
+    ],
+    ids=["one token", "constant", "no gap", "gaps of 100"],
+)
+def test_step_metrics_of_extremes_equal_numpy(pairs):
+    rows = [{"pos": i, "logp_rollout": q, "logp_train": p} for i, (q, p) in enumerate(pairs)]
+    tokens = token_frame(rows)
+    assert_equals_numpy(tokens, sequence_frame(tokens))
 
 
 logps = st.floats(-40, 0, width=32)

@@ -22,10 +22,6 @@ select
     exp(cast(logp_rollout as double)) as p_rollout,
     exp(cast(logp_train as double)) as p_train,
     p_train - p_rollout as prob_diff,
-    -- exp(x) - 1 as 2 exp(x/2) sinh(x/2) where it is small: r - 1 would lose all digits there.
-    greatest(
-        0,
-        if(abs_logp_diff < 1, 2 * exp(logp_diff / 2) * sinh(logp_diff / 2), ratio - 1) - logp_diff
-    ) as k3
+    k3(logp_diff) as k3
 from tokens
 where is_trained

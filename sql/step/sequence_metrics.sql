@@ -10,12 +10,19 @@
 -- trained_tokens      | Tokens under the mask: n of every mean here [tokens].
 -- turns               | Runs of trained tokens in the response.
 -- reward              | Reward of the rollout as captured.
--- kl_k1               | Mean of -ln r [nats].
+-- kl_k1               | Mean of -ln r: minus the log of the geometric-mean ratio [nats].
 -- kl_k3               | Mean of r - 1 - ln r [nats].
 -- abs_logp_diff_mean  | Mean of |ln r| [nats].
 -- abs_logp_diff_max   | Largest |ln r| [nats].
+-- prob_diff_mean      | Mean of p_train - p_rollout.
+-- mult_prob_error     | Mean of e^|ln r|.
 -- seq_logratio        | Sum of ln r: log of the sequence's importance ratio [nats].
 -- seq_geo_ratio       | exp(mean of ln r): geometric mean of the ratios.
+-- ratio_mean          | Mean of r.
+-- ratio_min           | Smallest r.
+-- ess_token           | (sum r)^2 / (n sum r^2) within the rollout.
+-- rollout_log_ppl     | Mean of -logp_rollout [nats].
+-- train_log_ppl       | Mean of -logp_train [nats].
 -- frac_outside_5      | Share of its tokens with r outside [1/5, 5].
 
 with compared as (
@@ -27,8 +34,15 @@ with compared as (
         avg(k3) as kl_k3,
         avg(abs_logp_diff) as abs_logp_diff_mean,
         max(abs_logp_diff) as abs_logp_diff_max,
+        avg(prob_diff) as prob_diff_mean,
+        avg(exp(abs_logp_diff)) as mult_prob_error,
         sum(logp_diff) as seq_logratio,
         exp(avg(logp_diff)) as seq_geo_ratio,
+        avg(ratio) as ratio_mean,
+        min(ratio) as ratio_min,
+        nullif(pow(sum(ratio), 2) / (count(*) * sum(ratio * ratio)), 'nan') as ess_token,
+        -avg(cast(logp_rollout as double)) as rollout_log_ppl,
+        -avg(cast(logp_train as double)) as train_log_ppl,
         avg(cast(abs_logp_diff > ln(5) as int)) as frac_outside_5
     from trained_tokens
     group by run, step, row
@@ -44,13 +58,7 @@ select
     trained_tokens,
     turns,
     reward,
-    kl_k1,
-    kl_k3,
-    abs_logp_diff_mean,
-    abs_logp_diff_max,
-    seq_logratio,
-    seq_geo_ratio,
-    frac_outside_5
+    compared.* exclude (run, step, row)
 from sequences
 left join compared using (run, step, row)
 order by run, step, row

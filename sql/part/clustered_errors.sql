@@ -1,0 +1,112 @@
+-- Standard errors of the headline numbers, clustered by prompt group (by rollout without groups): tokens
+-- of one prompt are not independent. Linearised: each token's influence on the number is summed by cluster.
+-- grain: run, step
+--
+-- run                   | Training run.
+-- step                  | Optimizer step.
+-- clusters              | Prompt groups, or rollouts, with trained tokens; errors are NULL for fewer than 2.
+-- kl_k1_se              | Standard error of kl_k1 [nats].
+-- kl_k3_se              | Standard error of kl_k3 [nats].
+-- abs_logp_diff_mean_se | Standard error of abs_logp_diff_mean [nats].
+-- abs_logp_diff_p50_se  | Standard error of abs_logp_diff_p50, from the width of its 95 % interval (Woodruff 1952) [nats].
+-- frac_outside_5_se     | Standard error of frac_outside_5.
+-- ratio_mean_se         | Standard error of ratio_mean.
+-- tv_se                 | Standard error of tv.
+-- abs_prob_diff_mean_se | Standard error of abs_prob_diff_mean.
+-- ess_token_se          | Standard error of ess_token.
+-- pearson_logp_se       | Standard error of pearson_logp.
+-- pearson_prob_se       | Standard error of pearson_prob.
+
+-- ESS = 1 / mean(w^2) with w = r / mean(r); Pearson = mean(z z') of standardised values.
+with points as (
+    select
+        run,
+        step,
+        coalesce(uid, 'row ' || row) as cluster,
+        n,
+        -logp_diff - kl_k1 as of_kl_k1,
+        k3 - kl_k3 as of_kl_k3,
+        abs_logp_diff - abs_logp_diff_mean as of_abs_logp_diff_mean,
+        cast(abs_logp_diff <= abs_logp_diff_quantiles[1] as int) - 0.5 as of_below_median,
+        cast(abs_logp_diff > ln(5) as int) - frac_outside_5 as of_frac_outside_5,
+        ratio - ratio_mean as of_ratio_mean,
+        greatest(0, 1 - ratio) - tv as of_tv,
+        abs(prob_diff) - abs_prob_diff_mean as of_abs_prob_diff_mean,
+        ratio / ratio_mean as w,
+        ess_token * (2 * (w - 1) - (ess_token * w * w - 1)) as of_ess_token,
+        (logp_rollout - rollout_logp_mean) / sqrt(nullif(rollout_logp_var, 0)) as z_rollout,
+        (logp_train - train_logp_mean) / sqrt(nullif(train_logp_var, 0)) as z_train,
+        z_rollout * z_train - pearson_logp / 2 * (z_rollout * z_rollout + z_train * z_train)
+            as of_pearson_logp,
+        (p_rollout - p_rollout_mean) / sqrt(nullif(p_rollout_var, 0)) as u_rollout,
+        (p_train - p_train_mean) / sqrt(nullif(p_train_var, 0)) as u_train,
+        u_rollout * u_train - pearson_prob / 2 * (u_rollout * u_rollout + u_train * u_train)
+            as of_pearson_prob,
+        abs_logp_diff_centiles
+    from trained_tokens
+    inner join token_moments using (run, step)
+    inner join token_spread using (run, step)
+),
+
+sums as (
+    select
+        run,
+        step,
+        cluster,
+        any_value(n) as n,
+        any_value(abs_logp_diff_centiles) as centiles,
+        sum(of_kl_k1) as of_kl_k1,
+        sum(of_kl_k3) as of_kl_k3,
+        sum(of_abs_logp_diff_mean) as of_abs_logp_diff_mean,
+        sum(of_below_median) as of_below_median,
+        sum(of_frac_outside_5) as of_frac_outside_5,
+        sum(of_ratio_mean) as of_ratio_mean,
+        sum(of_tv) as of_tv,
+        sum(of_abs_prob_diff_mean) as of_abs_prob_diff_mean,
+        sum(of_ess_token) as of_ess_token,
+        sum(of_pearson_logp) as of_pearson_logp,
+        sum(of_pearson_prob) as of_pearson_prob
+    from points
+    group by run, step, cluster
+),
+
+errors as (
+    select
+        run,
+        step,
+        count(*) as clusters,
+        any_value(centiles) as centiles,
+        clustered_error(of_kl_k1, n) as kl_k1_se,
+        clustered_error(of_kl_k3, n) as kl_k3_se,
+        clustered_error(of_abs_logp_diff_mean, n) as abs_logp_diff_mean_se,
+        clustered_error(of_below_median, n) as below_median_se,
+        clustered_error(of_frac_outside_5, n) as frac_outside_5_se,
+        clustered_error(of_ratio_mean, n) as ratio_mean_se,
+        clustered_error(of_tv, n) as tv_se,
+        clustered_error(of_abs_prob_diff_mean, n) as abs_prob_diff_mean_se,
+        clustered_error(of_ess_token, n) as ess_token_se,
+        clustered_error(of_pearson_logp, n) as pearson_logp_se,
+        clustered_error(of_pearson_prob, n) as pearson_prob_se
+    from sums
+    group by run, step
+)
+
+select
+    run,
+    step,
+    clusters,
+    kl_k1_se,
+    kl_k3_se,
+    abs_logp_diff_mean_se,
+    (
+        centile(centiles, least(1, 0.5 + 1.96 * below_median_se))
+        - centile(centiles, greatest(0, 0.5 - 1.96 * below_median_se))
+    ) / (2 * 1.96) as abs_logp_diff_p50_se,
+    frac_outside_5_se,
+    ratio_mean_se,
+    tv_se,
+    abs_prob_diff_mean_se,
+    ess_token_se,
+    pearson_logp_se,
+    pearson_prob_se
+from errors

@@ -1,0 +1,21 @@
+-- Means by token id, which the share of variance that token identity explains is made from.
+-- grain: run, step, token_id
+--
+-- run          | Training run.
+-- step         | Optimizer step.
+-- token_id     | Id of the token.
+-- tokens       | Trained tokens with this id [tokens].
+-- logp_diff    | Mean of ln r [nats].
+-- logp_rollout | Mean log-prob by the rollout engine [nats].
+-- logp_train   | Mean log-prob by the trainer [nats].
+
+select
+    run,
+    step,
+    token_id,
+    count(*) as tokens,
+    avg(logp_diff) as logp_diff,
+    avg(cast(logp_rollout as double)) as logp_rollout,
+    avg(cast(logp_train as double)) as logp_train
+from trained_tokens
+group by run, step, token_id

@@ -1,0 +1,51 @@
+-- Mismatch by turn: the runs of trained tokens in a response, between which tools or users speak.
+-- grain: run, step, turn
+--
+-- run  | Training run.
+-- step | Optimizer step.
+-- turn | 0 is the first run of trained tokens.
+-- include: gap
+
+-- Only rows with several turns are walked token by token.
+with starts as (
+    select
+        run,
+        step,
+        row,
+        pos,
+        is_trained,
+        cast(is_trained and not coalesce(lag(is_trained) over along, false) as int) as is_start
+    from tokens
+    semi join (from sequences where turns > 1) using (run, step, row)
+    window along as (partition by run, step, row order by pos)
+),
+
+turns as (
+    select
+        run,
+        step,
+        row,
+        pos,
+        sum(is_start) over (partition by run, step, row order by pos) - 1 as turn
+    from starts
+    qualify is_trained
+),
+
+slices as (
+    select
+        run,
+        step,
+        cast(coalesce(turn, 0) as int) as turn,
+        gap(logp_diff, k3, prob_diff) as gap
+    from trained_tokens
+    left join turns using (run, step, row, pos)
+    group by run, step, 3
+)
+
+select
+    run,
+    step,
+    turn,
+    unnest(with_shares(gap))
+from slices
+order by run, step, turn
