@@ -618,7 +618,7 @@ def row_weights(applied: Array, raw: Array, threshold: float) -> Values:
     # an empty row has the mean weight 0: it is the lowest, deviates by 1 and counts as low
     return {
         "seq_mean": mean(applied),
-        "seq_std": std(applied),  # verl logs 0 for a single row
+        "seq_std": std(applied) if applied.size > 1 else 0.0,  # as verl
         "seq_max": highest(applied),
         "seq_min": lowest(applied),
         "seq_max_deviation": highest(np.abs(applied - 1)),
@@ -656,8 +656,8 @@ def slime(tokens: pl.DataFrame, sequences: pl.DataFrame) -> Metrics:
     step = load(tokens, sequences)
     d, r = step.d, np.exp(step.d)
     train, rollout, difference = -step.row_mean(step.p), -step.row_mean(step.q), -step.g
-    # clamped as the specification says; the copies of slime's code seen log `tis` unclamped
-    tis = np.clip(r, 0, 2)
+    # logged before it is clamped to [0, 2], as the copies of slime that were seen do
+    clamped = np.clip(r, 0, 2)
     per_sample = {
         "mis_training_ppl": np.exp(train),
         "mis_training_log_ppl": train,
@@ -671,8 +671,8 @@ def slime(tokens: pl.DataFrame, sequences: pl.DataFrame) -> Metrics:
         "mis_chi2_token": step.row_mean(np.expm1(2 * safe(d))),
         "mis_chi2_seq": np.expm1(2 * safe(step.s)),
         "train_rollout_logprob_abs_diff": step.row_mean(np.abs(d)),
-        "tis": step.row_mean(tis),
-        "tis_clipfrac": step.row_mean(tis != r),
+        "tis": step.row_mean(r),
+        "tis_clipfrac": step.row_mean(clamped != r),
         "tis_abs": step.row_mean(np.abs(r - 1)),
     }
     return defined({name: mean(values) for name, values in per_sample.items()})

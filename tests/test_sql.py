@@ -247,3 +247,62 @@ def test_the_published_rows_keep_their_places(published):
     assert set(sequences["row"]) == {833, 173, 592, 67, 705, 376, 1004, 34}
     assert sequences["response_tokens"].sum() == 1304
     assert sequences["uid"].n_unique() == 4
+
+
+@pytest.mark.parametrize("gap", [1e-3, 0.1, 2.0, 20.0])
+def test_framework_names_have_the_frameworks_numbers(gap):
+    """With rollouts that have no trained token, which verl counts and the others do not."""
+    tokens, _ = described(seed=11, gap=gap)
+    tokens = tokens.with_columns(is_trained=pl.col("is_trained") & (pl.col("row") % 5 > 0))
+    sequences = sequence_frame(tokens)
+    with sql_connection(tokens, sequences) as connection:
+        verl = connection.sql("from verl_metrics").pl()
+        others = {
+            name: dict(connection.sql(f"select name, value from {name}_metrics").fetchall())
+            for name in ("nemo_rl", "slime")
+        }
+    logged = {(r["setting"].replace("none", ""), r["name"]): r for r in verl.to_dicts()}
+    expected = by_numpy.verl(tokens, sequences)
+    assert logged.keys() == expected.keys()
+    for key, (now, then) in expected.items():
+        assert logged[key]["value"] == approx(now, rel=1e-6, abs=1e-12), key
+        assert logged[key]["value_until_0_7_1"] == approx(then, rel=1e-6, abs=1e-12), key
+    assert others["nemo_rl"] == approx(by_numpy.nemo_rl(tokens, sequences), rel=1e-6, abs=1e-12)
+    assert others["slime"] == approx(by_numpy.slime(tokens, sequences), rel=1e-6, abs=1e-12)
+
+
+GAP_SLICES = {
+    "gap_by_position": ("pos_bin", pl.col("pos") // 32 * 32),
+    "gap_by_relative_position": ("tenth", 10 * pl.col("pos") // pl.col("response_tokens")),
+    "gap_by_rollout_prob": ("prob_from", pl.col("prob_from")),
+    "gap_by_advantage_sign": ("advantage_sign", pl.col("advantage").sign()),
+    "gap_by_token": ("token_id", pl.col("token_id")),
+    "gap_by_group": ("uid", pl.col("uid")),
+    "gap_by_reward": ("reward_from", pl.col("reward_from")),
+}
+
+
+@pytest.mark.parametrize("name", GAP_SLICES)
+def test_slices_equal_numpy_and_their_shares_add_up(name):
+    tokens, sequences = described(seed=3, gap=1.0, rows=60)
+    edges = np.unique(np.quantile(sequences["reward"], np.arange(0, 1, 0.1), method="inverted_cdf"))
+    known = tokens.join(sequences, on="row").filter("is_trained")
+    probability = known["logp_rollout"].to_numpy().astype(float)
+    bounds = np.array([0, 1e-3, 1e-2, 0.1, 0.5, 0.9, 0.99])
+    known = known.with_columns(
+        prob_from=bounds[np.searchsorted(bounds, np.exp(probability), side="right") - 1],
+        reward_from=edges[np.searchsorted(edges, known["reward"].to_numpy(), side="right") - 1],
+    )
+    column, key = GAP_SLICES[name]
+    with sql_connection(tokens, sequences) as connection:
+        table = connection.sql(f"from {name}").pl()
+    groups = {k[0]: part for k, part in known.with_columns(key.alias("slice")).group_by("slice")}
+    assert set(table[column]) == set(groups)
+    for row in table.to_dicts():
+        part = groups[row[column]]
+        q, p = (part[c].to_numpy().astype(float) for c in ("logp_rollout", "logp_train"))
+        for measure, value in by_numpy.gap(p - q, q, p).items():
+            assert row[measure] == approx(value, rel=1e-10, abs=1e-13), (row[column], measure)
+    assert table["share_kl_k1"].sum() == approx(1)
+    assert table["share_abs_logp_diff"].sum() == approx(1)
+    assert table["tokens"].sum() == len(known)

@@ -13,7 +13,7 @@ with buckets as (
         run,
         step,
         lower_edge([0, 16, 64, 256, 1024, 4096, 16384], pos) as position,
-        lower_edge([0, 0.001, 0.01, 0.1, 0.5, 0.9, 0.99], p_rollout) as rollout_prob,
+        lower_edge([0, 1e-3, 1e-2, 1e-1, 5e-1, 9e-1, 99e-2], p_rollout) as rollout_prob,
         grouping(position) as is_by_prob,
         count(*) as tokens,
         avg(logp_diff) as logp_diff
