@@ -96,6 +96,7 @@ def write_step(
     batch: Batch,
     decode: Callable[[Block], Block] = lambda block: block,
     vocabulary: Callable[[list[int]], pl.DataFrame] | None = None,
+    vocabulary_size: int | None = None,
 ) -> Step:
     """Stream a batch into the lake and publish it; what fails a check leaves the lake as it was.
 
@@ -113,7 +114,7 @@ def write_step(
         if vocabulary:
             parquet.write_small(folder / "vocabulary.parquet", vocabulary(ids.tolist()))
         check_unchanged(capture)
-        facts = _facts(capture, batch, verdict)
+        facts = _facts(capture, batch, verdict) | _vocabulary(batch, vocabulary_size)
         (folder / "capture.json").write_text(json.dumps(facts, indent=2) + "\n")
         step = Step(capture.run, capture.step, capture.id, _home(lake, capture))
         with _step_lock(step):
@@ -256,6 +257,14 @@ def _sync(path: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def _vocabulary(batch: Batch, of_tokenizer: int | None) -> dict[str, Any]:
+    """How many token ids the model knows, as the capture or else its tokenizer says."""
+    said = next((batch.meta[k] for k in ("vocab_size", "vocabulary_size") if k in batch.meta), None)
+    if isinstance(said, int) and said > 0:
+        return {"vocabulary_size": said, "vocabulary_from": "capture"}
+    return {"vocabulary_size": of_tokenizer, "vocabulary_from": of_tokenizer and "tokenizer"}
 
 
 def _facts(capture: Capture, batch: Batch, verdict: Verdict) -> dict[str, Any]:

@@ -72,6 +72,7 @@ def _reading(capture: Capture) -> dict[str, Any]:
         "batch": batch,
         "decode": lambda block: text.with_text(block, tokenizer),
         "vocabulary": lambda ids: text.vocabulary(ids, tokenizer),
+        "vocabulary_size": tokenizer.get_vocab_size(),
     }
 
 

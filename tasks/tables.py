@@ -33,6 +33,15 @@ FOLDERS = ("base", "part", "step", "run")
 # Views that SQL names: always there as columns, NULL where a capture does not have them.
 CHAIN = ("logp_rescored", "logp_dense")
 
+CAPTURES = pl.Schema(
+    {
+        "run": pl.String(),
+        "step": pl.Int64(),
+        "vocabulary_size": pl.Int64(),
+        "vocabulary_from": pl.String(),
+    }
+)
+
 # Sorting 8 M tokens spills beyond this, at no cost in time that could be measured (2026-11).
 MEMORY_LIMIT = "1GiB"
 
@@ -182,6 +191,7 @@ def connect(
     _input(connection, "tokens_file", _files(steps, "tokens.parquet"), TOKENS)
     _input(connection, "sequences", _files(steps, "sequences.parquet"), SEQUENCES)
     _input(connection, "vocabulary", _files(steps, "vocabulary.parquet"), VOCABULARY)
+    connection.register("captures", _captures(steps).to_arrow())
     for macro in macros().values():
         connection.execute(macro)
     wanted = _named(asked) if stored else set()
@@ -217,6 +227,20 @@ def _stored_body(
         connection.register(f"computed_{table.name}", frame.to_arrow())
         parts.append(f"from computed_{table.name}")
     return " union all by name ".join(f"({part})" for part in parts) or table.sql
+
+
+def _captures(steps: Iterable[Step]) -> pl.DataFrame:
+    """What `capture.json` says that tables need."""
+    facts = [step.facts() for step in steps]
+    return pl.DataFrame(
+        {
+            "run": [fact["run"] for fact in facts],
+            "step": [fact["step"] for fact in facts],
+            "vocabulary_size": [fact.get("vocabulary_size") for fact in facts],
+            "vocabulary_from": [fact.get("vocabulary_from") for fact in facts],
+        },
+        schema=CAPTURES,
+    )
 
 
 def _files(steps: Iterable[Step], name: str) -> list[str]:

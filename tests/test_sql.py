@@ -285,7 +285,8 @@ GAP_SLICES = {
 @pytest.mark.parametrize("name", GAP_SLICES)
 def test_slices_equal_numpy_and_their_shares_add_up(name):
     tokens, sequences = described(seed=3, gap=1.0, rows=60)
-    edges = np.unique(np.quantile(sequences["reward"], np.arange(0, 1, 0.1), method="inverted_cdf"))
+    rewards = sequences.filter(pl.col("trained_tokens") > 0)["reward"]
+    edges = np.unique(np.quantile(rewards, np.arange(0, 1, 0.1), method="inverted_cdf"))
     known = tokens.join(sequences, on="row").filter("is_trained")
     probability = known["logp_rollout"].to_numpy().astype(float)
     bounds = np.array([0, 1e-3, 1e-2, 0.1, 0.5, 0.9, 0.99])

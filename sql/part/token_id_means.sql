@@ -8,6 +8,8 @@
 -- logp_diff    | Mean of ln r [nats].
 -- logp_rollout | Mean log-prob by the rollout engine [nats].
 -- logp_train   | Mean log-prob by the trainer [nats].
+-- rollout_var  | Population variance of logp_rollout.
+-- train_var    | Population variance of logp_train.
 
 select
     run,
@@ -16,6 +18,8 @@ select
     count(*) as tokens,
     avg(logp_diff) as logp_diff,
     avg(cast(logp_rollout as double)) as logp_rollout,
-    avg(cast(logp_train as double)) as logp_train
+    avg(cast(logp_train as double)) as logp_train,
+    var_pop(cast(logp_rollout as double)) as rollout_var,
+    var_pop(cast(logp_train as double)) as train_var
 from trained_tokens
 group by run, step, token_id

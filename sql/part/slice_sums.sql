@@ -1,0 +1,142 @@
+-- Tokens and gap of many slices of a step by cluster of prompt groups, which `culprits` resamples.
+-- grain: run, step, kind, slice, cluster
+--
+-- run        | Training run.
+-- step       | Optimizer step.
+-- kind       | By what the tokens are sliced; all: every token.
+-- slice      | Which slice of that kind.
+-- cluster    | One of at most 256 clusters of prompt groups (of rollouts without groups).
+-- tokens     | Trained tokens of the slice in the cluster [tokens].
+-- abs_sum    | Sum of |ln r| over them [nats].
+
+with carriers as (
+    select
+        run,
+        step,
+        token_id
+    from gap_by_token
+    where rank <= 30
+),
+
+prompts as (
+    select distinct
+        run,
+        step,
+        row,
+        unnest(prompt_ids) as token_id
+    from sequences
+),
+
+lengths as (
+    select
+        run,
+        step,
+        list(length_from order by length_from) as length_edges
+    from gap_by_length
+    group by run, step
+),
+
+rewards as (
+    select
+        run,
+        step,
+        list(reward_from order by reward_from) as reward_edges
+    from gap_by_reward
+    group by run, step
+),
+
+row_slices as (
+    select
+        run,
+        step,
+        row,
+        'from ' || lower_edge(length_edges, response_tokens) as length,
+        'from ' || lower_edge(reward_edges, reward) as reward
+    from sequences
+    left join lengths using (run, step)
+    left join rewards using (run, step)
+),
+
+labelled as (
+    select
+        run,
+        step,
+        hash(coalesce(uid, 'row ' || row)) % 256 as cluster,
+        abs_logp_diff,
+        'from ' || lower_edge([0, 16, 64, 256, 1024, 4096, 16384], pos) as position,
+        'from ' || lower_edge([0, 1e-3, 1e-2, 1e-1, 5e-1, 9e-1, 99e-2], p_rollout) as rollout_prob,
+        case
+            when token is null then null
+            when regexp_matches(token, '^\s*$') then 'white space'
+            when regexp_matches(token, '^\s*[0-9.,]+$') then 'number'
+            when regexp_matches(token, '^\s*\pL+$') then 'word'
+            when regexp_matches(token, '^<.+>$') then 'special'
+            else 'punctuation and other'
+        end as token_class,
+        if(carriers.token_id is null, null, coalesce(token, token_id::varchar)) as token,
+        if(prompts.token_id is null, 'not in the prompt', 'in the prompt') as copied,
+        row_slices.length,
+        row_slices.reward,
+        case sign(advantage) when 1 then 'positive' when -1 then 'negative' when 0 then 'zero' end
+            as advantage
+    from trained_tokens
+    left join carriers using (run, step, token_id)
+    left join prompts using (run, step, row, token_id)
+    left join row_slices using (run, step, row)
+),
+
+grouped as (
+    select
+        run,
+        step,
+        cluster,
+        position,
+        rollout_prob,
+        token_class,
+        token,
+        copied,
+        length,
+        reward,
+        advantage,
+        grouping_id(
+            position, rollout_prob, token_class, token, copied, length, reward, advantage
+        ) as of_kind,
+        count(*) as tokens,
+        sum(abs_logp_diff) as abs_sum
+    from labelled
+    group by grouping sets (
+        (run, step, cluster),
+        (run, step, cluster, position),
+        (run, step, cluster, rollout_prob),
+        (run, step, cluster, token_class),
+        (run, step, cluster, token),
+        (run, step, cluster, copied),
+        (run, step, cluster, length),
+        (run, step, cluster, reward),
+        (run, step, cluster, advantage)
+    )
+)
+
+-- grouping_id has a 0 bit for the column that is grouped by, the first column in the highest bit.
+select
+    run,
+    step,
+    case of_kind
+        when 255 then 'all'
+        when 127 then 'position'
+        when 191 then 'rollout probability'
+        when 223 then 'token class'
+        when 239 then 'token'
+        when 247 then 'copied from the prompt'
+        when 251 then 'length'
+        when 253 then 'reward'
+        when 254 then 'advantage'
+    end as kind,
+    coalesce(
+        position, rollout_prob, token_class, token, copied, length, reward, advantage
+    ) as slice,
+    cluster,
+    tokens,
+    abs_sum
+from grouped
+where slice is not null or of_kind = 255

@@ -1,0 +1,226 @@
+-- What may be wrong with a capture itself, to be read before any other number. Each check with its
+-- measure and whether that is out of the ordinary; on the step's first 100,000 trained tokens, duplicates
+-- on all.
+-- grain: run, step, name, engine
+--
+-- run      | Training run.
+-- step     | Optimizer step.
+-- name     | shift: one engine is read some tokens off. temperature: one engine scaled its logits. one_sided: one engine is never below the other, as where top-p or top-k was applied on one side only. positive: probabilities, or the wrong sign. zeros: placeholders under the mask. plateau: clamped from below. bfloat16, float16, decimals: stored or printed with few digits. duplicates: the same rollout twice.
+-- engine   | Whose log-probs: rollout, train, or both.
+-- is_found | Whether it is there.
+-- value    | shift: the best lag [tokens]. temperature: slope of the trainer's log-odds ln(p / (1 - p)) over the rollout's, the rollout's temperature over the trainer's. duplicates: share of the rollouts. Else: share of the tokens.
+
+with lags as (
+    select
+        run,
+        step,
+        arg_min(lag, abs_logp_diff_mean) as best_by_diff,
+        min(abs_logp_diff_mean) as lowest_diff,
+        max(abs_logp_diff_mean) filter (lag = 0) as diff_at_0,
+        arg_max(lag, r2_train) as best_train,
+        max(r2_train) as highest_r2_train,
+        max(r2_train) filter (lag = 0) as r2_train_at_0,
+        arg_max(lag, r2_rollout) as best_rollout,
+        max(r2_rollout) as highest_r2_rollout,
+        max(r2_rollout) filter (lag = 0) as r2_rollout_at_0
+    from lag_scan
+    group by run, step
+),
+
+shifts as (
+    select
+        run,
+        step,
+        'shift' as name,
+        unnest([
+            {'engine': 'both', 'lag': best_by_diff, 'is_found': lowest_diff < 0.8 * diff_at_0},
+            {'engine': 'train', 'lag': best_train, 'is_found': highest_r2_train > r2_train_at_0 + 0.1},
+            {
+                'engine': 'rollout',
+                'lag': best_rollout,
+                'is_found': highest_r2_rollout > r2_rollout_at_0 + 0.1
+            }
+        ]) as found
+    from lags
+),
+
+-- A temperature makes the difference of the log-odds a straight line over them; noise does not.
+log_odds as (
+    select
+        run,
+        step,
+        logp_rollout - ln(1 - exp(logp_rollout)) as rollout,
+        logp_train - ln(1 - exp(logp_train)) as train
+    from sampled_tokens
+    where logp_rollout < -1e-6 and logp_train < -1e-6
+),
+
+lines as (
+    select
+        run,
+        step,
+        count(*) as tokens,
+        1 + regr_slope(train - rollout, rollout) as slope,
+        corr(rollout, train) as correlation,
+        pow(corr(train - rollout, rollout), 2) as r2
+    from log_odds
+    group by run, step
+),
+
+sides as (
+    select
+        run,
+        step,
+        count(*) as tokens,
+        count(*) filter (abs(logp_train - logp_rollout) > 1e-3) as apart,
+        count(*) filter (logp_train - logp_rollout > 1e-3) as train_above
+    from sampled_tokens
+    group by run, step
+),
+
+scores as (
+    select
+        run,
+        step,
+        'rollout' as engine,
+        logp_rollout as logp,
+        logp_train as other
+    from sampled_tokens
+    union all
+    select
+        run,
+        step,
+        'train' as engine,
+        logp_train as logp,
+        logp_rollout as other
+    from sampled_tokens
+),
+
+lowest as (
+    select
+        run,
+        step,
+        engine,
+        min(logp) as lowest
+    from scores
+    group by run, step, engine
+),
+
+shares as (
+    select
+        run,
+        step,
+        engine,
+        count(*) as tokens,
+        avg(cast(logp > 0.001 as int)) as positive,
+        avg(cast(logp = 0 and other < -0.1 as int)) as zeros,
+        avg(cast(logp = lowest and lowest < -1 as int)) as plateau,
+        avg(cast(is_on_grid(logp, 8) as int)) filter (logp != 0) as bfloat16,
+        avg(cast(is_on_grid(logp, 11) as int)) filter (logp != 0) as float16,
+        avg(cast(abs(1e4 * logp - round(1e4 * logp)) < 0.02 as int)) as decimals
+    from scores
+    inner join lowest using (run, step, engine)
+    group by run, step, engine
+),
+
+signatures as (
+    select
+        run,
+        step,
+        row,
+        count(*) as tokens,
+        sum(hash(pos, token_id, logp_rollout, logp_train)) as signature
+    from trained_tokens
+    group by run, step, row
+),
+
+duplicates as (
+    select
+        run,
+        step,
+        1 - count(distinct signature) / count(*) as share
+    from signatures
+    where tokens >= 16
+    group by run, step
+),
+
+checks as (
+    select
+        run,
+        step,
+        name,
+        found.engine,
+        found.is_found and found.lag != 0 as is_found,
+        cast(found.lag as double) as value
+    from shifts
+    union all
+    select
+        run,
+        step,
+        'temperature' as name,
+        'both' as engine,
+        tokens >= 100 and correlation > 0.8 and r2 > 0.3 and abs(slope - 1) > 0.03 as is_found,
+        slope as value
+    from lines
+    union all
+    select
+        run,
+        step,
+        'one_sided' as name,
+        unnest(['rollout', 'train']) as engine,
+        apart >= 100
+        and apart > 0.05 * tokens
+        and unnest([train_above < 0.002 * apart, train_above > 0.998 * apart]) as is_found,
+        unnest([apart - train_above, train_above]) / tokens as value
+    from sides
+    union all
+    select
+        run,
+        step,
+        found.name,
+        engine,
+        found.is_found,
+        found.share as value
+    from (
+        select
+            run,
+            step,
+            engine,
+            unnest([
+                {'name': 'positive', 'share': positive, 'is_found': positive > 0.01},
+                {
+                    'name': 'zeros',
+                    'share': zeros,
+                    'is_found': zeros > 0.001 and decimals < 0.99 and bfloat16 < 0.99
+                },
+                {'name': 'plateau', 'share': plateau, 'is_found': plateau * tokens >= 5 and plateau > 0.0005},
+                {'name': 'bfloat16', 'share': bfloat16, 'is_found': bfloat16 > 0.99 and tokens >= 20},
+                {
+                    'name': 'float16',
+                    'share': float16,
+                    'is_found': float16 > 0.99 and bfloat16 <= 0.99 and tokens >= 20
+                },
+                {'name': 'decimals', 'share': decimals, 'is_found': decimals > 0.99 and tokens >= 20}
+            ]) as found
+        from shares
+    )
+    union all
+    select
+        run,
+        step,
+        'duplicates' as name,
+        'both' as engine,
+        share > 0.01 as is_found,
+        share as value
+    from duplicates
+)
+
+select
+    run,
+    step,
+    name,
+    engine,
+    coalesce(is_found, false) as is_found,
+    value
+from checks
+order by run, step, name, engine
