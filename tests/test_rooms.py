@@ -69,7 +69,7 @@ def test_header_names_every_column_in_order(name):
 
 
 def crossed_tokens() -> pl.DataFrame:
-    """2 runs x 2 steps x 2 rows x 3 positions, no two tokens alike."""
+    """2 runs x 2 steps x 2 rows x 3 positions, no two scored alike."""
     keys = [
         {"run": run, "step": step, "row": row, "pos": pos}
         for run in ("a", "b")
@@ -81,7 +81,7 @@ def crossed_tokens() -> pl.DataFrame:
         [
             {
                 **key,
-                "token_id": i,
+                "token_id": key["pos"],
                 "logp_rollout": -0.1 * (i + 1),
                 "logp_rescored": -0.1 * (i + 2),
                 "logp_dense": -0.15 * i - 0.01,

@@ -73,7 +73,7 @@ repeated as (
     select
         means.run,
         means.step,
-        means.of_id.engine as engine,
+        means.of_id.engine,
         1 - any_value(within) / nullif(
             any_value(within) + sum(tokens * pow(means.of_id.group_mean - repeated_ids.mean, 2)), 0
         ) as r2_repeated_ids
@@ -111,8 +111,8 @@ counts as (
         run,
         step,
         unnest([
-            {'engine': 'rollout', 'n': count(*) filter (logp_rollout < -ln(vocabulary))},
-            {'engine': 'train', 'n': count(*) filter (logp_train < -ln(vocabulary))}
+            { 'engine': 'rollout', 'n': count(*) filter (logp_rollout < -ln(vocabulary)) },
+            { 'engine': 'train', 'n': count(*) filter (logp_train < -ln(vocabulary)) }
         ]) as worse
     from trained_tokens
     inner join vocabularies using (run, step)
@@ -123,7 +123,7 @@ counted as (
     select
         run,
         step,
-        worse.engine as engine,
+        worse.engine,
         worse.n as worse_than_uniform
     from counts
 )

@@ -41,6 +41,16 @@ spread as (
     where kind != 'all'
 ),
 
+prep_1 as (
+    select
+        run,
+        step,
+        sum(all_tokens) as step_tokens,
+        sum(all_abs) as step_abs
+    from totals
+    group by run, step
+),
+
 sizes as (
     select
         run,
@@ -52,17 +62,11 @@ sizes as (
         sum(abs_sum) / nullif(any_value(step_abs), 0) as share_abs,
         count(*) as clusters
     from spread
-    inner join (
-        select
-            run,
-            step,
-            sum(all_tokens) as step_tokens,
-            sum(all_abs) as step_abs
-        from totals
-        group by run, step
-    ) using (run, step)
+    inner join prep_1 using (run, step)
     group by run, step, kind, slice
 ),
+
+prep_2 as (select unnest(range(0, 200)) as sample),
 
 samples as (
     select
@@ -74,7 +78,7 @@ samples as (
         all_abs,
         poisson_weight(cluster * 1000 + sample) as weight
     from totals
-    cross join (select unnest(range(0, 200)) as sample)
+    cross join prep_2
 ),
 
 sample_totals as (

@@ -7,7 +7,12 @@
 -- include: gap
 
 -- Only rows with several turns are walked token by token.
-with starts as (
+with prep_1 as (
+    from sequences
+    where turns > 1
+),
+
+starts as (
     select
         run,
         step,
@@ -16,7 +21,7 @@ with starts as (
         is_trained,
         cast(is_trained and not coalesce(lag(is_trained) over along, false) as int) as is_start
     from tokens
-    semi join (from sequences where turns > 1) using (run, step, row)
+    semi join prep_1 using (run, step, row)
     window along as (partition by run, step, row order by pos)
 ),
 
@@ -26,7 +31,7 @@ turns as (
         step,
         row,
         pos,
-        sum(is_start) over (partition by run, step, row order by pos) - 1 as turn
+        sum(is_start) over (partition by run, step, row order by pos) - 1 as number
     from starts
     qualify is_trained
 ),
@@ -35,11 +40,11 @@ slices as (
     select
         run,
         step,
-        cast(coalesce(turn, 0) as int) as turn,
+        cast(coalesce(number, 0) as int) as turn,
         gap(logp_diff, k3, prob_diff) as gap
     from trained_tokens
     left join turns using (run, step, row, pos)
-    group by run, step, 3
+    group by run, step, turn
 )
 
 select

@@ -12,14 +12,14 @@ with logged as (
         run,
         step,
         unnest([
-            {'name': 'token_mult_prob_error', 'value': mult_prob_error},
-            {'name': 'gen_kl_error', 'value': kl_k3},
-            {'name': 'policy_kl_error', 'value': kl_rev_naive_k3},
-            {'name': 'js_divergence_error', 'value': js_nemo},
-            {'name': 'sampling_importance_ratio', 'value': ratio_mean},
-            {'name': 'max_seq_mult_prob_error', 'value': mult_prob_error_seq_max},
-            {'name': 'mean_seq_mult_prob_error', 'value': mult_prob_error_seq_mean},
-            {'name': 'min_seq_mult_prob_error', 'value': mult_prob_error_seq_min}
+            { 'name': 'token_mult_prob_error', 'value': mult_prob_error },
+            { 'name': 'gen_kl_error', 'value': kl_k3 },
+            { 'name': 'policy_kl_error', 'value': kl_rev_naive_k3 },
+            { 'name': 'js_divergence_error', 'value': js_nemo },
+            { 'name': 'sampling_importance_ratio', 'value': ratio_mean },
+            { 'name': 'max_seq_mult_prob_error', 'value': mult_prob_error_seq_max },
+            { 'name': 'mean_seq_mult_prob_error', 'value': mult_prob_error_seq_mean },
+            { 'name': 'min_seq_mult_prob_error', 'value': mult_prob_error_seq_min }
         ]) as logged
     from token_moments
     inner join sequence_moments using (run, step)

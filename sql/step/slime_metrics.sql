@@ -40,21 +40,21 @@ logged as (
         run,
         step,
         unnest([
-            {'name': 'mis_training_ppl', 'value': train_ppl},
-            {'name': 'mis_training_log_ppl', 'value': train_log_ppl},
-            {'name': 'mis_rollout_ppl', 'value': rollout_ppl},
-            {'name': 'mis_rollout_log_ppl', 'value': rollout_log_ppl},
-            {'name': 'mis_kl', 'value': kl_k1_seqmean},
-            {'name': 'mis_k3_kl', 'value': k3_seqmean},
-            {'name': 'mis_log_ppl_diff', 'value': kl_k1_seqmean},
-            {'name': 'mis_log_ppl_abs_diff', 'value': log_ppl_abs_diff},
-            {'name': 'mis_ppl_ratio', 'value': ppl_ratio},
-            {'name': 'mis_chi2_token', 'value': chi2_seqmean},
-            {'name': 'mis_chi2_seq', 'value': chi2_seq},
-            {'name': 'train_rollout_logprob_abs_diff', 'value': abs_logp_diff_seqmean},
-            {'name': 'tis', 'value': tis},
-            {'name': 'tis_clipfrac', 'value': tis_clipfrac},
-            {'name': 'tis_abs', 'value': tis_abs}
+            { 'name': 'mis_training_ppl', 'value': train_ppl },
+            { 'name': 'mis_training_log_ppl', 'value': train_log_ppl },
+            { 'name': 'mis_rollout_ppl', 'value': rollout_ppl },
+            { 'name': 'mis_rollout_log_ppl', 'value': rollout_log_ppl },
+            { 'name': 'mis_kl', 'value': kl_k1_seqmean },
+            { 'name': 'mis_k3_kl', 'value': k3_seqmean },
+            { 'name': 'mis_log_ppl_diff', 'value': kl_k1_seqmean },
+            { 'name': 'mis_log_ppl_abs_diff', 'value': log_ppl_abs_diff },
+            { 'name': 'mis_ppl_ratio', 'value': ppl_ratio },
+            { 'name': 'mis_chi2_token', 'value': chi2_seqmean },
+            { 'name': 'mis_chi2_seq', 'value': chi2_seq },
+            { 'name': 'train_rollout_logprob_abs_diff', 'value': abs_logp_diff_seqmean },
+            { 'name': 'tis', 'value': tis },
+            { 'name': 'tis_clipfrac', 'value': tis_clipfrac },
+            { 'name': 'tis_abs', 'value': tis_abs }
         ]) as logged
     from per_step
     inner join sequence_moments using (run, step)

@@ -20,6 +20,7 @@
 -- include: variance_shares
 -- include: tail
 -- include: clustered_errors
+-- include: diagnoses
 
 -- Average ranks: the mean of a tie's lowest rank and its highest (the count up to and with the tie).
 -- Ranked through all steps at once, which DuckDB does on all cores, a partition on one (8 M tokens,
@@ -75,7 +76,8 @@ select
     sequence_moments.* exclude (run, step),
     variance_shares.* exclude (run, step),
     tail.* exclude (run, step),
-    clustered_errors.* exclude (run, step)
+    clustered_errors.* exclude (run, step),
+    diagnoses.* exclude (run, step)
 from token_moments
 inner join sizes using (run, step)
 inner join token_spread using (run, step)
@@ -84,4 +86,5 @@ inner join sequence_moments using (run, step)
 inner join variance_shares using (run, step)
 inner join tail using (run, step)
 inner join clustered_errors using (run, step)
+inner join diagnoses using (run, step)
 order by run, step
