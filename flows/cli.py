@@ -11,6 +11,7 @@ from pathlib import Path
 
 from flows import runner
 from flows.options import parser
+from tasks import parity
 
 DONE, FAILED, USAGE = 0, 1, 2
 
@@ -19,8 +20,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one verb; 0 done, 1 some capture failed (the others are done), 2 wrong usage."""
     options = parser().parse_args(arguments)
     _settle_environment()
-    if getattr(options, "runner", None):
-        os.environ[runner.VARIABLE] = options.runner
+    for name, value in (
+        (runner.VARIABLE, getattr(options, "runner", None)),
+        (parity.VARIABLE, getattr(options, "parity", None)),
+    ):
+        if value:
+            os.environ[name] = value
     if "root" in options and not options.root.is_dir():
         return _fail(f"{options.root} is not a folder")
     if options.verb in WRITING and (reason := _unwritable(options.home)):

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from flows import runner
+from tasks import parity
 from tasks.places import Pattern
 
 EXAMPLES = """\
@@ -151,6 +152,12 @@ def _running() -> argparse.ArgumentParser:
         type=_checked(runner.check),
         help="threads[:N], processes[:N], dask[:N], dask:tcp://... "
         f"(default: ${runner.VARIABLE} or threads:{runner.WORKERS})",
+    )
+    options.add_argument(
+        "--parity",
+        type=_checked(parity.check),
+        metavar="NAMES",
+        help="log what verl, nemo_rl or slime would log too, under their names (comma between)",
     )
     return options
 

@@ -15,6 +15,7 @@ from rich.table import Table as Grid
 from rich.text import Text
 
 from tasks import notation, summary, tables
+from tasks.findings import findings
 
 if TYPE_CHECKING:
     from flows.analyse import Outcome
@@ -29,6 +30,8 @@ def show(outcomes: list["Outcome"]) -> None:
         _print(_grid([], [[name, value] for name, value in _headline(analysed[0]).items()]))
     elif analysed:
         _print(_grid(["run", "step", *summary.SHORT], [_line(outcome) for outcome in analysed]))
+    if len(analysed) == 1:
+        _tell_findings(analysed[0])
     _tell_notes(analysed)
     for outcome in outcomes:
         if outcome.error:
@@ -101,6 +104,15 @@ def _line(outcome: "Outcome") -> list[str]:
     numbers = summary.metrics(tables.stored(outcome.step))
     printed = [summary.HEADLINE[name](numbers[name]) for name in summary.SHORT]
     return [outcome.step.run, str(outcome.step.step), *printed]
+
+
+def _tell_findings(outcome: "Outcome") -> None:
+    """What the diagnoses say, what matters marked."""
+    assert outcome.step
+    print()
+    for finding in findings(tables.stored(outcome.step)):
+        print(f"{'!' if finding.matters else '-'} {finding.text}")
+    print()
 
 
 def _tell_notes(analysed: list["Outcome"]) -> None:

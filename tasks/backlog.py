@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from tasks import captures, lake, places, quarantine, tables
+from tasks import captures, lake, parity, places, quarantine, tables
 from tasks.lake import Step
 from tasks.places import Pattern
 from tasks.quarantine import Record
@@ -99,7 +99,8 @@ def logged_mark(home: Path) -> str:
     """The mark of a step whose tables, as they are now, are in MLflow as it is set up now."""
     store = os.environ.get("MLFLOW_TRACKING_URI") or _local(home / "mlflow.db")
     experiment = os.environ.get("MLFLOW_EXPERIMENT_NAME", "")
-    known = f"{tables.version()} {store} {experiment}".encode()
+    beside = os.environ.get(parity.VARIABLE, "")
+    known = f"{tables.version()} {store} {experiment} {beside}".encode()
     return f"logged-{hashlib.sha256(known).hexdigest()[:12]}"
 
 

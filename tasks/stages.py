@@ -12,7 +12,7 @@ from prefect import task
 from prefect.artifacts import create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
 
-from tasks import backlog, captures, charts, lake, summary, tables
+from tasks import backlog, captures, charts, lake, parity, summary, tables
 from tasks.backlog import Backlog
 from tasks.captures import Capture
 from tasks.lake import Step
@@ -92,7 +92,7 @@ def draw_step(step: Step, into: Path, after: None = None) -> None:
     into.mkdir(parents=True)
     computed = tables.stored(step)
     charts.save(charts.draw(computed), into, "charts.html")
-    summary.write(step, summary.metrics(computed), into / "summary.json")
+    summary.write(step, computed, into / "summary.json")
     (into / "tables").mkdir()
     for name, table in computed.items():
         table.write_csv(into / "tables" / f"{name}.csv")
@@ -107,11 +107,13 @@ def draw_step(step: Step, into: Path, after: None = None) -> None:
 def log_step(step: Step, files: Path, home: Path) -> str:
     """Metrics and files to MLflow; a link to the run, which the Prefect UI shows too."""
     tracker = Tracker(home)
-    numbers = summary.metrics(tables.stored(step))
+    computed = tables.stored(step)
+    numbers = {f"mismatch/{name}": value for name, value in summary.metrics(computed).items()}
+    numbers |= parity.metrics(computed)
     link = tracker.link(tracker.log_step(step, numbers, files, tables.version()))
     create_markdown_artifact(
         key=_slug(f"{step.run}-step-{step.step}"),
-        markdown=summary.markdown(step, numbers, link),
+        markdown=summary.markdown(step, computed, link),
         description=f"Train-inference mismatch of {step.name}",
     )
     lake.mark(step, backlog.logged_mark(home))  # last: until then the step counts as not logged

@@ -3,12 +3,14 @@
 import json
 import math
 from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 
 from tasks import notation
+from tasks.findings import findings
 from tasks.lake import Step
 
 # Columns of step_metrics, in the order in which they are told, and how each is printed.
@@ -40,7 +42,7 @@ LABELS = {
 }
 # What a line about one step of many has room for, under the columns' own names.
 SHORT = ("trained_tokens", "abs_logp_diff_p50", "frac_outside_5", "kl_k1", "kl_k3", "pearson_logp")
-SUMMARY_VERSION = 1
+SUMMARY_VERSION = 2  # 2: findings
 
 
 def metrics(tables: Mapping[str, pl.DataFrame]) -> dict[str, Any]:
@@ -58,8 +60,9 @@ def headline(numbers: Mapping[str, Any]) -> dict[str, str]:
     return {LABELS[name]: printed(numbers[name]) for name, printed in HEADLINE.items()}
 
 
-def markdown(step: Step, numbers: Mapping[str, Any], link: str) -> str:
-    """The headline as a Markdown page, with what there is to know before believing it."""
+def markdown(step: Step, tables: Mapping[str, pl.DataFrame], link: str) -> str:
+    """Headline and findings as a Markdown page, with what there is to know before believing it."""
+    numbers = metrics(tables)
     facts = step.facts()
     lines = [
         f"# {step.name}",
@@ -69,12 +72,19 @@ def markdown(step: Step, numbers: Mapping[str, Any], link: str) -> str:
         "|---|---|",
         *(f"| {label} | {value} |" for label, value in headline(numbers).items()),
         "",
+        *(f"- {'**' * f.matters}{f.text}{'**' * f.matters}" for f in findings(tables)),
+        "",
         f"[MLflow]({link}) · source `{facts['source']}` · sha256 `{facts['sha256'][:16]}`",
     ]
     return "\n".join(lines)
 
 
-def write(step: Step, numbers: Mapping[str, Any], path: Path) -> None:
-    """`summary.json`: version, the capture's facts, and every metric under its name."""
-    content = {"summary_version": SUMMARY_VERSION, "capture": step.facts(), "metrics": numbers}
+def write(step: Step, tables: Mapping[str, pl.DataFrame], path: Path) -> None:
+    """`summary.json`: version, the capture's facts, every metric under its name, the findings."""
+    content = {
+        "summary_version": SUMMARY_VERSION,
+        "capture": step.facts(),
+        "metrics": metrics(tables),
+        "findings": [asdict(finding) for finding in findings(tables)],
+    }
     path.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n")

@@ -18,7 +18,7 @@ from typing import Any
 import duckdb
 import polars as pl
 
-from tasks import lake
+from tasks import identities, lake
 from tasks.lake import Step
 from tasks.text import VOCABULARY
 from tasks.tokens import SEQUENCES, TOKENS
@@ -143,7 +143,10 @@ def are_computed(step: Step) -> bool:
 
 
 def compute(step: Step) -> dict[str, pl.DataFrame]:
-    """Every table of one step, from its tokens, each once: others build on what is there."""
+    """Every table of one step, from its tokens, each once: others build on what is there.
+
+    Raises BrokenIdentity when the numbers contradict each other.
+    """
     computed: dict[str, pl.DataFrame] = {}
     with connect([step], stored=False) as connection:
         for name, table in catalogue().items():
@@ -153,6 +156,7 @@ def compute(step: Step) -> dict[str, pl.DataFrame]:
                 connection.execute(f"create or replace view {name} as from computed_{name}")
                 if table.folder == "step":
                     computed[name] = frame
+    identities.check(computed["step_metrics"].row(0, named=True))
     return computed
 
 

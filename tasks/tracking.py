@@ -21,7 +21,6 @@ from mlflow.tracking import MlflowClient
 from tasks.lake import Step
 
 EXPERIMENT = "timtrack"
-PREFIX = "mismatch/"
 RUN_TAG = "timtrack.run"
 VERSION_TAG = "timtrack.tables"  # version of the SQL that the metrics were computed with
 REPLACES_TAG = "timtrack.replaces"  # id of the run that this one was written anew for
@@ -77,7 +76,7 @@ class Tracker:
         self, run_id: str, step: int, metrics: Mapping[str, float | None], timestamp: int
     ) -> None:
         points = [
-            Metric(PREFIX + name, value, timestamp, step)
+            Metric(name, value, timestamp, step)
             for name, value in metrics.items()
             if value is not None and math.isfinite(value)
         ]

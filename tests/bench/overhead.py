@@ -32,7 +32,7 @@ def bare(root: Path, home: Path) -> None:
             files.mkdir()
             computed = tables.stored(step)
             charts.save(charts.draw(computed), files, "charts.html")
-            summary.write(step, summary.metrics(computed), files / "summary.json")
+            summary.write(step, computed, files / "summary.json")
 
 
 def seconds(work, *arguments: Path) -> float:

@@ -1,0 +1,40 @@
+"""Numbers under the frameworks' own names, logged beside ours when TIMTRACK_PARITY asks for them."""
+
+import os
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:  # the command line needs the names alone
+    import polars as pl
+
+VARIABLE = "TIMTRACK_PARITY"
+FRAMEWORKS = ("verl", "nemo_rl", "slime")
+
+
+def check(names: str) -> str:
+    """The names, with commas between; raises ValueError if one is not known."""
+    if unknown := set(_split(names)) - set(FRAMEWORKS):
+        raise ValueError(f"no framework {', '.join(unknown)}; there are {', '.join(FRAMEWORKS)}")
+    return names
+
+
+def metrics(tables: "Mapping[str, pl.DataFrame]") -> dict[str, float | None]:
+    """What the frameworks that were asked for would log: `verl/rollout_corr/kl`, `slime/mis_kl`.
+
+    Numbers that belong to a correction's setting have that before the name:
+    `verl/token/rollout_corr/rollout_is_mean`.
+    """
+    return {
+        "/".join([framework, *_setting(row), row["name"]]): row["value"]
+        for framework in _split(check(os.environ.get(VARIABLE, "")))
+        for row in tables[f"{framework}_metrics"].to_dicts()
+    }
+
+
+def _split(names: str) -> list[str]:
+    return [name for name in names.split(",") if name]
+
+
+def _setting(row: dict[str, Any]) -> list[str]:
+    setting = row.get("setting", "none")
+    return [] if setting == "none" else [setting]
