@@ -16,8 +16,8 @@ $(READY): pyproject.toml constraints.txt
 demo: $(READY)       ## the whole road on real tokens, into ./timtrack
 	$(BIN)/tim demo
 
-test: $(READY)       ## every test
-	$(BIN)/pytest
+test: $(READY)       ## every test, two files at a time
+	$(BIN)/pytest -n 2 --dist loadfile
 
 test-fast: $(READY)  ## without servers and browsers
 	$(BIN)/pytest -m "not slow"

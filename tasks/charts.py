@@ -4,14 +4,17 @@ A function's parameters are the tables it draws; the first one gives the chart i
 are made from the numbers, so that a healthy step reads as healthy.
 """
 
+import functools
 import inspect
 import json
 from collections.abc import Callable, Mapping
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import altair as alt
 import polars as pl
+import vl_convert
 
 from tasks import notation
 
@@ -187,22 +190,104 @@ def attribution(attribution: pl.DataFrame) -> Any:
     )
 
 
+def gap_by_rollout_prob(gap_by_rollout_prob: pl.DataFrame) -> Any:
+    """Median gap by the probability that the rollout engine gave the token."""
+    edges = [*gap_by_rollout_prob["prob_from"].to_list(), 1.0]
+    buckets = [f"{notation.number(a)} to {notation.number(b)}" for a, b in pairwise(edges)]
+    bars = (
+        alt.Chart(gap_by_rollout_prob.with_columns(bucket=pl.Series(buckets)))
+        .mark_bar(color=BLUE)
+        .encode(
+            x=alt.X("bucket:N").title("p_rollout of the token").sort(buckets).axis(labelAngle=0),
+            y=alt.Y("abs_logp_diff_p50:Q").title("median |ln r| (nats)"),
+            tooltip=["bucket:N", "tokens:Q", "abs_logp_diff_p50:Q", "share_abs_logp_diff:Q"],
+        )
+    )
+    widest = gap_by_rollout_prob.row(by_predicate=_largest("share_abs_logp_diff"), named=True)
+    caption = (
+        f"most of the total |ln r|, {notation.share(widest['share_abs_logp_diff'] or 0)}, lies in "
+        f"the bucket from {notation.number(widest['prob_from'])}, which holds {widest['tokens']:,} "
+        "tokens"
+    )
+    return _titled(bars, "Gap by how sure the rollout engine was", [caption])
+
+
+def lag_scan(lag_scan: pl.DataFrame) -> Any:
+    """How well the engines' log-probs fit to each other when one is read some tokens later."""
+    line = (
+        alt.Chart(lag_scan)
+        .mark_line(point=True, color=BLUE)
+        .encode(
+            x=alt.X("lag:O").title("lag (tokens)").axis(labelAngle=0),
+            y=alt.Y("abs_logp_diff_mean:Q").title("mean |difference| (nats)"),
+            tooltip=["lag:O", "tokens:Q", "abs_logp_diff_mean:Q", "r2_rollout:Q", "r2_train:Q"],
+        )
+    )
+    best = lag_scan.row(by_predicate=_largest("abs_logp_diff_mean", sign=-1), named=True)["lag"]
+    caption = f"lowest at lag {best}" + ("" if best == 0 else ": see the table `alignment`")
+    return _titled(line, "Do the log-probs belong to each other?", [caption], height=160)
+
+
+def culprits(culprits: pl.DataFrame) -> Any:
+    """The slices that carry most more than their share of the gap, with intervals."""
+    shown = culprits.filter(pl.col("excess") > 0).head(12)
+    slices = pl.concat_str("kind", pl.lit(" "), pl.col("slice").map_elements(repr, pl.String))
+    shown = shown.with_columns(what=slices)
+    y = alt.Y("what:N").title(None).sort(shown["what"].to_list())
+    tooltip = ["what:N", "tokens:Q", "share_tokens:Q", "share_abs_logp_diff:Q", "q_value:Q"]
+    points = (
+        alt.Chart(shown)
+        .mark_point(filled=True, size=60)
+        .encode(
+            x=alt.X("lift:Q").title("lift: share of total |ln r| over share of tokens"),
+            y=y,
+            color=alt.condition("datum.survives", alt.value(RED), alt.value(QUIET)),
+            tooltip=tooltip,
+        )
+    )
+    bars = alt.Chart(shown).mark_rule().encode(x="lift_low:Q", x2="lift_high:Q", y=y)
+    caption = "lines: 95 % intervals by prompt group; "
+    caption += (
+        "red: survives a false-discovery correction"
+        if shown["survives"].any()
+        else "none survives a false-discovery correction"
+    )
+    height = 22 * max(2, len(shown))
+    chart = alt.layer(_rule(1, INK, [6, 4]), bars, points)
+    return _titled(chart, "Which tokens carry more than their share", [caption], height=height)
+
+
+def _largest(column: str, sign: int = 1) -> pl.Expr:
+    """True for the first row that has the column's largest (or smallest) value."""
+    return pl.int_range(pl.len()) == (sign * pl.col(column)).arg_max()
+
+
 def run_trend(run_trend: pl.DataFrame) -> alt.FacetChart:
-    """The headline metrics over steps, a small chart each."""
-    chart = (
-        alt.Chart(run_trend)
-        .mark_line(point=True)
+    """The headline metrics over steps with 95 % intervals, a small chart each."""
+    base = (
+        alt.Chart()
+        .transform_calculate(
+            low="datum.value - 1.96 * datum.se", high="datum.value + 1.96 * datum.se"
+        )
         .encode(
             x=alt.X("step:Q").title("training step").axis(tickMinStep=1),
-            y=alt.Y("value:Q").title("in its unit").scale(zero=False).axis(format=".3~g"),
             color=alt.Color("run:N").title("run"),
-            tooltip=["run:N", "step:Q", "metric:N", "value:Q"],
+            tooltip=["run:N", "step:Q", "metric:N", "value:Q", "se:Q"],
         )
+    )
+    y = alt.Y("value:Q").title("in its unit").scale(zero=False).axis(format=".3~g")
+    bands = base.transform_filter("isValid(datum.se)").mark_area(opacity=0.2)
+    layers = (
+        bands.encode(y=alt.Y("low:Q").title("in its unit"), y2="high:Q"),
+        base.mark_line(point=True).encode(y=y),
+    )
+    chart = (
+        alt.layer(*layers, data=run_trend)
         .properties(width=260, height=130)
         .facet(facet=alt.Facet("metric:N").title(None), columns=2)
         .resolve_scale(y="independent")
     )
-    return chart.properties(title="Mismatch over training steps")
+    return chart.properties(title="Mismatch over training steps, with 95 % intervals")
 
 
 def draw(tables: Tables) -> dict[str, Any]:
@@ -221,6 +306,9 @@ DRAWN = (
     prob_diff_histogram,
     logp_density,
     gap_by_position,
+    gap_by_rollout_prob,
+    culprits,
+    lag_scan,
     attribution,
     run_trend,
 )
@@ -232,7 +320,30 @@ def save(charts: Mapping[str, Any], folder: Path, page: str) -> None:
         chart.save(folder / f"{name}.png", scale_factor=2)
         (folder / f"{name}.vl.json").write_text(json.dumps(chart.to_dict()))
     together = alt.vconcat(*charts.values()).resolve_scale(color="independent")
-    together.save(folder / page, inline=True)
+    (folder / page).write_text(PAGE.format(vega=_vega(), chart=_in_script(together.to_dict())))
+
+
+PAGE = """<!DOCTYPE html>
+<html lang="en">
+<meta charset="utf-8">
+<title>timtrack charts</title>
+<script>{vega}</script>
+<div id="charts"></div>
+<script>vegaEmbed("#charts", {chart}, {{mode: "vega-lite"}});</script>
+</html>
+"""
+
+
+@functools.cache
+def _vega() -> str:
+    """Vega, Vega-Lite and vega-embed in one script. Bundling takes a second: once a process."""
+    bundle: str = vl_convert.javascript_bundle()  # type: ignore[call-arg] # its stub is wrong
+    return bundle.replace("</script>", "<\\/script>")
+
+
+def _in_script(value: Any) -> str:
+    """JSON that cannot end the script that it stands in, whatever the model wrote."""
+    return json.dumps(value).replace("<", "\\u003c")
 
 
 def ratio_caption(metrics: Mapping[str, Any]) -> list[str]:

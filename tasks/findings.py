@@ -154,8 +154,9 @@ def _culprits(tables: Tables) -> Iterator[Finding]:
         yield Finding(
             "culprits",
             f"{row['kind'].capitalize()} {row['slice']!r}: {share(row['share_tokens'])} of the "
-            f"tokens, {share(row['share_abs_logp_diff'])} of the total |ln r| ({number(row['lift'])} times "
-            f"its share, 95 % interval {number(row['lift_low'])} to {number(row['lift_high'])}).",
+            f"tokens, {share(row['share_abs_logp_diff'])} of the total |ln r| "
+            f"({number(row['lift'])} times its share, 95 % interval {number(row['lift_low'])} to "
+            f"{number(row['lift_high'])}).",
             matters=row["lift_low"] > 1.5,
         )
     if len(table) and table["q_value"].is_null().all():

@@ -1,4 +1,4 @@
-"""Numbers under the frameworks' own names, logged beside ours when TIMTRACK_PARITY asks for them."""
+"""Numbers under the frameworks' own names, logged beside ours when TIMTRACK_PARITY asks."""
 
 import os
 from collections.abc import Mapping

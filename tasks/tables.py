@@ -147,17 +147,22 @@ def compute(step: Step) -> dict[str, pl.DataFrame]:
 
     Raises BrokenIdentity when the numbers contradict each other.
     """
-    computed: dict[str, pl.DataFrame] = {}
-    with connect([step], stored=False) as connection:
-        for name, table in catalogue().items():
-            if table.folder in ("part", "step"):
-                frame = connection.sql(f"from {name}").pl()
-                connection.register(f"computed_{name}", frame.to_arrow())
-                connection.execute(f"create or replace view {name} as from computed_{name}")
-                if table.folder == "step":
-                    computed[name] = frame
+    computed = _computed([step])
     identities.check(computed["step_metrics"].row(0, named=True))
     return computed
+
+
+def _computed(steps: list[Step]) -> dict[str, pl.DataFrame]:
+    """The step tables of these steps. No table is planned or run more than once."""
+    frames: dict[str, pl.DataFrame] = {}
+    with inputs(steps) as connection:
+        for name, table in catalogue().items():
+            if table.folder == "base":
+                connection.execute(f"create view {name} as {table.sql}")
+            elif table.folder != "run":
+                frames[name] = connection.sql(table.sql).pl()
+                connection.register(name, frames[name].to_arrow())
+    return {name: frame for name, frame in frames.items() if catalogue()[name].folder == "step"}
 
 
 def stored(step: Step) -> dict[str, pl.DataFrame]:
@@ -169,7 +174,7 @@ def stored(step: Step) -> dict[str, pl.DataFrame]:
 
 def query(steps: list[Step], sql: str) -> pl.DataFrame:
     """The answer to a question over these steps; raises BadQuery with DuckDB's reason."""
-    with connect(steps, stored=True, asked=sql) as connection:
+    with connect(steps, sql) as connection:
         try:
             relation = connection.sql(sql)
             return pl.DataFrame() if relation is None else relation.pl()
@@ -177,20 +182,61 @@ def query(steps: list[Step], sql: str) -> pl.DataFrame:
             raise BadQuery(str(error)) from error
 
 
-def connect(
-    steps: list[Step], *, stored: bool, asked: str | None = None
-) -> duckdb.DuckDBPyConnection:
-    """An in-memory DuckDB with a view for every table over these steps.
+def connect(steps: list[Step], asked: str) -> duckdb.DuckDBPyConnection:
+    """An in-memory DuckDB with a view for every table that the query `asked` names; all if none.
 
-    `stored`: step tables are read as they were computed, not computed again from the tokens. Those
-    that a step lacks (killed before they were written, or written by older SQL) are computed in
-    memory, if `asked` (the query to come) names them, so that no step is missing from an answer.
+    Step tables are read as they were computed. Those that a step lacks (killed before they were
+    written, or written by older SQL) are computed in memory, so that no step is missing.
     """
+    connection = inputs(steps)
+    connection.execute("set preserve_insertion_order = true")  # stored steps come in theirs
+    wanted = _named(asked) or set(catalogue())
+    folders = {step: folder_of(step) for step in steps}
+    missing = [step for step, folder in folders.items() if folder is None]
+    in_steps = any(catalogue()[name].folder == "step" for name in wanted)
+    computed = _computed(missing) if missing and in_steps else {}
+    for name, table in catalogue().items():
+        if name in wanted:
+            body = table.sql
+            if table.folder == "step":
+                found = [folder / f"{name}.parquet" for folder in folders.values() if folder]
+                body = _stored_body(connection, name, found, computed.get(name)) or table.sql
+            connection.execute(f"create view {name} as {body}")
+            _comment(connection, table)
+    return connection
+
+
+def _named(asked: str) -> set[str]:
+    """The tables that a query needs: those it names, and those that these select from.
+
+    A stored table needs no other, but may be missing from every step.
+    """
+    named = catalogue().keys() & set(re.findall(r"\w+", asked))
+    while more := {s for n in named for s in catalogue()[n].sources & catalogue().keys()} - named:
+        named |= more
+    return named
+
+
+def _stored_body(
+    connection: Any, name: str, found: list[Path], computed: pl.DataFrame | None
+) -> str:
+    """SELECT over a step table's files and over what was computed for steps without a file."""
+    files = [str(file) for file in found if file.is_file()]
+    read = f"from read_parquet({files}, union_by_name = true, hive_partitioning = false)"
+    parts = [read] if files else []
+    if computed is not None:
+        connection.register(f"computed_{name}", computed.to_arrow())
+        parts.append(f"from computed_{name}")
+    return " union all by name ".join(f"({part})" for part in parts)
+
+
+def inputs(steps: Iterable[Step]) -> duckdb.DuckDBPyConnection:
+    """An in-memory DuckDB with the files of these steps and the macros, without tables."""
+    steps = list(steps)
     connection = duckdb.connect()
     connection.execute(f"set memory_limit = '{MEMORY_LIMIT}'")
     connection.execute("set temp_directory = $1", [tempfile.gettempdir()])
-    # Computing needs no order (every table ends in its own); stored steps come in theirs.
-    connection.execute(f"set preserve_insertion_order = {str(stored).lower()}")
+    connection.execute("set preserve_insertion_order = false")  # every table ends in its own
     connection.execute("set enable_progress_bar = false")
     _input(connection, "tokens_file", _files(steps, "tokens.parquet"), TOKENS)
     _input(connection, "sequences", _files(steps, "sequences.parquet"), SEQUENCES)
@@ -198,39 +244,7 @@ def connect(
     connection.register("captures", _captures(steps).to_arrow())
     for macro in macros().values():
         connection.execute(macro)
-    wanted = _named(asked) if stored else set()
-    folders = {step: folder_of(step) for step in steps} if stored else {}
-    for name, table in catalogue().items():
-        is_stored = stored and table.folder == "step"
-        body = _stored_body(connection, folders, table, wanted) if is_stored else table.sql
-        connection.execute(f"create view {name} as {body}")
-        _comment(connection, table)
     return connection
-
-
-def _named(asked: str | None) -> set[str]:
-    """The tables that a query needs: those it names, and those that these select from."""
-    named = catalogue().keys() & set(re.findall(r"\w+", asked or " ".join(catalogue())))
-    while more := {s for n in named for s in catalogue()[n].sources & catalogue().keys()} - named:
-        named |= more
-    return named
-
-
-def _stored_body(
-    connection: Any, folders: dict[Step, Path | None], table: Table, wanted: set[str]
-) -> str:
-    """SELECT over a step table's files, and over what steps without a file would have there."""
-    named = [folder / f"{table.name}.parquet" for folder in folders.values() if folder]
-    files = [str(file) for file in named if file.is_file()]
-    read = f"from read_parquet({files}, union_by_name = true, hive_partitioning = false)"
-    parts = [read] if files else []
-    missing = [step for step, folder in folders.items() if folder is None]
-    if missing and table.name in wanted:
-        with connect(missing, stored=False) as other:
-            frame = other.sql(f"from {table.name}").pl()
-        connection.register(f"computed_{table.name}", frame.to_arrow())
-        parts.append(f"from computed_{table.name}")
-    return " union all by name ".join(f"({part})" for part in parts) or table.sql
 
 
 def _captures(steps: Iterable[Step]) -> pl.DataFrame:

@@ -65,7 +65,7 @@ def sql_connection(
     tokens: pl.DataFrame, sequences: pl.DataFrame | None = None
 ) -> duckdb.DuckDBPyConnection:
     """Every view of `sql/` over these tokens."""
-    connection = tables.connect([], stored=False)
+    connection = tables.inputs([])
     inputs = {
         "tokens_file": tokens,
         "sequences": sequence_frame(tokens) if sequences is None else sequences,

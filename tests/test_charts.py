@@ -14,6 +14,7 @@ def tables_of(tokens):
     with sql_connection(tokens) as connection:
         names = ("ratio_histogram", "prob_diff_histogram", "logp_density", "gap_by_position")
         more = ("worst_tokens", "step_metrics", "run_trend", "attribution")
+        more += ("gap_by_rollout_prob", "culprits", "lag_scan")
         return {name: connection.sql(f"from {name}").pl() for name in (*names, *more)}
 
 
@@ -29,6 +30,9 @@ def test_every_chart_has_its_tables_name(drawn):
         "prob_diff_histogram",
         "logp_density",
         "gap_by_position",
+        "gap_by_rollout_prob",
+        "culprits",
+        "lag_scan",
         "attribution",
         "run_trend",
     }
@@ -62,6 +66,9 @@ def test_axes_name_quantity_and_unit(drawn, name):
         "prob_diff_histogram": ["|p_train - p_rollout|", "share of trained tokens"],
         "logp_density": ["log-prob by the rollout engine (nats)", "by the trainer (nats)"],
         "gap_by_position": ["position in the response (tokens)", "(nats)"],
+        "gap_by_rollout_prob": ["p_rollout of the token", "median |ln r| (nats)"],
+        "culprits": ["share of total |ln r| over share of tokens"],
+        "lag_scan": ["lag (tokens)", "mean |difference| (nats)"],
         "attribution": ["part of KL(rollout || train), k1 (nats)", "engine + staleness"],
         "run_trend": ["training step"],
     }

@@ -19,6 +19,7 @@ HOMES = {
     "mlflow": {"tasks/tracking.py"},
     "duckdb": {"tasks/tables.py"},
     "altair": {"tasks/charts.py"},
+    "vl_convert": {"tasks/charts.py"},
     "tokenizers": {"tasks/text.py", "tasks/toy_grpo"},
     "pyarrow": {"tasks/parquet.py"},
     "filelock": {"tasks/lake.py", "tasks/tracking.py"},

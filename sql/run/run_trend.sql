@@ -5,23 +5,56 @@
 -- step           | Optimizer step.
 -- metric         | Column of step_metrics.
 -- value          | Its value, in that column's unit.
+-- se             | Its standard error, clustered by prompt group; NULL where there is none.
 
-unpivot (
-    select
-        run,
-        step,
-        kl_k1,
-        kl_k3,
-        abs_logp_diff_p50,
-        frac_outside_5,
-        pearson_logp,
-        ratio_mean,
-        tv,
-        ess_token
-    from step_metrics
+with metrics as (
+    unpivot (
+        select
+            run,
+            step,
+            kl_k1,
+            kl_k3,
+            abs_logp_diff_p50,
+            frac_outside_5,
+            pearson_logp,
+            ratio_mean,
+            tv,
+            ess_token
+        from step_metrics
+    )
+    on columns(* exclude (run, step))
+    into
+    name metric
+    value value
+),
+
+errors as (
+    unpivot (
+        select
+            run,
+            step,
+            kl_k1_se as kl_k1,
+            kl_k3_se as kl_k3,
+            abs_logp_diff_p50_se as abs_logp_diff_p50,
+            frac_outside_5_se as frac_outside_5,
+            pearson_logp_se as pearson_logp,
+            ratio_mean_se as ratio_mean,
+            tv_se as tv,
+            ess_token_se as ess_token
+        from step_metrics
+    )
+    on columns(* exclude (run, step))
+    into
+    name metric
+    value se
 )
-on columns(* exclude (run, step))
-into
-name metric
-value value
+
+select
+    run,
+    step,
+    metric,
+    value,
+    se
+from metrics
+left join errors using (run, step, metric)
 order by run, step, metric
