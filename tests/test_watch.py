@@ -152,9 +152,7 @@ def test_without_mlflow_the_lake_goes_on_and_mlflow_catches_up(write, root, home
     write(2)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
-    with pytest.raises(CapturesFailed) as raised:
-        watch(root, home)
-    first, second = raised.value.outcomes
+    first, second = follow(Source(root), home, lambda: True)  # told to end, it does not wait
     assert "analysed, not logged to MLflow" in str(first.error)
     assert "waits for MLflow" in str(second.error)
     assert [step.step for step in lake.steps(home / "lake")] == [1, 2]
@@ -223,6 +221,37 @@ def test_prefect_shows_how_far_the_watcher_is(write, root, home):
             (a for a in client.read_artifacts() if a.key == "watch-runs"), key=lambda a: a.created
         )
     assert "| analysed | 1 |" in page.data
+    assert "| steps in it | 1 |" in page.data
+    assert "| tokens per second |" in page.data
+
+
+def test_an_idle_watcher_still_tells_prefect_that_it_lives(root, home, monkeypatch):
+    from flows import watch as module
+
+    swept, looks = [], iter([False, False, True])
+    monkeypatch.setattr(module, "HEARTBEAT", -1.0)
+    monkeypatch.setattr(module, "_swept", lambda *_: swept.append(1))
+    assert list(follow(Source(root), home, lambda: next(looks), every=0.01)) == []
+    assert len(swept) == 2
+
+
+def test_a_pattern_names_captures_runs_and_steps(saved, root, home, capsys):
+    fields = {k: v for k, v in batch_fields().items() if k != "global_step"}
+    saved(fields, "runs/a/dump-7.bin")
+    saved(fields, "runs/b/other.bin")
+    at_home, called = ["--home", str(home)], ["--pattern", "{run}/dump-{step}.bin"]
+    assert main([*at_home, "watch", str(root), "--once", *called]) == 0
+    assert capsys.readouterr().out.startswith("a step 7: ")
+    assert [(step.run, step.step) for step in lake.steps(home / "lake")] == [("a", 7)]
+    assert main([*at_home, "status", str(root), *called, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["analysed"] == 1
+
+
+def test_a_capture_waits_for_its_marker(write, root, home):
+    path = write(1)
+    assert watch(root, home, marker="DONE") == []
+    path.with_name("DONE").touch()
+    assert [outcome.step.step for outcome in watch(root, home, marker="DONE")] == [1]
 
 
 def test_status_needs_no_server(write, root, home, capsys):
