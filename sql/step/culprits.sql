@@ -41,7 +41,7 @@ spread as (
     where kind != 'all'
 ),
 
-prep_1 as (
+step_totals as (
     select
         run,
         step,
@@ -62,11 +62,11 @@ sizes as (
         sum(abs_sum) / nullif(any_value(step_abs), 0) as share_abs,
         count(*) as clusters
     from spread
-    inner join prep_1 using (run, step)
+    inner join step_totals using (run, step)
     group by run, step, kind, slice
 ),
 
-prep_2 as (select unnest(range(0, 200)) as sample),
+bootstrap as (select unnest(range(0, 200)) as sample),
 
 samples as (
     select
@@ -78,7 +78,7 @@ samples as (
         all_abs,
         poisson_weight(cluster * 1000 + sample) as weight
     from totals
-    cross join prep_2
+    cross join bootstrap
 ),
 
 sample_totals as (

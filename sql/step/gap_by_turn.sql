@@ -7,7 +7,7 @@
 -- include: gap
 
 -- Only rows with several turns are walked token by token.
-with prep_1 as (
+with multi_turn as (
     from sequences
     where turns > 1
 ),
@@ -21,7 +21,7 @@ starts as (
         is_trained,
         cast(is_trained and not coalesce(lag(is_trained) over along, false) as int) as is_start
     from tokens
-    semi join prep_1 using (run, step, row)
+    semi join multi_turn using (run, step, row)
     window along as (partition by run, step, row order by pos)
 ),
 
