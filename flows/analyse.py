@@ -65,7 +65,17 @@ def analyse(
     # With other SQL or another store than before, MLflow lacks the other steps of these runs too.
     tried = {outcome.step for outcome in outcomes}
     left = [step for step in backlog.unlogged(home, runs) if step not in tried]
-    return raise_if_failed(outcomes + take_on([], home, unlogged=left))
+    outcomes += take_on([], home, unlogged=left)
+    draw_trends(outcomes, home)
+    return raise_if_failed(outcomes)
+
+
+def draw_trends(outcomes: list[Outcome], home: Path) -> None:
+    """The curves of the runs that were logged to."""
+    for run in dict.fromkeys(o.step.run for o in outcomes if o.link and o.step):
+        with tempfile.TemporaryDirectory(prefix="timtrack-") as files:
+            # A failure shows in Prefect; the steps are logged, the next one draws it anew.
+            stages.log_trend(run, Path(files), home, return_state=True)
 
 
 def raise_if_failed(outcomes: list[Outcome]) -> list[Outcome]:
@@ -95,9 +105,10 @@ def take_on(
     try:
         captures = (work.begin(*pair, into) for pair in _in_step_order(found, into))
         outcomes += [log.outcome(begun) for begun in _ahead(captures)]
-        left = (work.take_up(step) for step in unlogged if step.path.exists())  # not replaced now
+        done = {outcome.step for outcome in outcomes}
+        steps = (step for step in unlogged if step not in done and step.path.exists())
+        left = map(work.take_up, steps)  # but not what was done or replaced just now
         outcomes += [log.outcome(begun) for begun in _ahead(left)]
-        log.trends()
     finally:
         shutil.rmtree(files, ignore_errors=True)
     return outcomes
@@ -199,7 +210,6 @@ class _Log:
     def __init__(self, home: Path) -> None:
         self.home = home
         self.failure: Exception | None = None
-        self.runs: dict[str, None] = {}  # logged to, in order
 
     def outcome(self, begun: _Begun) -> Outcome:
         """What became of a capture, once its step is logged or cannot be."""
@@ -221,12 +231,4 @@ class _Log:
             self.failure = failure
             error = NotLogged(f"analysed, not logged to MLflow: {failure}")
             return Outcome(path, step, error=error)
-        self.runs[step.run] = None
         return Outcome(path, step, link)
-
-    def trends(self) -> None:
-        """The curves of the runs that were logged to."""
-        for run in self.runs:
-            with tempfile.TemporaryDirectory(prefix="timtrack-") as files:
-                # A failure shows in Prefect; the steps are logged, the next one draws it anew.
-                stages.log_trend(run, Path(files), self.home, return_state=True)

@@ -28,7 +28,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             os.environ[name] = value
     if "root" in options and not options.root.is_dir():
         return _fail(f"{options.root} is not a folder")
-    if options.verb in WRITING and (reason := _unwritable(options.home)):
+    if options.verb in WRITING and (reason := _unset(options.home)):
         return _fail(reason)
     try:
         return VERBS[options.verb](options)
@@ -57,8 +57,13 @@ def _settle_environment() -> None:
         os.environ.setdefault(name, value)
 
 
-def _unwritable(home: Path) -> str | None:
-    """Why nothing can be stored in a folder, None if it can."""
+def _unset(home: Path) -> str | None:
+    """What keeps a flow from running: the environment, or a folder that cannot be written to."""
+    try:
+        runner.check(os.environ.get(runner.VARIABLE) or "threads")
+        parity.asked()
+    except ValueError as error:
+        return str(error)
     try:
         home.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=home):

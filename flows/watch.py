@@ -12,7 +12,7 @@ from pathlib import Path
 from prefect import flow
 
 from flows import runner
-from flows.analyse import CapturesFailed, Outcome, raise_if_failed, take_on
+from flows.analyse import CapturesFailed, Outcome, draw_trends, raise_if_failed, take_on
 from tasks import backlog, lake, quarantine, stages
 from tasks.arrival import QUIET, is_whole
 from tasks.backlog import Backlog
@@ -42,6 +42,7 @@ def watch(
     source = Source(root, quiet, pattern, marker)
     seen = source.look(home)
     outcomes = take_on(source.whole(seen), home, seen.unlogged, source.named)
+    draw_trends(outcomes, home)
     for outcome in outcomes:
         if isinstance(outcome.error, BadCapture) and outcome.path.exists():
             quarantine.add(home, outcome.path, str(outcome.error))

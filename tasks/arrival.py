@@ -34,7 +34,7 @@ def is_whole(path: Path, quiet: float = QUIET, marker: str | None = None) -> boo
 
 def _says_so(marker: str, path: Path) -> bool:
     """Whether the marker is there, and not one of an earlier file of this name."""
-    beside = path.with_name(marker.replace("{name}", path.name).replace("{stem}", path.stem))
+    beside = path.parent / marker.replace("{name}", path.name).replace("{stem}", path.stem)
     return beside.exists() and beside.stat().st_mtime_ns >= path.stat().st_mtime_ns
 
 

@@ -56,10 +56,10 @@ def unlogged(
     home: Path, runs: set[str] | None = None, steps: list[Step] | None = None
 ) -> list[Step]:
     """Steps (of these runs) that MLflow lacks: as it is set up, and with the tables as they are."""
-    mark = logged_mark(home)
+    marks = logged_marks(home)
     looked_at = lake.steps(home / "lake") if steps is None else steps
     wanted = (step for step in looked_at if runs is None or step.run in runs)
-    return [step for step in wanted if not lake.has_mark(step, mark)]
+    return [step for step in wanted if not all(lake.has_mark(step, mark) for mark in marks)]
 
 
 def counts(seen: Backlog) -> dict[str, float | int]:
@@ -95,13 +95,16 @@ def markdown(root: Path, seen: Backlog, taken: list[Step], seconds: float) -> st
     return "\n".join(lines)
 
 
-def logged_mark(home: Path) -> str:
-    """The mark of a step whose tables, as they are now, are in MLflow as it is set up now."""
+def logged_marks(home: Path) -> list[str]:
+    """The marks of a step whose tables, as they are now, are in MLflow as it is set up now.
+
+    One for our metrics, and one for each framework whose names are asked for.
+    """
     store = os.environ.get("MLFLOW_TRACKING_URI") or _local(home / "mlflow.db")
     experiment = os.environ.get("MLFLOW_EXPERIMENT_NAME", "")
-    beside = os.environ.get(parity.VARIABLE, "")
-    known = f"{tables.version()} {store} {experiment} {beside}".encode()
-    return f"logged-{hashlib.sha256(known).hexdigest()[:12]}"
+    known = f"{tables.version()} {store} {experiment}".encode()
+    mark = f"logged-{hashlib.sha256(known).hexdigest()[:12]}"
+    return [mark, *(f"{mark}-{framework}" for framework in parity.asked())]
 
 
 def _local(database: Path) -> str:

@@ -26,8 +26,12 @@ class Finding:
 
 
 def findings(tables: Tables) -> list[Finding]:
-    """Every diagnosis of a step, problems of the capture itself first."""
-    return [finding for diagnosis in DIAGNOSES for finding in diagnosis(tables)]
+    """Every diagnosis of a step, problems of the capture itself first.
+
+    A pruned step may have tables of older SQL: what they lack is not said.
+    """
+    there = [said for said, needs in DIAGNOSES.items() if tables.keys() >= needs]
+    return [finding for diagnosis in there for finding in diagnosis(tables)]
 
 
 def _alignment(tables: Tables) -> Iterator[Finding]:
@@ -164,4 +168,11 @@ def _culprits(tables: Tables) -> Iterator[Finding]:
         yield Finding("culprits", text, matters=False)
 
 
-DIAGNOSES = (_alignment, _contradictions, _context_blindness, _tail, _culprits, _noise_floor)
+DIAGNOSES: dict[Callable[[Tables], Iterator[Finding]], set[str]] = {
+    _alignment: {"alignment"},
+    _contradictions: {"confident_contradictions"},
+    _context_blindness: {"context_blindness"},
+    _tail: {"tail", "step_metrics"},
+    _culprits: {"culprits"},
+    _noise_floor: {"noise_floor"},
+}

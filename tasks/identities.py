@@ -48,7 +48,7 @@ IDENTITIES: dict[str, Callable[[Metrics], bool]] = {
     "1 / N <= ess_token <= 1": lambda m: _within(1 / m["trained_tokens"], m["ess_token"], 1),
     "ess_token (1 + mean(r^2) - 1) = ratio_mean^2, where nothing is clipped": lambda m: (
         m["abs_logp_diff_max"] > 20
-        or _equal(m["ess_token"] * (1 + m["chi2_token"]) / m["ratio_mean"] ** 2, 1)
+        or _equal(m["ess_token"] * (1 + m["chi2_token"]), m["ratio_mean"] ** 2)
     ),
     "kl_k3 = ratio_mean - 1 + kl_k1": lambda m: _equal(
         m["kl_k3"], m["ratio_mean"] - 1 + m["kl_k1"]

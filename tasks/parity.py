@@ -26,13 +26,19 @@ def metrics(tables: "Mapping[str, pl.DataFrame]") -> dict[str, float | None]:
     """
     return {
         "/".join([framework, *_setting(row), row["name"]]): row["value"]
-        for framework in _split(check(os.environ.get(VARIABLE, "")))
+        for framework in asked()
+        if f"{framework}_metrics" in tables  # a pruned step may have tables of older SQL
         for row in tables[f"{framework}_metrics"].to_dicts()
     }
 
 
+def asked() -> list[str]:
+    """The frameworks that TIMTRACK_PARITY names; raises ValueError for others."""
+    return _split(check(os.environ.get(VARIABLE, "")))
+
+
 def _split(names: str) -> list[str]:
-    return [name for name in names.split(",") if name]
+    return [name.strip() for name in names.split(",") if name.strip()]
 
 
 def _setting(row: dict[str, Any]) -> list[str]:

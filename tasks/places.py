@@ -19,7 +19,7 @@ INSIDE_A_RUN = {"rollout_data", "train_data", "token_exports", "dumped_data", "d
 
 MEANING = {
     "{run}": r"(?P<run>[^/]+)",
-    "{step}": r"(?P<step>\d+)",
+    "{step}": r"(?<!\d)(?P<step>\d+)(?!\d)",  # all of its digits
     "**/": r"(?:[^/]+/)*",
     "*": r"[^/]*",
     "?": r"[^/]",

@@ -116,7 +116,8 @@ def log_step(step: Step, files: Path, home: Path) -> str:
         markdown=summary.markdown(step, computed, link),
         description=f"Train-inference mismatch of {step.name}",
     )
-    lake.mark(step, backlog.logged_mark(home))  # last: until then the step counts as not logged
+    for mark in backlog.logged_marks(home):  # last: until then the step counts as not logged
+        lake.mark(step, mark)
     return link
 
 

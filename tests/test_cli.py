@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 
+import polars as pl
 import pytest
 
 from flows.cli import main
@@ -40,6 +41,35 @@ def test_every_table_answers_over_the_lake(filled):
     without = {"gap_by_entropy", "noise_floor"}  # not captured; no shared prefixes
     for name in tables.catalogue():
         assert len(tables.query(lake.steps(filled / "lake"), f"from {name}")) or name in without
+
+
+def test_tables_are_found_however_they_are_written(filled):
+    steps = lake.steps(filled / "lake")
+    assert tables.query(steps, "select Step from STEP_METRICS").rows() == [(steps[0].step,)]
+
+
+def test_tables_of_older_sql_lack_columns_not_answers(filled):
+    """Of a pruned step nothing better can be had."""
+    [step] = lake.steps(filled / "lake")
+    lake.prune(step)
+    folder = tables.folder_of(step)
+    older = pl.read_parquet(folder / "step_metrics.parquet").drop("kl_k1_se")
+    older.write_parquet(folder / "step_metrics.parquet")
+    (folder / "culprits.parquet").unlink()
+    folder.rename(folder.with_name("tables-0123456789ab"))
+    [(se,)] = tables.query([step], "select se from run_trend where metric = 'kl_k1'").rows()
+    assert se is None
+    assert len(tables.query([step], "from culprits")) == 0
+    assert len(tables.query([step], "show tables")) > 40
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("TIMTRACK_RUNNER", "bogus"), ("TIMTRACK_PARITY", "typo")]
+)
+def test_a_wrong_environment_is_wrong_usage(name, value, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv(name, value)
+    assert main(["--home", str(tmp_path / "home"), "watch", str(tmp_path), "--once"]) == 2
+    assert value in capsys.readouterr().err
 
 
 def test_stored_tables_are_read_not_computed_again(filled):

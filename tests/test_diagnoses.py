@@ -4,6 +4,7 @@ import numpy as np
 import polars as pl
 import pytest
 from pytest import approx
+from scipy import stats
 
 from tests.given import random_tokens, sql_connection, token_frame
 from tests.test_sql import one_row, published
@@ -223,6 +224,22 @@ def test_without_a_culprit_hardly_any_survives():
         table = connection.sql("from culprits").pl()
     assert table["survives"].sum() <= 0.1 * len(table)
     assert table["share_abs_logp_diff"].is_between(0, 1).all()
+
+
+def test_q_values_are_those_of_benjamini_and_hochberg():
+    """Ties included: rewards and advantages slice the same tokens."""
+    tokens = with_culprit(1.3).with_columns(advantage=(pl.col("row") % 2 * 2 - 1).cast(pl.Float32))
+    with sql_connection(tokens) as connection:
+        table = connection.sql("from culprits where q_value is not null").pl()
+        assert "advantage" in table["kind"]
+    errors = np.log(table["lift_high"] / table["lift_low"]).to_numpy() / (2 * 1.96)
+    p_values = 2 * stats.norm.sf(np.abs(np.log(table["lift"].to_numpy())) / errors)
+    expected = stats.false_discovery_control(p_values)
+    clear = (expected > 1e-3) & (expected < 0.9)  # where the two ways to an error hardly matter
+    assert clear.sum() > 5
+    assert (
+        np.corrcoef(np.log(table["q_value"].to_numpy()[clear]), np.log(expected[clear]))[0, 1] > 0.9
+    )
 
 
 def test_few_groups_prove_nothing(published):

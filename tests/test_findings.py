@@ -4,6 +4,7 @@ import pytest
 
 from tasks import identities, parity
 from tasks.findings import findings
+from tests import readme
 from tests.given import sql_connection
 from tests.test_diagnoses import engines
 from tests.test_sql import described, one_row, published
@@ -39,6 +40,12 @@ def test_the_published_run_in_words(published):
     assert "In 100 % of the rollouts |sum of ln r| is 20 or more" in text
     assert "At 22 places where rollouts share their prefix" in text
     assert "too few prompt groups" in text
+
+
+def test_the_readme_shows_what_is_said(published):
+    shown = readme.README.read_text()
+    for finding in findings(published[1]):
+        assert f"{'!' if finding.matters else '-'} {finding.text}\n" in shown
 
 
 def test_a_healthy_step_reads_as_healthy():
@@ -81,6 +88,19 @@ def test_a_broken_identity_is_named_with_its_step(changed, reason):
     with pytest.raises(identities.BrokenIdentity, match=r"r step 1: \d identities") as raised:
         identities.check(row | changed)
     assert reason in str(raised.value)
+
+
+def test_a_trainer_that_is_sure_of_the_contrary_breaks_no_identity(run_sql):
+    """r so small that mean(r^2) - 1 has no digits of it left."""
+    [row] = run_sql("step_metrics", {"logp_rollout": -0.1, "logp_train": -10.0})
+    identities.check(row)
+
+
+def test_tables_of_older_sql_are_said_as_far_as_they_go(published, monkeypatch):
+    monkeypatch.setenv(parity.VARIABLE, "verl")
+    older = {"step_metrics": published[1]["step_metrics"]}
+    assert findings(older) == []
+    assert parity.metrics(older) == {}
 
 
 def test_undefined_numbers_break_nothing():

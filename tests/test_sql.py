@@ -272,6 +272,26 @@ def test_framework_names_have_the_frameworks_numbers(gap):
     assert others["slime"] == approx(by_numpy.slime(tokens, sequences), rel=1e-6, abs=1e-12)
 
 
+def test_each_of_few_rewards_is_a_slice_however_rare():
+    tokens = token_frame([{"row": i, "uid": f"u{i}"} for i in range(40)])
+    rewards = pl.Series([0.0] * 38 + [1.0] * 2)
+    with sql_connection(tokens, sequence_frame(tokens).with_columns(reward=rewards)) as connection:
+        rows = connection.sql("select reward_from, tokens from gap_by_reward").fetchall()
+    assert rows == [(0, 38), (1, 2)]
+
+
+def test_one_cluster_has_no_standard_error():
+    row = one_row(token_frame([{"pos": i, "logp_train": -1.0 - i / 9} for i in range(20)]))
+    errors = {name: value for name, value in row.items() if name.endswith("_se")}
+    assert (row["clusters"], set(errors.values())) == (1, {None})
+
+
+def test_what_is_not_finite_in_a_capture_is_unknown(run_sql):
+    nan = float("nan")
+    [row] = run_sql("step_metrics", {"advantage": nan, "entropy": nan, "logp_train": -1.5})
+    assert (row["phantom_clip_frac"], row["entropy_mean"]) == (None, None)
+
+
 GAP_SLICES = {
     "gap_by_position": ("pos_bin", pl.col("pos") // 32 * 32),
     "gap_by_relative_position": ("tenth", 10 * pl.col("pos") // pl.col("response_tokens")),

@@ -15,7 +15,10 @@
 -- k3             | r - 1 - ln r [nats], never negative; its mean estimates KL(rollout || train) (Schulman 2020).
 
 select
-    tokens.*,
+    tokens.* replace (
+        if(isfinite(advantage), advantage, null) as advantage,
+        if(isfinite(entropy), entropy, null) as entropy
+    ),
     cast(logp_train as double) - cast(logp_rollout as double) as logp_diff,
     abs(logp_diff) as abs_logp_diff,
     exp(logp_diff) as ratio,

@@ -11,8 +11,8 @@
 -- ess_token           | (sum r)^2 / (n sum r^2), in [1/n, 1]; NULL where the squares overflow.
 -- tv                  | Mean of max(0, 1 - r).
 -- frac_outside_5      | Share of tokens with r outside [1/5, 5].
--- share_kl_k1         | Its part of the step's sum of -ln r; the parts add up to 1, some may be negative.
--- share_abs_logp_diff | Its part of the step's sum of |ln r|; the parts add up to 1.
+-- share_kl_k1         | Its part of the sum of -ln r over the slices; the parts add up to 1, some may be negative.
+-- share_abs_logp_diff | Its part of the sum of |ln r| over the slices; the parts add up to 1.
 
 create or replace macro gap(logp_diff, k3, prob_diff) as struct_pack(
     tokens := count(*),

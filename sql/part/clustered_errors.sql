@@ -98,9 +98,11 @@ select
     kl_k1_se,
     kl_k3_se,
     abs_logp_diff_mean_se,
-    (
+    if(
+        clusters > 1,
         centile(centiles, least(1, 0.5 + 1.96 * below_median_se))
-        - centile(centiles, greatest(0, 0.5 - 1.96 * below_median_se))
+        - centile(centiles, greatest(0, 0.5 - 1.96 * below_median_se)),
+        null
     ) / (2 * 1.96) as abs_logp_diff_p50_se,
     frac_outside_5_se,
     ratio_mean_se,

@@ -148,7 +148,8 @@ tested as (
 ranked as (
     select
         *,
-        rank() over (partition by run, step order by p_value) as p_rank,
+        -- of equal ones, the highest rank
+        count(p_value) over (partition by run, step order by p_value) as p_rank,
         count(p_value) over (partition by run, step) as p_values
     from tested
 ),

@@ -11,7 +11,11 @@ with edges as (
     select
         run,
         step,
-        quantile_disc(reward, [0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9]) as tenths
+        if(
+            count(distinct reward) <= 10,
+            list(distinct reward order by reward),
+            quantile_disc(reward, [0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9])
+        ) as tenths
     from sequences
     where trained_tokens > 0 and reward is not null
     group by run, step
