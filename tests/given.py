@@ -50,7 +50,7 @@ def sequence_frame(tokens: pl.DataFrame) -> pl.DataFrame:
             prompt_tokens=pl.lit(3, pl.Int32),
             response_tokens=pl.len().cast(pl.Int32),
             trained_tokens=trained.sum().cast(pl.Int32),
-            turns=pl.lit(1, pl.Int32),
+            turns=(trained & ~trained.shift(1, fill_value=False)).sum().cast(pl.Int32),
             reward=pl.lit(1.0),
         )
         .with_columns(

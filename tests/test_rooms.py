@@ -9,7 +9,7 @@ import pytest
 from polars.testing import assert_frame_equal
 
 from tasks import tables
-from tests.given import random_tokens, sql_connection, token_frame
+from tests.given import random_tokens, sequence_frame, sql_connection, token_frame
 
 ROOT = Path(__file__).parents[1]
 
@@ -96,8 +96,9 @@ def crossed_tokens() -> pl.DataFrame:
 
 @pytest.mark.parametrize("name", sorted(tables.catalogue()))
 def test_grain_is_unique_and_every_run_and_step_has_its_own_rows(name):
-    grain = tables.catalogue()[name].grain
-    with sql_connection(crossed_tokens()) as connection:
+    grain, tokens = tables.catalogue()[name].grain, crossed_tokens()
+    sequences = sequence_frame(tokens).with_columns(turns=pl.lit(2, pl.Int32))
+    with sql_connection(tokens, sequences) as connection:
         table = connection.sql(f"from {name}").pl()
     assert table.select(grain).n_unique() == len(table)
     assert table.select("run", "step").n_unique() == 4

@@ -208,6 +208,36 @@ def test_gap_by_position_bins_by_32(run_sql):
     assert [(r["pos_bin"], r["tokens"], r["kl_k1"]) for r in rows] == [(0, 2, 1.0), (32, 1, 0.0)]
 
 
+def two_turns() -> tuple[pl.DataFrame, pl.DataFrame]:
+    """20 rollouts of two turns, the second 2 nats off, and one of a single turn."""
+    mask = [True, True, False, True]
+    tokens = token_frame(
+        [
+            {
+                "row": r,
+                "uid": f"u{r}",
+                "pos": t,
+                "is_trained": trained,
+                "logp_train": -1.5 - t // 3 * 1.5,
+            }
+            for r in range(20)
+            for t, trained in enumerate(mask)
+        ]
+        + [{"row": 20, "uid": "u20", "pos": 0, "logp_train": -1.5}]
+    )
+    return tokens, sequence_frame(tokens)
+
+
+def test_turns_are_the_runs_of_the_mask():
+    with sql_connection(*two_turns()) as connection:
+        rows = connection.sql("select turn, tokens, kl_k1 from gap_by_turn").fetchall()
+        [worst] = connection.sql(
+            "select slice, lift from culprits where kind = 'turn' limit 1"
+        ).fetchall()
+    assert rows == [(0, 41, approx(0.5)), (1, 20, approx(2.0))]
+    assert worst == ("turn 1", approx(2.0 / ((41 * 0.5 + 20 * 2.0) / 61)))
+
+
 def test_an_undefined_metric_is_missing_from_the_trend(run_sql):
     rows = run_sql("run_trend", {"pos": 0}, {"pos": 1})
     metrics = {row["metric"]: row["value"] for row in rows}
@@ -300,20 +330,29 @@ GAP_SLICES = {
     "gap_by_token": ("token_id", pl.col("token_id")),
     "gap_by_group": ("uid", pl.col("uid")),
     "gap_by_reward": ("reward_from", pl.col("reward_from")),
+    "gap_by_entropy": ("entropy_from", pl.col("entropy_from")),
+    "gap_by_length": ("length_from", pl.col("length_from")),
 }
+
+
+def tenth_of(values: pl.Series, population: pl.Series) -> np.ndarray:
+    """The start of the tenth of the population that each value lies in."""
+    edges = np.unique(np.quantile(population, np.arange(0, 1, 0.1), method="inverted_cdf"))
+    return edges[np.searchsorted(edges, values.to_numpy(), side="right") - 1]
 
 
 @pytest.mark.parametrize("name", GAP_SLICES)
 def test_slices_equal_numpy_and_their_shares_add_up(name):
     tokens, sequences = described(seed=3, gap=1.0, rows=60)
-    rewards = sequences.filter(pl.col("trained_tokens") > 0)["reward"]
-    edges = np.unique(np.quantile(rewards, np.arange(0, 1, 0.1), method="inverted_cdf"))
+    some = sequences.filter(pl.col("trained_tokens") > 0)
     known = tokens.join(sequences, on="row").filter("is_trained")
     probability = known["logp_rollout"].to_numpy().astype(float)
     bounds = np.array([0, 1e-3, 1e-2, 0.1, 0.5, 0.9, 0.99])
     known = known.with_columns(
         prob_from=bounds[np.searchsorted(bounds, np.exp(probability), side="right") - 1],
-        reward_from=edges[np.searchsorted(edges, known["reward"].to_numpy(), side="right") - 1],
+        reward_from=tenth_of(known["reward"], some["reward"]),
+        entropy_from=tenth_of(known["entropy"], known["entropy"]),
+        length_from=tenth_of(known["response_tokens"], some["response_tokens"]),
     )
     column, key = GAP_SLICES[name]
     with sql_connection(tokens, sequences) as connection:

@@ -78,11 +78,13 @@ labelled as (
         row_slices.length,
         row_slices.reward,
         case sign(advantage) when 1 then 'positive' when -1 then 'negative' when 0 then 'zero' end
-            as advantage
+            as advantage,
+        'turn ' || turn as turn
     from trained_tokens
     left join carriers using (run, step, token_id)
     left join prompts using (run, step, row, token_id)
     left join row_slices using (run, step, row)
+    left join token_turns using (run, step, row, pos)
 ),
 
 grouped as (
@@ -98,8 +100,9 @@ grouped as (
         length,
         reward,
         advantage,
+        turn,
         grouping_id(
-            position, rollout_prob, token_class, token, copied, length, reward, advantage
+            position, rollout_prob, token_class, token, copied, length, reward, advantage, turn
         ) as of_kind,
         count(*) as tokens,
         sum(abs_logp_diff) as abs_sum
@@ -113,7 +116,8 @@ grouped as (
         (run, step, cluster, copied),
         (run, step, cluster, length),
         (run, step, cluster, reward),
-        (run, step, cluster, advantage)
+        (run, step, cluster, advantage),
+        (run, step, cluster, turn)
     )
 )
 
@@ -122,21 +126,22 @@ select
     run,
     step,
     case of_kind
-        when 255 then 'all'
-        when 127 then 'position'
-        when 191 then 'rollout probability'
-        when 223 then 'token class'
-        when 239 then 'token'
-        when 247 then 'copied from the prompt'
-        when 251 then 'length'
-        when 253 then 'reward'
-        when 254 then 'advantage'
+        when 511 then 'all'
+        when 255 then 'position'
+        when 383 then 'rollout probability'
+        when 447 then 'token class'
+        when 479 then 'token'
+        when 495 then 'copied from the prompt'
+        when 503 then 'length'
+        when 507 then 'reward'
+        when 509 then 'advantage'
+        when 510 then 'turn'
     end as kind,
     coalesce(
-        position, rollout_prob, token_class, token, copied, length, reward, advantage
+        position, rollout_prob, token_class, token, copied, length, reward, advantage, turn
     ) as slice,
     cluster,
     tokens,
     abs_sum
 from grouped
-where slice is not null or of_kind = 255
+where slice is not null or of_kind = 511

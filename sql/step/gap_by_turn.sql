@@ -6,41 +6,21 @@
 -- turn | 0 is the first run of trained tokens.
 -- include: gap
 
--- Only rows with several turns are walked token by token.
-with multi_turn as (
-    from sequences
-    where turns > 1
-),
-
-starts as (
+with turns as (
     select
         run,
         step,
         row,
         pos,
-        is_trained,
-        cast(is_trained and not coalesce(lag(is_trained) over along, false) as int) as is_start
-    from tokens
-    semi join multi_turn using (run, step, row)
-    window along as (partition by run, step, row order by pos)
-),
-
-turns as (
-    select
-        run,
-        step,
-        row,
-        pos,
-        sum(is_start) over (partition by run, step, row order by pos) - 1 as number
-    from starts
-    qualify is_trained
+        turn as number
+    from token_turns
 ),
 
 slices as (
     select
         run,
         step,
-        cast(coalesce(number, 0) as int) as turn,
+        coalesce(number, 0) as turn,
         gap(logp_diff, k3, prob_diff) as gap
     from trained_tokens
     left join turns using (run, step, row, pos)

@@ -1,0 +1,37 @@
+-- Which turn a trained token belongs to, in rollouts that have several: runs of trained tokens, between
+-- which tools or users speak.
+-- grain: run, step, row, pos
+--
+-- run  | Training run.
+-- step | Optimizer step.
+-- row  | Index of the sequence in the captured batch.
+-- pos  | Position in the response, from 0 [tokens].
+-- turn | 0 is the first run of trained tokens.
+
+-- Only rollouts with several turns are walked token by token.
+with multi_turn as (
+    from sequences
+    where turns > 1
+),
+
+starts as (
+    select
+        run,
+        step,
+        row,
+        pos,
+        is_trained,
+        cast(is_trained and not coalesce(lag(is_trained) over along, false) as int) as is_start
+    from tokens
+    semi join multi_turn using (run, step, row)
+    window along as (partition by run, step, row order by pos)
+)
+
+select
+    run,
+    step,
+    row,
+    pos,
+    cast(sum(is_start) over (partition by run, step, row order by pos) - 1 as int) as turn
+from starts
+qualify is_trained
