@@ -199,7 +199,7 @@ def connect(steps: list[Step], asked: str) -> duckdb.DuckDBPyConnection:
     """
     connection = inputs(steps)
     connection.execute("set preserve_insertion_order = true")  # stored steps come in theirs
-    wanted = _named(asked) or set(catalogue())
+    wanted = named(asked) or set(catalogue())
     folders = {step: folder_of(step) for step in steps}
     missing = [step for step, folder in folders.items() if folder is None]
     in_steps = any(catalogue()[name].folder == "step" for name in wanted)
@@ -219,15 +219,15 @@ def connect(steps: list[Step], asked: str) -> duckdb.DuckDBPyConnection:
     return connection
 
 
-def _named(asked: str) -> set[str]:
+def named(asked: str) -> set[str]:
     """The tables that a query needs: those it names, and those that these select from.
 
     A stored table needs no other, but may be missing from every step.
     """
-    named = catalogue().keys() & set(re.findall(r"\w+", asked.lower()))
-    while more := {s for n in named for s in catalogue()[n].sources & catalogue().keys()} - named:
-        named |= more
-    return named
+    found = catalogue().keys() & set(re.findall(r"\w+", asked.lower()))
+    while more := {s for n in found for s in catalogue()[n].sources & catalogue().keys()} - found:
+        found |= more
+    return found
 
 
 def _stored_body(

@@ -61,21 +61,38 @@ def sequence_frame(tokens: pl.DataFrame) -> pl.DataFrame:
     )
 
 
-def sql_connection(
-    tokens: pl.DataFrame, sequences: pl.DataFrame | None = None
-) -> duckdb.DuckDBPyConnection:
-    """Every view of `sql/` over these tokens."""
-    connection = tables.inputs([])
-    inputs = {
-        "tokens_file": tokens,
-        "sequences": sequence_frame(tokens) if sequences is None else sequences,
-    }
-    for name, frame in inputs.items():
-        connection.register(f"test_{name}", frame.to_arrow(compat_level=pl.CompatLevel.oldest()))
-        connection.execute(f"create or replace view {name} as from test_{name}")
-    for name, table in tables.catalogue().items():
-        connection.execute(f"create or replace view {name} as {table.sql}")
-    return connection
+class Connection:
+    """DuckDB over tokens and sequences; each table is made when a query first names it."""
+
+    def __init__(self, tokens: pl.DataFrame, sequences: pl.DataFrame) -> None:
+        self.duckdb = tables.inputs([])
+        self.made: set[str] = set()
+        for name, frame in {"tokens_file": tokens, "sequences": sequences}.items():
+            arrow = frame.to_arrow(compat_level=pl.CompatLevel.oldest())
+            self.duckdb.register(f"test_{name}", arrow)
+            self.duckdb.execute(f"create or replace view {name} as from test_{name}")
+
+    def sql(self, query: str) -> duckdb.DuckDBPyRelation:
+        """A query's answer; the tables it needs are computed once, in order, as for a step."""
+        needed = tables.named(query) - self.made
+        for name, table in tables.catalogue().items():
+            if name in needed and table.folder == "base":
+                self.duckdb.execute(f"create view {name} as {table.sql}")
+            elif name in needed:
+                self.duckdb.register(name, self.duckdb.sql(table.sql).pl().to_arrow())
+        self.made |= needed
+        return self.duckdb.sql(query)
+
+    def __enter__(self) -> "Connection":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.duckdb.close()
+
+
+def sql_connection(tokens: pl.DataFrame, sequences: pl.DataFrame | None = None) -> Connection:
+    """Every table of `sql/` over these tokens."""
+    return Connection(tokens, sequence_frame(tokens) if sequences is None else sequences)
 
 
 def random_tokens(seed: int, rows: int = 12, width: int = 40, gap: float = 0.3) -> pl.DataFrame:
