@@ -140,7 +140,9 @@ def _tell(outcome: Outcome) -> Outcome:
 
 def _in_step_order(found: list[Capture], into: Path) -> Iterator[tuple[Capture, Path | None]]:
     """Captures by run and step, each with another file that holds another capture of that step."""
-    sources = {(step.run, step.step): Path(step.facts()["source"]) for step in lake.steps(into)}
+    wanted = {(capture.run, capture.step) for capture in found}
+    there = [step for step in lake.steps(into) if (step.run, step.step) in wanted]
+    sources = {(step.run, step.step): Path(step.facts()["source"]) for step in there}
     first: dict[tuple[str, int], Capture] = {}
     for capture in sorted(found, key=lambda c: (c.run, c.step)):
         rival = first.setdefault((capture.run, capture.step), capture)

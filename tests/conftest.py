@@ -13,10 +13,11 @@ os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
 os.environ.setdefault("PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS", "180")
 os.environ.pop("MLFLOW_TRACKING_URI", None)
 
+import polars as pl
 import pytest
 import torch
 
-from tasks import lake
+from tasks import lake, seed_run, tables
 from tests.given import Row, ingest, sql_connection, token_frame
 
 
@@ -48,6 +49,16 @@ def saved(tmp_path: Path) -> Callable[..., Path]:
 def to_lake(tmp_path: Path) -> Callable[..., lake.Step]:
     """One capture into the lake at `tmp_path / "lake"`."""
     return lambda path, **given: ingest(path, tmp_path / "lake", **given)
+
+
+@pytest.fixture(scope="session")
+def published(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> tuple[lake.Step, dict[str, pl.DataFrame]]:
+    """The step of the published 400 tokens, by the whole road, and its tables."""
+    folder = tmp_path_factory.mktemp("published")
+    step = ingest(seed_run.write_capture(folder), folder / "lake")
+    return step, tables.compute(step)
 
 
 @pytest.fixture(scope="session")

@@ -1,11 +1,19 @@
 """The README's generated parts: `python -m tests.readme` writes them, a test checks them."""
 
+import re
 from pathlib import Path
 
 from tasks import tables
 
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
+
+
+def shell_block(section: str) -> str:
+    """The commands of a section that has one block of them."""
+    text = README.read_text().split(f"### {section}\n")[1].split("\n#")[0]
+    [block] = re.findall(r"```sh\n(.*?)```", text, re.DOTALL)
+    return str(block)
 
 
 def parts() -> dict[str, str]:

@@ -1,7 +1,6 @@
 """The README's deployment, command by command, on a real Prefect server and worker."""
 
 import os
-import re
 import shlex
 import subprocess
 import sys
@@ -23,9 +22,7 @@ BIN = Path(sys.executable).parent
 
 
 def deploy_commands() -> list[str]:
-    section = readme.README.read_text().split("### Deploy\n")[1].split("\n#")[0]
-    [block] = re.findall(r"```sh\n(.*?)```", section, re.DOTALL)
-    return [line.split("  #")[0].strip() for line in block.splitlines()]
+    return [line.split("  #")[0].strip() for line in readme.shell_block("Deploy").splitlines()]
 
 
 def prefect_command(line: str) -> list[str]:

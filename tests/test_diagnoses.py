@@ -7,9 +7,7 @@ from pytest import approx
 from scipy import stats
 
 from tests.given import random_tokens, sql_connection, token_frame
-from tests.test_sql import one_row, published
-
-__all__ = ["published"]
+from tests.test_sql import one_row
 
 VOCABULARY = 60
 

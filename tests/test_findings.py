@@ -7,9 +7,7 @@ from tasks.findings import findings
 from tests import readme
 from tests.given import sql_connection
 from tests.test_diagnoses import engines
-from tests.test_sql import described, one_row, published
-
-__all__ = ["published"]
+from tests.test_sql import described, one_row
 
 TABLES = (
     "alignment",

@@ -1,7 +1,6 @@
 """The README's recipe for servers on Postgres, command by command."""
 
 import os
-import re
 import shlex
 import subprocess
 import sys
@@ -28,8 +27,7 @@ BIN = Path(sys.executable).parent
 @pytest.fixture
 def recipe():
     """The commands with databases and ports of this test's own, which it deletes."""
-    section = readme.README.read_text().split("### Servers on Postgres\n")[1].split("\n#")[0]
-    [block] = re.findall(r"```sh\n(.*?)```", section, re.DOTALL)
+    block = readme.shell_block("Servers on Postgres")
     port, unique = str(free_port()), uuid4().hex[:8]
     block = block.replace("tim:tim@127.0.0.1:5432", SERVER).replace(":5000", f":{port}")
     names = {name: f"{name}_{unique}" for name in ("prefect", "mlflow")}

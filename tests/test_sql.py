@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pytest import approx
 
-from tasks import captures, lake, seed_run, tables
+from tasks import tables
 from tests import by_numpy
 from tests.given import random_tokens, sequence_frame, sql_connection, token_frame
 
@@ -243,16 +243,6 @@ def test_an_undefined_metric_is_missing_from_the_trend(run_sql):
     metrics = {row["metric"]: row["value"] for row in rows}
     assert "pearson_logp" not in metrics
     assert metrics["kl_k1"] == 0
-
-
-@pytest.fixture(scope="module")
-def published(tmp_path_factory):
-    """step_metrics of the published 400 tokens, by the whole road to the table."""
-    folder = tmp_path_factory.mktemp("published")
-    path = seed_run.write_capture(folder)
-    capture = captures.identify(path)
-    step = lake.write_step(folder / "lake", capture, captures.read(path))
-    return step, tables.compute(step)
 
 
 def test_the_published_run_has_its_published_numbers(published):

@@ -23,9 +23,7 @@ create or replace macro gap(logp_diff, k3, prob_diff) as struct_pack(
     abs_logp_diff_max := max(abs(logp_diff)),
     abs_prob_diff_mean := avg(abs(prob_diff)),
     ratio_mean := avg(exp(logp_diff)),
-    ess_token := nullif(
-        pow(sum(exp(logp_diff)), 2) / (count(*) * sum(exp(2 * logp_diff))), 'nan'
-    ),
+    ess_token := nullif(ess(exp(logp_diff)), 'nan'),
     tv := avg(greatest(0, 1 - exp(logp_diff))),
     frac_outside_5 := avg(cast(abs(logp_diff) > ln(5) as int)),
     abs_logp_diff_sum := sum(abs(logp_diff))

@@ -27,7 +27,7 @@ with points as (
         -logp_diff - kl_k1 as of_kl_k1,
         k3 - kl_k3 as of_kl_k3,
         abs_logp_diff - abs_logp_diff_mean as of_abs_logp_diff_mean,
-        cast(abs_logp_diff <= abs_logp_diff_quantiles[1] as int) - 0.5 as of_below_median,
+        cast(abs_logp_diff <= abs_logp_diff_centiles[51] as int) - 0.5 as of_below_median,
         cast(abs_logp_diff > ln(5) as int) - frac_outside_5 as of_frac_outside_5,
         ratio - ratio_mean as of_ratio_mean,
         greatest(0, 1 - ratio) - tv as of_tv,

@@ -82,9 +82,8 @@ select
     min(mult_prob_error) as mult_prob_error_seq_min,
     avg(exp(2 * clip(seq_logratio, 20))) - 1 as chi2_seq,
     avg(exp(2 * clip(-kl_k1, 20))) - 1 as chi2_seq_geo,
-    pow(sum(exp(seq_logratio - largest)), 2)
-    / (count(*) * sum(exp(2 * (seq_logratio - largest)))) as ess_seq,
-    pow(sum(seq_geo_ratio), 2) / (count(*) * sum(seq_geo_ratio * seq_geo_ratio)) as ess_seq_geo,
+    ess(exp(seq_logratio - largest)) as ess_seq,
+    ess(seq_geo_ratio) as ess_seq_geo,
     avg(ess_token) as ess_within_seq_mean,
     avg(exp(rollout_log_ppl)) as rollout_ppl,
     avg(exp(train_log_ppl)) as train_ppl,

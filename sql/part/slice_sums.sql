@@ -27,44 +27,14 @@ prompts as (
     from sequences
 ),
 
-lengths as (
-    select
-        run,
-        step,
-        list(length_from order by length_from) as length_edges
-    from gap_by_length
-    group by run, step
-),
-
-rewards as (
-    select
-        run,
-        step,
-        list(reward_from order by reward_from) as reward_edges
-    from gap_by_reward
-    group by run, step
-),
-
-row_slices as (
-    select
-        run,
-        step,
-        row,
-        'from ' || lower_edge(length_edges, response_tokens) as length,
-        'from ' || lower_edge(reward_edges, reward) as reward
-    from sequences
-    left join lengths using (run, step)
-    left join rewards using (run, step)
-),
-
 labelled as (
     select
         run,
         step,
         hash(coalesce(uid, 'row ' || row)) % 256 as cluster,
         abs_logp_diff,
-        'from ' || lower_edge([0, 16, 64, 256, 1024, 4096, 16384], pos) as position,
-        'from ' || lower_edge([0, 1e-3, 1e-2, 1e-1, 5e-1, 9e-1, 99e-2], p_rollout) as rollout_prob,
+        'from ' || position_bucket(pos) as position,
+        'from ' || prob_bucket(p_rollout) as rollout_prob,
         case
             when token is null then null
             when regexp_matches(token, '^\s*$') then 'white space'
@@ -75,8 +45,8 @@ labelled as (
         end as token_class,
         if(carriers.token_id is null, null, coalesce(token, token_id::varchar)) as token,
         if(prompts.token_id is null, 'not in the prompt', 'in the prompt') as copied,
-        row_slices.length,
-        row_slices.reward,
+        'from ' || length_from as length,
+        'from ' || reward_from as reward,
         case sign(advantage) when 1 then 'positive' when -1 then 'negative' when 0 then 'zero' end
             as advantage,
         'turn ' || turn as turn

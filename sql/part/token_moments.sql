@@ -93,11 +93,9 @@ select
     stddev_samp(ratio) as ratio_std,
     min(ratio) as ratio_min,
     max(ratio) as ratio_max,
-    pow(sum(exp(logp_diff - logp_diff_max)), 2)
-    / (count(*) * sum(exp(2 * (logp_diff - logp_diff_max)))) as ess_token,
-    pow(sum(least(2, ratio)), 2) / (count(*) * sum(pow(least(2, ratio), 2))) as ess_token_tis_2,
-    pow(sum(greatest(0.5, least(2, ratio))), 2)
-    / (count(*) * sum(pow(greatest(0.5, least(2, ratio)), 2))) as ess_token_clip_2,
+    ess(exp(logp_diff - logp_diff_max)) as ess_token,
+    ess(least(2, ratio)) as ess_token_tis_2,
+    ess(greatest(0.5, least(2, ratio))) as ess_token_clip_2,
     avg(logp_diff) as logp_diff_mean,
     stddev_samp(logp_diff) as logp_diff_std,
     avg(abs_logp_diff) as abs_logp_diff_mean,

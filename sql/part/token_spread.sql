@@ -15,8 +15,7 @@
 -- logp_diff_mean         | Mean of ln r [nats].
 -- logp_diff_var          | Its population variance.
 -- logp_diff_quantiles    | Quantiles of ln r at 0.01, 0.02, 0.5, 0.98, 0.99 [nats].
--- abs_logp_diff_quantiles | Quantiles of |ln r| at 0.5, 0.9, 0.98, 0.99, 0.999 [nats].
--- abs_logp_diff_centiles | Quantiles of |ln r| at 0, 0.01, ..., 1 [nats].
+-- abs_logp_diff_centiles | Quantiles of |ln r| at 0, 0.01, ..., 1, and at 0.999 behind them [nats].
 
 select
     run,
@@ -33,9 +32,10 @@ select
     avg(logp_diff) as logp_diff_mean,
     var_pop(logp_diff) as logp_diff_var,
     quantile_cont(logp_diff, [0.01, 0.02, 0.5, 0.98, 0.99]) as logp_diff_quantiles,
-    quantile_cont(abs_logp_diff, [0.5, 0.9, 0.98, 0.99, 0.999]) as abs_logp_diff_quantiles,
+    -- in one call: each sorts all tokens
     quantile_cont(
-        abs_logp_diff, list_transform(range(0, 101), lambda hundredth: hundredth / 100)
+        abs_logp_diff,
+        list_append(list_transform(range(0, 101), lambda hundredth: hundredth / 100), 0.999)
     ) as abs_logp_diff_centiles
 from trained_tokens
 group by run, step

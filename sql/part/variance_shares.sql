@@ -12,8 +12,8 @@ with buckets as (
     select
         run,
         step,
-        lower_edge([0, 16, 64, 256, 1024, 4096, 16384], pos) as position,
-        lower_edge([0, 1e-3, 1e-2, 1e-1, 5e-1, 9e-1, 99e-2], p_rollout) as rollout_prob,
+        position_bucket(pos) as position,
+        prob_bucket(p_rollout) as rollout_prob,
         grouping(position) as is_by_prob,
         count(*) as tokens,
         avg(logp_diff) as logp_diff

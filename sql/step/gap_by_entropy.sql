@@ -11,7 +11,7 @@ with edges as (
     select
         run,
         step,
-        quantile_disc(entropy, [0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9]) as entropies
+        tenths(entropy) as entropies
     from trained_tokens
     where entropy is not null
     group by run, step

@@ -11,7 +11,7 @@ with slices as (
     select
         run,
         step,
-        lower_edge([0, 1e-3, 1e-2, 1e-1, 5e-1, 9e-1, 99e-2], p_rollout) as prob_from,
+        prob_bucket(p_rollout) as prob_from,
         gap(logp_diff, k3, prob_diff) as gap
     from trained_tokens
     group by run, step, prob_from

@@ -6,25 +6,15 @@
 -- turn | 0 is the first run of trained tokens.
 -- include: gap
 
-with turns as (
+with slices as (
     select
         run,
         step,
-        row,
-        pos,
-        turn as number
-    from token_turns
-),
-
-slices as (
-    select
-        run,
-        step,
-        coalesce(number, 0) as turn,
+        coalesce(turn, 0) as turn,
         gap(logp_diff, k3, prob_diff) as gap
     from trained_tokens
-    left join turns using (run, step, row, pos)
-    group by run, step, turn
+    left join token_turns using (run, step, row, pos)
+    group by run, step, coalesce(turn, 0)
 )
 
 select

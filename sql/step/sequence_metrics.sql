@@ -40,7 +40,7 @@ with compared as (
         exp(avg(logp_diff)) as seq_geo_ratio,
         avg(ratio) as ratio_mean,
         min(ratio) as ratio_min,
-        nullif(pow(sum(ratio), 2) / (count(*) * sum(ratio * ratio)), 'nan') as ess_token,
+        nullif(ess(ratio), 'nan') as ess_token,
         -avg(cast(logp_rollout as double)) as rollout_log_ppl,
         -avg(cast(logp_train as double)) as train_log_ppl,
         avg(cast(abs_logp_diff > ln(5) as int)) as frac_outside_5

@@ -16,11 +16,12 @@ with beyond as (
         run,
         step,
         logp_diff,
+        abs_logp_diff,
         (n + 99) // 100 as k,
         n < 1000 as is_small,
         logp_diff >= logp_diff_quantiles[4] or is_small as is_up,
         logp_diff <= logp_diff_quantiles[2] or is_small as is_down,
-        abs(logp_diff) >= abs_logp_diff_quantiles[3] or is_small as is_large
+        abs_logp_diff >= abs_logp_diff_centiles[99] or is_small as is_large
     from trained_tokens
     inner join token_spread using (run, step)
     where is_up or is_down or is_large
@@ -31,7 +32,7 @@ ranked as (
         *,
         row_number() over (partition by run, step, is_up order by logp_diff desc) as up,
         row_number() over (partition by run, step, is_down order by logp_diff asc) as down,
-        row_number() over (partition by run, step, is_large order by abs(logp_diff) desc) as large
+        row_number() over (partition by run, step, is_large order by abs_logp_diff desc) as large
     from beyond
 ),
 
@@ -45,7 +46,7 @@ summed as (
         sum(-logp_diff) filter (is_down and down <= k) as down_sum,
         any_value(-logp_diff) filter (is_down and down = k + 1) as down_start,
         sum(exp(logp_diff)) filter (is_up and up <= k) as ratio_sum,
-        sum(abs(logp_diff)) filter (is_large and large <= k) as abs_sum
+        sum(abs_logp_diff) filter (is_large and large <= k) as abs_sum
     from ranked
     group by run, step
 )
