@@ -8,10 +8,14 @@ import tempfile
 from argparse import Namespace
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from flows import runner
 from flows.options import parser
 from tasks import parity
+
+if TYPE_CHECKING:
+    from tasks.lake import Step
 
 DONE, FAILED, USAGE = 0, 1, 2
 
@@ -193,6 +197,37 @@ def _sql(options: Namespace) -> int:
     return DONE
 
 
+def _whatif(options: Namespace) -> int:
+    from flows import screen
+    from tasks import corrections, lake, tables
+    from tasks.tokens import BadCapture
+
+    try:
+        settings = [corrections.parse(text) for text in options.correction]
+    except corrections.BadSetting as error:
+        return _fail(str(error))
+    with tempfile.TemporaryDirectory(prefix="timtrack-") as aside:
+        try:
+            step = _meant(options, Path(aside))
+            answer = tables.what_if(step, settings)
+        except (BadCapture, lake.NoSuchStep) as error:
+            return _fail(str(error))
+    asked = [setting.name for setting in settings]
+    screen.print_what_if(step.name, answer, asked, options.format)
+    return DONE
+
+
+def _meant(options: Namespace, aside: Path) -> "Step":
+    """The step in the lake, or that of a capture's file, which is read into a lake of its own."""
+    from tasks import captures, lake
+
+    path = Path(options.what)
+    if not path.is_file():
+        return lake.pick(options.home / "lake", options.what, options.step)
+    capture = captures.identify(path, step=options.step)
+    return lake.write_step(aside, capture, captures.read(path))
+
+
 def _tables(options: Namespace) -> int:
     from flows import screen
     from tasks import tables
@@ -243,6 +278,7 @@ VERBS: dict[str, Callable[[Namespace], int]] = {
     "serve": _serve,
     "prune": _prune,
     "sql": _sql,
+    "whatif": _whatif,
     "tables": _tables,
     "ui": _ui,
     "demo": _demo,

@@ -15,6 +15,7 @@ examples:
   tim ingest /checkpoints/my-run
   tim watch /checkpoints
   tim sql "select step, kl_k1, frac_outside_5 from step_metrics"
+  tim whatif my-run 20 --correction tis:3
   tim tables step_metrics
   tim ui
 """
@@ -81,6 +82,22 @@ def parser() -> argparse.ArgumentParser:
     sql = verbs.add_parser("sql", help="ask DuckDB about everything in the lake")
     sql.add_argument("query", help="SQL over the tables that `tim tables` lists")
     sql.add_argument("--format", choices=("table", "csv", "json"), default="table")
+
+    whatif = verbs.add_parser(
+        "whatif", help="what corrections (TIS, IcePop, masks, ...) would do to a step"
+    )
+    whatif.add_argument(
+        "what", metavar="CAPTURE|RUN", help="a capture's file, or a run in the lake"
+    )
+    whatif.add_argument("step", metavar="STEP", nargs="?", type=int, help="default: the latest")
+    whatif.add_argument(
+        "--correction",
+        metavar="NAME:NUMBERS",
+        action="append",
+        default=[],
+        help="one more setting, as tis:3 or icepop:0.3,4 (may be repeated)",
+    )
+    whatif.add_argument("--format", choices=("table", "csv", "json"), default="table")
 
     tables = verbs.add_parser("tables", help="list the tables, or the columns of one")
     tables.add_argument("name", nargs="?")

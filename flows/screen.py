@@ -7,6 +7,7 @@ import json
 import math
 import os
 import sys
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import polars as pl
@@ -14,7 +15,7 @@ from rich.console import Console
 from rich.table import Table as Grid
 from rich.text import Text
 
-from tasks import notation, summary, tables
+from tasks import corrections, notation, summary, tables
 from tasks.findings import findings
 
 if TYPE_CHECKING:
@@ -79,6 +80,38 @@ def _finite(row: dict[str, Any]) -> dict[str, Any]:
         name: None if isinstance(value, float) and not math.isfinite(value) else value
         for name, value in row.items()
     }
+
+
+def print_what_if(step: str, table: pl.DataFrame, asked: list[str], form: str) -> None:
+    """The verdict with how to set it, then every correction, those `asked` for marked."""
+    if form != "table":
+        return print_frame(table, form)
+    best = corrections.recommended(table)
+    print(f"{step}: {corrections.verdict(table)}\n")
+    if best and (config := corrections.defaults()[best].config):
+        _print(_grid([], [[framework, line] for framework, line in config.items()]))
+        print()
+    shown: dict[str, Callable[[dict[str, Any]], str]] = {
+        "dropped": lambda row: notation.share(row["frac_tok_dropped"]),
+        "truncated": lambda row: notation.share(
+            row["frac_tok_truncated_high"] + row["frac_tok_truncated_low"]
+        ),
+        "mean weight": lambda row: notation.number(row["weight_mean"]),
+        "ESS tokens": lambda row: notation.number(row["ess_token"]),
+        "ESS rollouts": lambda row: notation.number(row["ess_seq"]),
+        "|A| kept": lambda row: notation.number(row["adv_kept"]),
+        "mean |c - r|": lambda row: notation.number(row["bias_l1_vs_r"]),
+        "not usable": lambda row: row["unusable"] or "",
+    }
+    rows = [
+        [_marked(row["setting"], best, asked), *(cell(row) for cell in shown.values())]
+        for row in table.to_dicts()
+    ]
+    _print(_grid(["correction", *shown], rows))
+
+
+def _marked(setting: str, best: str | None, asked: list[str]) -> str:
+    return ("! " if setting == best else "> " if setting in asked else "  ") + setting
 
 
 def print_headers(catalogue: dict[str, tables.Table], name: str | None) -> None:

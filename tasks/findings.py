@@ -10,6 +10,7 @@ from typing import Any
 
 import polars as pl
 
+from tasks import corrections
 from tasks.notation import number, share
 
 Tables = Mapping[str, pl.DataFrame]
@@ -128,6 +129,12 @@ def _context_blindness(tables: Tables) -> Iterator[Finding]:
     )
 
 
+def _corrections(tables: Tables) -> Iterator[Finding]:
+    table = tables["corrections"]
+    needed = corrections.recommended(table) != "none"
+    yield Finding("corrections", corrections.verdict(table), matters=needed)
+
+
 def _noise_floor(tables: Tables) -> Iterator[Finding]:
     for row in tables["noise_floor"].to_dicts():
         yield Finding(
@@ -174,5 +181,6 @@ DIAGNOSES: dict[Callable[[Tables], Iterator[Finding]], set[str]] = {
     _context_blindness: {"context_blindness"},
     _tail: {"tail", "step_metrics"},
     _culprits: {"culprits"},
+    _corrections: {"corrections"},
     _noise_floor: {"noise_floor"},
 }

@@ -82,6 +82,24 @@ def steps(lake: Path) -> list[Step]:
     return [found[key] for key in sorted(found)]
 
 
+class NoSuchStep(Exception):
+    """The lake does not have it."""
+
+
+def pick(lake: Path, run: str, number: int | None = None) -> Step:
+    """A run's step of this number, its latest if none is given; raises NoSuchStep."""
+    there = steps(lake)
+    of_run = [step for step in there if step.run == run]
+    if not of_run:
+        known = ", ".join(sorted({step.run for step in there})) or "none"
+        raise NoSuchStep(f"no run {run!r} in {lake}; runs there: {known}")
+    wanted = [step for step in of_run if number in (None, step.step)]
+    if not wanted:
+        known = f"{len(of_run)} from {of_run[0].step} to {of_run[-1].step}"
+        raise NoSuchStep(f"run {run} has no step {number} in {lake}; it has {known}")
+    return wanted[-1]
+
+
 def find(lake: Path, capture: Capture) -> Step | None:
     """The step that this very capture became, None while it is pending."""
     path = _home(lake, capture)

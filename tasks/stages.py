@@ -108,7 +108,7 @@ def log_step(step: Step, files: Path, home: Path) -> str:
     """Metrics and files to MLflow; a link to the run, which the Prefect UI shows too."""
     tracker = Tracker(home)
     computed = tables.stored(step)
-    numbers = {f"mismatch/{name}": value for name, value in summary.metrics(computed).items()}
+    numbers = {f"mismatch/{name}": value for name, value in summary.logged(computed).items()}
     numbers |= parity.metrics(computed)
     link = tracker.link(tracker.log_step(step, numbers, files, tables.version()))
     create_markdown_artifact(

@@ -9,7 +9,7 @@ from typing import Any
 
 import polars as pl
 
-from tasks import notation
+from tasks import corrections, notation
 from tasks.findings import findings
 from tasks.lake import Step
 
@@ -42,7 +42,7 @@ LABELS = {
 }
 # What a line about one step of many has room for, under the columns' own names.
 SHORT = ("trained_tokens", "abs_logp_diff_p50", "frac_outside_5", "kl_k1", "kl_k3", "pearson_logp")
-SUMMARY_VERSION = 2  # 2: findings
+SUMMARY_VERSION = 3  # 2: findings; 3: whatif
 
 
 def metrics(tables: Mapping[str, pl.DataFrame]) -> dict[str, Any]:
@@ -53,6 +53,12 @@ def metrics(tables: Mapping[str, pl.DataFrame]) -> dict[str, Any]:
         for name, value in row.items()
         if name not in ("run", "step")
     }
+
+
+def logged(tables: Mapping[str, pl.DataFrame]) -> dict[str, Any]:
+    """The numbers that MLflow has over steps: `metrics`, and what common corrections would do."""
+    followed = corrections.metrics(tables["corrections"]) if "corrections" in tables else {}
+    return {**metrics(tables), **followed}
 
 
 def headline(numbers: Mapping[str, Any]) -> dict[str, str]:
@@ -80,11 +86,25 @@ def markdown(step: Step, tables: Mapping[str, pl.DataFrame], link: str) -> str:
 
 
 def write(step: Step, tables: Mapping[str, pl.DataFrame], path: Path) -> None:
-    """`summary.json`: version, the capture's facts, every metric under its name, the findings."""
+    """`summary.json`: version, the capture's facts, metrics by name, findings, correction."""
     content = {
         "summary_version": SUMMARY_VERSION,
         "capture": step.facts(),
         "metrics": metrics(tables),
         "findings": [asdict(finding) for finding in findings(tables)],
+        "whatif": _what_if(tables),
     }
     path.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n")
+
+
+def _what_if(tables: Mapping[str, pl.DataFrame]) -> dict[str, Any] | None:
+    """The recommended correction and how to set it; None for a pruned step of older SQL."""
+    table = tables.get("corrections")
+    if table is None:
+        return None
+    name = corrections.recommended(table)
+    return {
+        "recommended": name,
+        "verdict": corrections.verdict(table),
+        "config": corrections.defaults()[name].config if name else {},
+    }

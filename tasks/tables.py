@@ -10,15 +10,17 @@ import graphlib
 import hashlib
 import re
 import tempfile
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import duckdb
 import polars as pl
 
-from tasks import identities, lake
+from tasks import corrections, identities, lake
+from tasks.corrections import Setting
 from tasks.lake import Step
 from tasks.text import VOCABULARY
 from tasks.tokens import SEQUENCES, TOKENS
@@ -113,8 +115,9 @@ def macros() -> dict[str, str]:
 @functools.cache
 def catalogue() -> dict[str, Table]:
     """All tables by name, each after those it selects from."""
+    defaults = corrections.defaults().values()
     tables = {
-        file.stem: Table(file.stem, folder, file.read_text())
+        file.stem: Table(file.stem, folder, corrections.expand(file.read_text(), defaults))
         for folder in FOLDERS
         for file in sorted((SQL / folder).glob("*.sql"))
     }
@@ -151,25 +154,45 @@ def compute(step: Step) -> dict[str, pl.DataFrame]:
 
     Raises BrokenIdentity when the numbers contradict each other.
     """
-    computed = _computed(step)
+    computed = _computed(step, set(catalogue()))
     identities.check(computed["step_metrics"].row(0, named=True))
     return computed
 
 
-def _computed(step: Step | None, wanted: Collection[str] = ()) -> dict[str, pl.DataFrame]:
-    """The step tables of a step, or the wanted ones; of none, as they are when empty.
+def what_if(step: Step, settings: Iterable[Setting]) -> pl.DataFrame:
+    """The table `corrections` of a step with these settings beside the listed ones.
 
-    No table is planned or run more than once.
+    Raises NoSuchStep for a step whose tokens are gone.
+    """
+    if lake.is_pruned(step):
+        raise lake.NoSuchStep(
+            f'the tokens of {step.name} were pruned; what is left: tim sql "from corrections '
+            f"where run = '{step.run}' and step = {step.step}\""
+        )
+    every = corrections.defaults() | {setting.name: setting for setting in settings}
+    sql = (SQL / "part" / "row_weightings.sql").read_text()
+    instead = {"row_weightings": corrections.expand(sql, every.values())}
+    return _computed(step, named("corrections"), instead)["corrections"]
+
+
+def _computed(
+    step: Step | None, wanted: Collection[str], instead: Mapping[str, str] = MappingProxyType({})
+) -> dict[str, pl.DataFrame]:
+    """The wanted step tables of a step, with what they need; of none, as they are when empty.
+
+    No table is planned or run more than once. `instead` has other SQL for some of them.
     """
     frames: dict[str, pl.DataFrame] = {}
     with inputs([step] if step else []) as connection:
         if step is None or step.facts()["tokens"] <= ONE_THREAD:
             connection.execute("set threads = 1")
         for name, table in catalogue().items():
+            if name not in wanted or table.folder == "run":
+                continue
             if table.folder == "base":
                 connection.execute(f"create view {name} as {table.sql}")
-            elif table.folder != "run" and (not wanted or name in wanted):
-                frames[name] = connection.sql(table.sql).pl()
+            else:
+                frames[name] = connection.sql(instead.get(name, table.sql)).pl()
                 connection.register(name, frames[name].to_arrow())
     return {name: frame for name, frame in frames.items() if catalogue()[name].folder == "step"}
 

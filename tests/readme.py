@@ -3,7 +3,8 @@
 import re
 from pathlib import Path
 
-from tasks import tables
+from tasks import corrections, tables
+from tasks.corrections import Method
 
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
@@ -22,10 +23,23 @@ def parts() -> dict[str, str]:
     listed = [(f"`{t.name}`", ", ".join(t.grain), t.title) for t in catalogue]
     columns = tables.catalogue()["step_metrics"].columns
     metrics = [(f"`{name}`", text) for name, text in columns.items()]
+    methods = corrections.methods().values()
+    corrected = [
+        (_typed(m), m.text, m.source, ", ".join(v.replace("_", ",") or "–" for v in m.settings))
+        for m in methods
+    ]
     return {
         "tables": markdown(("table", "one row for each", ""), listed),
         "metrics": markdown(("metric", ""), metrics),
+        "corrections": markdown(("correction", "", "from", "settings computed"), corrected),
     }
+
+
+def _typed(method: Method) -> str:
+    """How a correction is typed, with its parameters and its other names."""
+    wanted = f":{','.join(method.parameters)}" if method.parameters else ""
+    also = "".join(f", `{alias}`" for alias in method.aliases)
+    return f"`{method.name}{wanted}`{also}"
 
 
 def markdown(header: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:

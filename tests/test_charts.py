@@ -14,7 +14,7 @@ def tables_of(tokens):
     with sql_connection(tokens) as connection:
         names = ("ratio_histogram", "prob_diff_histogram", "logp_density", "gap_by_position")
         more = ("worst_tokens", "step_metrics", "run_trend", "attribution")
-        more += ("gap_by_rollout_prob", "culprits", "lag_scan")
+        more += ("gap_by_rollout_prob", "culprits", "lag_scan", "corrections")
         return {name: connection.sql(f"from {name}").pl() for name in (*names, *more)}
 
 
@@ -35,6 +35,7 @@ def test_every_chart_has_its_tables_name(drawn):
         "lag_scan",
         "attribution",
         "run_trend",
+        "correction_frontier",
     }
 
 
@@ -71,6 +72,7 @@ def test_axes_name_quantity_and_unit(drawn, name):
         "lag_scan": ["lag (tokens)", "mean |difference| (nats)"],
         "attribution": ["part of KL(rollout || train), k1 (nats)", "engine + staleness"],
         "run_trend": ["training step"],
+        "correction_frontier": ["bias: mean |coefficient - r|", "effective share of the tokens"],
     }
     assert all(title in text for title in expected[name])
 

@@ -20,6 +20,7 @@
 -- seq_geo_ratio       | exp(mean of ln r): geometric mean of the ratios.
 -- ratio_mean          | Mean of r.
 -- ratio_min           | Smallest r.
+-- ratio_max           | Largest r.
 -- ess_token           | (sum r)^2 / (n sum r^2) within the rollout.
 -- rollout_log_ppl     | Mean of -logp_rollout [nats].
 -- train_log_ppl       | Mean of -logp_train [nats].
@@ -40,6 +41,7 @@ with compared as (
         exp(avg(logp_diff)) as seq_geo_ratio,
         avg(ratio) as ratio_mean,
         min(ratio) as ratio_min,
+        max(ratio) as ratio_max,
         nullif(ess(ratio), 'nan') as ess_token,
         -avg(cast(logp_rollout as double)) as rollout_log_ppl,
         -avg(cast(logp_train as double)) as train_log_ppl,

@@ -1,0 +1,89 @@
+-- What some corrections need to know of the whole step before they weigh a token.
+-- grain: run, step
+--
+-- run        | Training run.
+-- step       | Optimizer step.
+-- m2po_bound | Largest (ln r)^2 that M2PO keeps: the mean of those up to it is below 0.04; NULL if it keeps none [nats^2].
+-- tis_2_mean | Mean of min(r, 2).
+
+-- Only the bin in which the bound lies is sorted, not all tokens.
+with binned as (
+    select
+        run,
+        step,
+        pow(logp_diff, 2) as squared,
+        floor(8 * ln(squared + 1e-30)) as bin
+    from trained_tokens
+),
+
+bins as (
+    select
+        run,
+        step,
+        bin,
+        count(*) as tokens,
+        sum(squared) as total,
+        max(squared) as largest
+    from binned
+    group by run, step, bin
+),
+
+so_far as (
+    select
+        *,
+        sum(tokens) over so_far_window as tokens_so_far,
+        sum(total) over so_far_window as total_so_far,
+        total_so_far < 0.04 * tokens_so_far as is_kept
+    from bins
+    window so_far_window as (partition by run, step order by bin)
+),
+
+edges as (
+    select
+        run,
+        step,
+        max(largest) filter (is_kept) as kept_bound,
+        coalesce(max(tokens_so_far) filter (is_kept), 0) as kept_tokens,
+        coalesce(max(total_so_far) filter (is_kept), 0) as kept_total,
+        min(bin) filter (not is_kept) as edge
+    from so_far
+    group by run, step
+),
+
+in_edge as (
+    select
+        binned.run,
+        binned.step,
+        squared,
+        kept_total + sum(squared) over edge_window < 0.04 * (kept_tokens + count(*) over edge_window) as is_kept
+    from binned
+    inner join edges on binned.run = edges.run and binned.step = edges.step and bin = edge
+    window edge_window as (partition by binned.run, binned.step order by squared)
+),
+
+within_edge as (
+    select
+        run,
+        step,
+        max(squared) filter (is_kept) as edge_bound
+    from in_edge
+    group by run, step
+),
+
+means as (
+    select
+        run,
+        step,
+        avg(least(2, exp(clip(logp_diff, 20)))) as tis_2_mean
+    from trained_tokens
+    group by run, step
+)
+
+select
+    run,
+    step,
+    coalesce(edge_bound, kept_bound) as m2po_bound,
+    tis_2_mean
+from means
+inner join edges using (run, step)
+left join within_edge using (run, step)
