@@ -195,7 +195,7 @@ def test_what_the_readme_shows_is_printed(published, home, capsys):
 
     screen.print_what_if(step.name, computed["corrections"], [], "table")
     printed = capsys.readouterr().out.splitlines()
-    block = next(b for b in README.read_text().split("```text\n") if "No setting is usable" in b)
+    block = next(b for b in README.read_text().split("```text\n") if "mean |c - r|" in b)
     shown = [line for line in block.split("```")[0].splitlines() if line]
     assert len(shown) > 4
     assert [line for line in shown if line not in printed] == []
