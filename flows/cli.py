@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import sys
 import tempfile
@@ -225,7 +226,56 @@ def _meant(options: Namespace, aside: Path) -> "Step":
     if not path.is_file():
         return lake.pick(options.home / "lake", options.what, options.step)
     capture = captures.identify(path, step=options.step)
-    return lake.write_step(aside, capture, captures.read(path))
+    return lake.write_step(aside, capture, **captures.reading(capture))
+
+
+def _report(options: Namespace) -> int:
+    from tasks import charts, lake, report, tables
+    from tasks.samples import Choice
+
+    try:
+        step = lake.pick(options.home / "lake", options.run, options.step)
+    except lake.NoSuchStep as error:
+        return _fail(str(error))
+    choice = Choice(options.pick, options.groups, options.per_group, options.seed)
+    computed = tables.stored(step) or tables.compute(step)
+    page, _ = report.page(step, computed, charts.draw(computed), choice)
+    output = options.output or Path(f"{_file_name(step)}.html")
+    output.write_text(page)
+    print(output)
+    return DONE
+
+
+def _show(options: Namespace) -> int:
+    from flows import screen
+    from tasks import lake, samples
+
+    try:
+        step = lake.pick(options.home / "lake", options.run, options.step)
+        sample = samples.read(step, [options.row])[options.row]
+    except (lake.NoSuchStep, samples.NoSuchRow) as error:
+        return _fail(str(error))
+    screen.print_sample(sample, options.around)
+    return DONE
+
+
+def _repro(options: Namespace) -> int:
+    from tasks import lake, repro, samples
+
+    try:
+        step = lake.pick(options.home / "lake", options.run, options.step)
+        sample = samples.read(step, [options.row])[options.row]
+    except (lake.NoSuchStep, samples.NoSuchRow) as error:
+        return _fail(str(error))
+    output = options.output or Path(f"{_file_name(step)}-row-{options.row}.zip")
+    repro.write(step, sample, output)
+    print(output)
+    return DONE
+
+
+def _file_name(step: "Step") -> str:
+    safe = re.sub(r"[^\w.+-]+", "_", step.run)
+    return f"{safe}-step-{step.step}"
 
 
 def _tables(options: Namespace) -> int:
@@ -279,6 +329,9 @@ VERBS: dict[str, Callable[[Namespace], int]] = {
     "prune": _prune,
     "sql": _sql,
     "whatif": _whatif,
+    "report": _report,
+    "show": _show,
+    "repro": _repro,
     "tables": _tables,
     "ui": _ui,
     "demo": _demo,

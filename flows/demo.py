@@ -118,7 +118,7 @@ def _link(home: Path, outcomes: list[Outcome]) -> None:
     for run, (step, link) in last.items():
         print(f"\n{run}: {link}")
         run_id = link.split("/runs/")[-1].split("?")[0]
-        for page in (home / "mlartifacts" / run_id).glob(f"artifacts/steps/{step}/charts.html"):
+        for page in (home / "mlartifacts" / run_id).glob(f"artifacts/steps/{step}/report.html"):
             print(f"  charts of step {step}: {page}")
 
 

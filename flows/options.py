@@ -4,6 +4,7 @@ import argparse
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from flows import runner
 from tasks import parity
@@ -16,6 +17,7 @@ examples:
   tim watch /checkpoints
   tim sql "select step, kl_k1, frac_outside_5 from step_metrics"
   tim whatif my-run 20 --correction tis:3
+  tim show my-run 20 --row 833 --around 39
   tim tables step_metrics
   tim ui
 """
@@ -99,6 +101,8 @@ def parser() -> argparse.ArgumentParser:
     )
     whatif.add_argument("--format", choices=("table", "csv", "json"), default="table")
 
+    _about_a_step(verbs)
+
     tables = verbs.add_parser("tables", help="list the tables, or the columns of one")
     tables.add_argument("name", nargs="?")
 
@@ -117,6 +121,35 @@ def parser() -> argparse.ArgumentParser:
     )
     demo.add_argument("--seed", type=int, default=0)
     return tim
+
+
+def _about_a_step(verbs: Any) -> None:
+    """Verbs that show one step of a run in the lake."""
+    placed = argparse.ArgumentParser(add_help=False)
+    placed.add_argument("run", metavar="RUN")
+    placed.add_argument("step", metavar="STEP", nargs="?", type=int, help="default: the latest")
+
+    report = verbs.add_parser("report", parents=[placed], help="write a step's page")
+    report.add_argument("-o", "--output", type=Path, help="default: <run>-step-<n>.html")
+    report.add_argument(
+        "--pick",
+        choices=("worst", "spread", "random", "median", "first"),
+        default="worst",
+        help="which prompts to show samples of, by their mean |ln r| (default: worst)",
+    )
+    report.add_argument("--groups", type=_positive, default=4, help="prompts (default: 4)")
+    report.add_argument("--per-group", type=_positive, default=2, help="rollouts of each")
+    report.add_argument("--seed", type=int, default=0, help="of --pick random")
+
+    show = verbs.add_parser("show", parents=[placed], help="a rollout's tokens in the terminal")
+    show.add_argument("--row", type=int, required=True, help="index of the rollout in the batch")
+    show.add_argument("--around", type=int, metavar="POS", help="the tokens around this position")
+
+    repro = verbs.add_parser(
+        "repro", parents=[placed], help="a rollout as a zip to attach to an issue"
+    )
+    repro.add_argument("--row", type=int, required=True, help="index of the rollout in the batch")
+    repro.add_argument("-o", "--output", type=Path, help="default: <run>-step-<n>-row-<row>.zip")
 
 
 def _positive(text: str) -> int:

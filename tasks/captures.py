@@ -6,6 +6,7 @@ One rule: a capture's identity is its content. Two files with the same bytes are
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from tasks import places
 from tasks.places import Pattern
@@ -118,6 +119,22 @@ def identify(
 def read(path: Path) -> Batch:
     """Open a capture with the reader for its format; rows are read later, block by block."""
     return step_batch.open_batch(path)
+
+
+def reading(capture: Capture) -> dict[str, Any]:
+    """What `lake.write_step` takes of a capture: its batch, and its tokenizer to make text."""
+    batch = read(capture.path)
+    if capture.tokenizer is None:
+        return {"batch": batch}
+    from tasks import text
+
+    tokenizer = text.load(capture.tokenizer)
+    return {
+        "batch": batch,
+        "decode": lambda block: text.with_text(block, tokenizer),
+        "vocabulary": lambda ids: text.vocabulary(ids, tokenizer),
+        "vocabulary_size": tokenizer.get_vocab_size(),
+    }
 
 
 def check_unchanged(capture: Capture) -> None:

@@ -232,7 +232,7 @@ def lag_scan(lag_scan: pl.DataFrame) -> Any:
 
 def culprits(culprits: pl.DataFrame) -> Any:
     """The slices that carry most more than their share of the gap, with intervals."""
-    shown = culprits.filter(pl.col("excess") > 0).head(12)
+    shown = culprits.filter(pl.col("excess") > 0, pl.col("share_abs_logp_diff") >= 1e-3).head(12)
     slices = pl.concat_str("kind", pl.lit(" "), pl.col("slice").map_elements(repr, pl.String))
     shown = shown.with_columns(what=slices)
     y = alt.Y("what:N").title(None).sort(shown["what"].to_list())
@@ -247,15 +247,19 @@ def culprits(culprits: pl.DataFrame) -> Any:
             tooltip=tooltip,
         )
     )
-    bars = alt.Chart(shown).mark_rule().encode(x="lift_low:Q", x2="lift_high:Q", y=y)
+    resampled = shown.drop_nulls("lift_low")
+    rules = alt.Chart(resampled).mark_rule().encode(x="lift_low:Q", x2="lift_high:Q", y=y)
+    bars = [rules] if len(resampled) else []
     caption = "lines: 95 % intervals by prompt group; "
     caption += (
         "red: survives a false-discovery correction"
         if shown["survives"].any()
         else "none survives a false-discovery correction"
     )
+    if shown.is_empty():
+        caption = "no slice with a thousandth of the total |ln r| carries more than its share"
     height = 22 * max(2, len(shown))
-    chart = alt.layer(_rule(1, INK, [6, 4]), bars, points)
+    chart = alt.layer(_rule(1, INK, [6, 4]), *bars, points)
     return _titled(chart, "Which tokens carry more than their share", [caption], height=height)
 
 
@@ -412,13 +416,17 @@ DRAWN = (
 )
 
 
-def save(charts: Mapping[str, Any], folder: Path, page: str) -> None:
-    """A PNG and a Vega-Lite JSON for each chart, and one page that shows them all offline."""
+def save(charts: Mapping[str, Any], folder: Path) -> None:
+    """A PNG and a Vega-Lite JSON for each chart."""
     for name, chart in charts.items():
         chart.save(folder / f"{name}.png", scale_factor=2)
         (folder / f"{name}.vl.json").write_text(json.dumps(chart.to_dict()))
+
+
+def save_page(charts: Mapping[str, Any], path: Path) -> None:
+    """One page that shows the charts offline."""
     together = alt.vconcat(*charts.values()).resolve_scale(color="independent")
-    (folder / page).write_text(PAGE.format(vega=_vega(), chart=_in_script(together.to_dict())))
+    path.write_text(PAGE.format(vega=vega(), chart=in_script(together.to_dict())))
 
 
 PAGE = """<!DOCTYPE html>
@@ -433,15 +441,15 @@ PAGE = """<!DOCTYPE html>
 
 
 @functools.cache
-def _vega() -> str:
+def vega() -> str:
     """Vega, Vega-Lite and vega-embed in one script. Bundling takes a second: once a process."""
     bundle: str = vl_convert.javascript_bundle()  # type: ignore[call-arg] # its stub is wrong
     return bundle.replace("</script>", "<\\/script>")
 
 
-def _in_script(value: Any) -> str:
+def in_script(value: Any) -> str:
     """JSON that cannot end the script that it stands in, whatever the model wrote."""
-    return json.dumps(value).replace("<", "\\u003c")
+    return json.dumps(value, separators=(",", ":")).replace("<", "\\u003c")
 
 
 def ratio_caption(metrics: Mapping[str, Any]) -> list[str]:

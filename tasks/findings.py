@@ -27,12 +27,13 @@ class Finding:
 
 
 def findings(tables: Tables) -> list[Finding]:
-    """Every diagnosis of a step, problems of the capture itself first.
+    """Every diagnosis of a step: on the capture itself first, then what matters, then the rest.
 
     A pruned step may have tables of older SQL: what they lack is not said.
     """
     there = [said for said, needs in DIAGNOSES.items() if tables.keys() >= needs]
-    return [finding for diagnosis in there for finding in diagnosis(tables)]
+    found = [finding for diagnosis in there for finding in diagnosis(tables)]
+    return sorted(found, key=lambda f: (f.table != "alignment", not f.matters))
 
 
 def _alignment(tables: Tables) -> Iterator[Finding]:
@@ -50,6 +51,9 @@ _severity = pl.col("name").replace_strict(
     {name: i for i, name in enumerate(("positive", "shift", "zeros", "temperature", "one_sided"))},
     default=9,
 )
+# Part of the total |ln r| below which a slice is nobody's concern: picked out of thousands of token
+# ids, some rare ones always carry a few times their share.
+WORTH_SAYING = 0.01
 OWNER = {"rollout": "The rollout engine's", "train": "The trainer's", "both": "The engines'"}
 
 FAULTS: dict[str, Callable[[Row], str]] = {
@@ -160,7 +164,8 @@ def _contradictions(tables: Tables) -> Iterator[Finding]:
 
 def _culprits(tables: Tables) -> Iterator[Finding]:
     table = tables["culprits"]
-    more = table.filter(pl.col("survives") & (pl.col("lift") > 1)).head(3)
+    carried = pl.col("share_abs_logp_diff") >= WORTH_SAYING
+    more = table.filter(pl.col("survives") & (pl.col("lift") > 1) & carried).head(3)
     for row in more.to_dicts():
         yield Finding(
             "culprits",

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -23,10 +24,13 @@ META = {
 def write_capture(folder: Path) -> Path:
     """Write the published tokens as `folder/<run>/step_20/step_batch.pt`, log-probs as printed.
 
-    8 rows; responses are whole, the mask holds the 50 tokens of each whose log-probs are printed.
+    With a tokenizer.json of the token ids that occur. 8 rows; responses are whole, the mask holds
+    the 50 tokens of each whose log-probs are printed.
     """
     from tasks.hook import save_step_batch
 
+    (folder / RUN).mkdir(parents=True, exist_ok=True)
+    shutil.copy(PUBLISHED / "tokenizer.json", folder / RUN)
     return save_step_batch(folder / RUN, STEP, batch())
 
 

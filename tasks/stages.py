@@ -12,7 +12,7 @@ from prefect import task
 from prefect.artifacts import create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
 
-from tasks import backlog, captures, charts, lake, parity, summary, tables
+from tasks import backlog, captures, charts, lake, parity, report, summary, tables
 from tasks.backlog import Backlog
 from tasks.captures import Capture
 from tasks.lake import Step
@@ -58,22 +58,7 @@ def convert_capture(capture: Capture, into: Path, rival: Path | None = None) -> 
         )
     if there := lake.find(into, capture):
         return lake.settle(there)
-    return lake.write_step(into, capture, **_reading(capture))
-
-
-def _reading(capture: Capture) -> dict[str, Any]:
-    batch = captures.read(capture.path)
-    if capture.tokenizer is None:
-        return {"batch": batch}
-    from tasks import text
-
-    tokenizer = text.load(capture.tokenizer)
-    return {
-        "batch": batch,
-        "decode": lambda block: text.with_text(block, tokenizer),
-        "vocabulary": lambda ids: text.vocabulary(ids, tokenizer),
-        "vocabulary_size": tokenizer.get_vocab_size(),
-    }
+    return lake.write_step(into, capture, **captures.reading(capture))
 
 
 @task(task_run_name="compute tables of {step.name}", cache_policy=NO_CACHE)
@@ -85,13 +70,15 @@ def compute_tables(step: Step) -> None:
 
 @task(task_run_name="draw {step.name}", cache_policy=NO_CACHE)
 def draw_step(step: Step, into: Path, after: None = None) -> None:
-    """Charts, `summary.json` and the tables as CSV, into a folder for MLflow.
+    """Report, charts, `summary.json`, `samples.json` and tables as CSV, into a folder for MLflow.
 
     `after` is what `compute_tables` gives: Prefect runs this task when that one is done.
     """
     into.mkdir(parents=True)
     computed = tables.stored(step)
-    charts.save(charts.draw(computed), into, "charts.html")
+    drawn = charts.draw(computed)
+    charts.save(drawn, into)
+    report.write(step, computed, drawn, into)
     summary.write(step, computed, into / "summary.json")
     (into / "tables").mkdir()
     for name, table in computed.items():
@@ -110,10 +97,13 @@ def log_step(step: Step, files: Path, home: Path) -> str:
     computed = tables.stored(step)
     numbers = {f"mismatch/{name}": value for name, value in summary.logged(computed).items()}
     numbers |= parity.metrics(computed)
-    link = tracker.link(tracker.log_step(step, numbers, files, tables.version()))
+    run_id = tracker.log_step(step, numbers, files, tables.version())
+    link = tracker.link(run_id)
+    markdown = summary.markdown(step, computed, link)
+    tracker.note(run_id, step.step, markdown)
     create_markdown_artifact(
         key=_slug(f"{step.run}-step-{step.step}"),
-        markdown=summary.markdown(step, computed, link),
+        markdown=markdown,
         description=f"Train-inference mismatch of {step.name}",
     )
     for mark in backlog.logged_marks(home):  # last: until then the step counts as not logged
@@ -131,7 +121,9 @@ def log_trend(run: str, into: Path, home: Path) -> None:
     """The run's metrics over its steps: chart and table, to the run's artifacts in MLflow."""
     steps = [step for step in lake.steps(home / "lake") if step.run == run]
     trend = tables.query(steps, "from run_trend")
-    charts.save(charts.draw({"run_trend": trend}), into, "run_trend.html")
+    drawn = charts.draw({"run_trend": trend})
+    charts.save(drawn, into)
+    charts.save_page(drawn, into / "run_trend.html")
     trend.write_csv(into / "run_trend.csv")
     Tracker(home).log_files(run, into, "trend")
 

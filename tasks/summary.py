@@ -9,7 +9,7 @@ from typing import Any
 
 import polars as pl
 
-from tasks import corrections, notation
+from tasks import bands, corrections, notation
 from tasks.findings import findings
 from tasks.lake import Step
 
@@ -42,7 +42,7 @@ LABELS = {
 }
 # What a line about one step of many has room for, under the columns' own names.
 SHORT = ("trained_tokens", "abs_logp_diff_p50", "frac_outside_5", "kl_k1", "kl_k3", "pearson_logp")
-SUMMARY_VERSION = 3  # 2: findings; 3: whatif
+SUMMARY_VERSION = 3  # 2: findings; 3: verdict, whatif
 
 
 def metrics(tables: Mapping[str, pl.DataFrame]) -> dict[str, Any]:
@@ -67,11 +67,15 @@ def headline(numbers: Mapping[str, Any]) -> dict[str, str]:
 
 
 def markdown(step: Step, tables: Mapping[str, pl.DataFrame], link: str) -> str:
-    """Headline and findings as a Markdown page, with what there is to know before believing it."""
+    """Verdict, headline, findings and notes as a Markdown page."""
     numbers = metrics(tables)
     facts = step.facts()
+    judged = bands.verdict(facts, tables)
     lines = [
         f"# {step.name}",
+        "",
+        f"**{judged.status.upper()}** {judged.text}",
+        "",
         *(f"> {note}" for note in facts["notes"]),
         "",
         "| number | value |",
@@ -91,10 +95,26 @@ def write(step: Step, tables: Mapping[str, pl.DataFrame], path: Path) -> None:
         "summary_version": SUMMARY_VERSION,
         "capture": step.facts(),
         "metrics": metrics(tables),
+        "verdict": _verdict(step, tables),
         "findings": [asdict(finding) for finding in findings(tables)],
         "whatif": _what_if(tables),
     }
     path.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n")
+
+
+def _verdict(step: Step, tables: Mapping[str, pl.DataFrame]) -> dict[str, Any]:
+    """How the step stands, by which bands."""
+    judged = bands.verdict(step.facts(), tables)
+    readings = [
+        {**asdict(reading.band), "value": reading.value, "level": reading.level}
+        for reading in judged.readings
+    ]
+    return {
+        "status": judged.status,
+        "text": judged.text,
+        "family": judged.family,
+        "readings": readings,
+    }
 
 
 def _what_if(tables: Mapping[str, pl.DataFrame]) -> dict[str, Any] | None:

@@ -25,6 +25,9 @@ RUN_TAG = "timtrack.run"
 VERSION_TAG = "timtrack.tables"  # version of the SQL that the metrics were computed with
 REPLACES_TAG = "timtrack.replaces"  # id of the run that this one was written anew for
 BUILDING_TAG = "timtrack.building"  # on a run that is being written anew, until it is complete
+NOTE_TAG = "mlflow.note.content"  # what MLflow shows as a run's description
+NOTED_TAG = "timtrack.noted"  # the step that our note is of
+OUR_NOTE = "<!-- written by timtrack, renewed at each step -->"
 PARAMS = ("model", "dataset", "algorithm")
 
 
@@ -90,6 +93,17 @@ class Tracker:
                 raise TrackingError(f"no step of run {run} was logged to {self.uri} yet")
             self.client.log_artifacts(found.info.run_id, str(files), folder)
 
+    def note(self, run_id: str, step: int, markdown: str) -> None:
+        """Say on the run's page how its latest step stands, unless a person wrote a note there."""
+        with self._lock:
+            tags = self.client.get_run(run_id).data.tags
+            there = tags.get(NOTE_TAG, "")
+            latest = int(tags.get(NOTED_TAG, -1))
+            if step < latest or (there and not there.startswith(OUR_NOTE)):
+                return
+            self.client.set_tag(run_id, NOTE_TAG, f"{OUR_NOTE}\n{markdown}")
+            self.client.set_tag(run_id, NOTED_TAG, str(step))
+
     def link(self, run_id: str) -> str:
         """Where to look at a run: a path in the MLflow UI, whole if a server is set."""
         experiment = self.client.get_run(run_id).info.experiment_id
@@ -142,8 +156,9 @@ class Tracker:
         self._delete_unfinished(name)
         own = {k: v for k, v in old.data.tags.items() if not k.startswith(("mlflow.", "timtrack."))}
         tags = {**own, VERSION_TAG: version, BUILDING_TAG: quote(name)}
-        if note := old.data.tags.get("mlflow.note.content"):
-            tags["mlflow.note.content"] = note
+        note = old.data.tags.get(NOTE_TAG, OUR_NOTE)
+        if not note.startswith(OUR_NOTE):
+            tags[NOTE_TAG] = note
         shown = old.info.run_name or name
         new = self._create(name, old.info.start_time, tags, run=shown)
         new_id, old_id = new.info.run_id, old.info.run_id

@@ -16,6 +16,7 @@ os.environ.pop("MLFLOW_TRACKING_URI", None)
 import polars as pl
 import pytest
 import torch
+from playwright.sync_api import Browser, sync_playwright
 
 from tasks import lake, seed_run, tables
 from tests.given import Row, ingest, sql_connection, token_frame
@@ -78,6 +79,19 @@ def home(tmp_path: Path, fresh_store: Path) -> Path:
     folder.mkdir()
     shutil.copy(fresh_store, folder / "mlflow.db")
     return folder
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    """A real one; CI installs it."""
+    chromium = shutil.which("chromium") or shutil.which("chromium-browser")
+    if not chromium:
+        pytest.skip("no chromium on this machine")
+    quiet = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run"]
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium, args=quiet)
+        yield browser
+        browser.close()
 
 
 @pytest.fixture(scope="session")

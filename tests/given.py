@@ -145,4 +145,4 @@ def batch_fields(
 def ingest(path: Path, into: Path, **given: Any) -> lake.Step:
     """One capture into the lake, without Prefect."""
     capture = captures.identify(path, **given)
-    return lake.write_step(into, capture, captures.read(path))
+    return lake.write_step(into, capture, **captures.reading(capture))

@@ -87,7 +87,8 @@ def test_captions_are_made_from_the_numbers():
 
 
 def test_files_show_without_a_network(drawn, tmp_path):
-    charts.save(drawn, tmp_path, "charts.html")
+    charts.save(drawn, tmp_path)
+    charts.save_page(drawn, tmp_path / "charts.html")
     page = (tmp_path / "charts.html").read_text()
     assert "<script src=" not in page
     assert len(page) < 3_000_000

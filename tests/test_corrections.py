@@ -114,7 +114,7 @@ def test_a_step_between_gets_a_setting_that_can_be_pasted():
     usable = table.filter(pl.col("unusable").is_null())
     offered = [s for s in usable["setting"] if corrections.defaults()[s].config]
     bias = dict(table.select("setting", "bias_l1_vs_r").rows())
-    assert bias[name] == min(bias[s] for s in offered)
+    assert bias[name] <= min(bias[s] for s in offered) + corrections.EQUAL
     assert corrections.verdict(table).startswith(f"Recommended: {name}; it drops ")
     assert corrections.defaults()[name].config
 

@@ -97,6 +97,6 @@ def points(store: str, metric: str) -> list[int]:
     client = MlflowClient(store)
     [run] = client.search_runs([client.get_experiment_by_name("timtrack").experiment_id])
     assert any(
-        f.path == "steps/1/charts.html" for f in client.list_artifacts(run.info.run_id, "steps/1")
+        f.path == "steps/1/report.html" for f in client.list_artifacts(run.info.run_id, "steps/1")
     )
     return sorted(point.step for point in client.get_metric_history(run.info.run_id, metric))

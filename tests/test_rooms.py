@@ -21,6 +21,7 @@ HOMES = {
     "altair": {"tasks/charts.py"},
     "vl_convert": {"tasks/charts.py"},
     "tokenizers": {"tasks/text.py", "tasks/toy_grpo"},
+    "jinja2": {"tasks/report.py"},
     "pyarrow": {"tasks/parquet.py"},
     "filelock": {"tasks/lake.py", "tasks/tracking.py"},
     "torch": {"tasks/readers", "tasks/hook.py", "tasks/seed_run.py", "tasks/toy_grpo"},

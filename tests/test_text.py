@@ -6,7 +6,7 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
 from tasks import captures, lake, tables, text
-from tasks.stages import _reading
+from tasks.captures import reading
 from tests.given import batch_fields
 
 
@@ -50,7 +50,7 @@ def test_texts_of_rows_and_tokens(saved, tmp_path, tokenizer):
     fields["prompts"][:] = torch.tensor(prompt)
     capture = captures.identify(saved(fields))
     assert capture.tokenizer == tokenizer
-    step = lake.write_step(tmp_path / "lake", capture, **_reading(capture))
+    step = lake.write_step(tmp_path / "lake", capture, **reading(capture))
     sequences = pl.read_parquet(step.path / "sequences.parquet")
     assert sequences["prompt"].to_list() == ["hi<|end|>"] * 2
     assert sequences["response"].to_list() == [" hi ÷"] * 2

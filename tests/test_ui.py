@@ -1,32 +1,18 @@
 """What people see: MLflow's own pages over what was logged, in a real browser."""
 
 import re
-import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Page, expect
 
 from flows.analyse import analyse
 from tests.given import batch_fields
 from tests.servers import free_port, running, wait_for
 
 pytestmark = pytest.mark.slow
-
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
-QUIET = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run"]
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    if not CHROMIUM:
-        pytest.skip("no chromium on this machine; CI installs it")
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=QUIET)
-        yield browser
-        browser.close()
 
 
 @pytest.fixture
@@ -60,9 +46,17 @@ def test_mlflow_shows_curves_charts_and_tables(browser, server):
     expect(curve).to_be_visible(timeout=60_000)
     expect(curve.locator(".scatterlayer .point")).to_have_count(3, timeout=60_000)
 
-    charts = open_page(browser, server, "artifacts/steps/3/charts.html")
-    drawn = charts.frame_locator("iframe").locator("svg, canvas").first
-    expect(drawn).to_be_visible(timeout=60_000)
+    report = open_page(browser, server, "artifacts/steps/3/report.html")
+    page = report.frame_locator("iframe")
+    expect(page.locator("body[data-drawn=all]")).to_be_attached(timeout=60_000)
+    expect(page.locator("[data-chart=ratio_histogram] svg")).to_be_visible()
+    token = page.locator(".strip .token[data-b]").first
+    token.click()
+    expect(page.locator(".said").first).to_contain_text("diff ")
+    page.locator(".said button").first.click()
+    expect(page.locator(".said button").first).to_have_text("copied")
+    note = open_page(browser, server, "overview")
+    expect(note.get_by_text("run-a step 3").first).to_be_visible(timeout=60_000)
 
     table = open_page(browser, server, "artifacts/steps/3/tables/worst_tokens.csv")
     expect(table.get_by_text("logp_rollout").first).to_be_visible(timeout=60_000)

@@ -28,7 +28,7 @@ def timtrack(capture: Path, out: Path, timed: Callable) -> None:
     files = out / "files"
     files.mkdir()
     with timed("charts"):
-        charts.save(charts.draw(tables.stored(step)), files, "charts.html")
+        charts.save(charts.draw(tables.stored(step)), files)
     tracker = tracking.Tracker(out)
     with timed("MLflow"):
         numbers = summary.metrics(tables.stored(step))

@@ -31,7 +31,7 @@ def bare(root: Path, home: Path) -> None:
             files = home / f"files-{step.step}"
             files.mkdir()
             computed = tables.stored(step)
-            charts.save(charts.draw(computed), files, "charts.html")
+            charts.save(charts.draw(computed), files)
             summary.write(step, computed, files / "summary.json")
 
 

@@ -1,0 +1,214 @@
+"use strict";
+// Draws what report.html holds as JSON: charts, and samples as strips and tables. Computes no number:
+// every printed one comes as text from the program, so that it is printed alike everywhere.
+const data = JSON.parse(document.getElementById("data").textContent);
+const FIRST = 600; // tokens of a strip that are drawn before somebody asks for all
+const ROWS = 50; // of a token table
+const COLUMNS = ["pos", "token", "rollout logp", "trainer logp", "diff", "p_rollout", "p_train", "r"];
+
+function made(tag, attributes = {}, ...children) {
+  const element = document.createElement(tag);
+  for (const [name, value] of Object.entries(attributes)) {
+    if (name === "on") for (const [event, listener] of Object.entries(value)) element.addEventListener(event, listener);
+    else if (value !== null && value !== false) element.setAttribute(name, value);
+  }
+  element.append(...children);
+  return element;
+}
+
+// One prompt: its rollouts one at a time, `shown` is the one on the page.
+class Block {
+  constructor(group, shown) {
+    this.group = group;
+    this.shown = shown;
+    this.all = false;
+    this.at = null;
+    this.root = made("section", { class: "sample", "aria-label": "sample" });
+    this.draw();
+  }
+
+  get sample() { return this.group.samples[this.shown]; }
+
+  show(index, pos = null) {
+    this.shown = (index + this.group.samples.length) % this.group.samples.length;
+    this.all = pos !== null && pos >= FIRST;
+    this.draw();
+    if (pos !== null) this.go(pos);
+  }
+
+  draw() {
+    const { sample, group } = this;
+    this.said = made("div", { class: "said mono", role: "status", "aria-live": "polite" });
+    this.strip = this.drawStrip();
+    const prompt = group.prompt === null ? [] : [
+      made("details", {}, made("summary", {}, "prompt"), made("pre", { dir: "auto" }, group.prompt))];
+    this.root.replaceChildren(
+      made("div", { class: "head mono" }, sample.header), ...prompt, this.drawTabs(), this.strip,
+      ...this.drawMore(), this.said, made("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": "tokens" }, this.drawTable()),
+      ...this.drawHidden());
+    this.at = null;
+  }
+
+  drawTabs() {
+    const tabs = this.group.samples.map((one, i) => made("button", {
+      type: "button", "aria-pressed": String(i === this.shown), on: { click: () => this.show(i) },
+    }, `row ${one.row}`));
+    return made("div", { class: "tabs", role: "group", "aria-label": "rollouts of this prompt" }, ...tabs);
+  }
+
+  drawStrip() {
+    const { text } = this.sample;
+    const until = this.all ? text.length : Math.min(FIRST, text.length);
+    const spans = [];
+    for (let pos = 0; pos < until; pos++) spans.push(this.drawToken(pos));
+    return made("div", {
+      class: "strip", dir: "auto", role: "group", "aria-label": "response, coloured by ln r", on: {
+        keydown: (event) => this.key(event),
+        click: (event) => this.pointed(event), mouseover: (event) => this.pointed(event, true),
+        focusin: (event) => this.pointed(event),
+      },
+    }, ...spans);
+  }
+
+  drawToken(pos) {
+    const { text, band } = this.sample;
+    const masked = band[pos] === null;
+    return made("span", {
+      class: masked ? "token masked" : "token", "data-pos": pos, "data-b": masked ? null : band[pos],
+      tabindex: masked ? null : (pos === this.sample.first ? 0 : -1),
+    }, text[pos]);
+  }
+
+  drawMore() {
+    const { text } = this.sample;
+    if (this.all || text.length <= FIRST) return [];
+    return [made("button", { type: "button", class: "plain", on: { click: () => { this.all = true; this.draw(); } } },
+      `show all ${text.length.toLocaleString("en")} tokens (${FIRST} shown)`)];
+  }
+
+  drawTable() {
+    const head = made("tr", {}, ...COLUMNS.map((name, i) => made("th", { class: i === 1 ? null : "n" }, name)));
+    const body = [];
+    for (let pos = 0; pos < Math.min(ROWS, this.sample.text.length); pos++) body.push(this.drawRow(pos));
+    return made("table", { class: "tokens" }, made("thead", {}, head), made("tbody", {}, ...body));
+  }
+
+  drawRow(pos) {
+    const { cells, repr, band, wide, out } = this.sample;
+    const numbers = cells[pos]?.split("|") ?? Array(6).fill("");
+    const row = [made("td", { class: "n" }, String(pos)), made("td", { class: "mono" }, repr[pos])];
+    numbers.forEach((cell, i) => row.push(made("td", { class: i === 5 && out[pos] ? "n out" : "n" }, cell)));
+    return made("tr", { class: wide[pos] ? "wide" : band[pos] === null ? "quiet" : null }, ...row);
+  }
+
+  drawHidden() {
+    const hidden = this.sample.text.length - ROWS;
+    return hidden > 0 ? [made("p", { class: "quiet" }, `... ${hidden} more tokens (see samples.json)`)] : [];
+  }
+
+  pointed(event, passing = false) {
+    const token = event.target.closest(".token");
+    if (token && !token.classList.contains("masked")) this.tell(Number(token.dataset.pos), passing);
+  }
+
+  // The numbers of a token below the strip; `passing`: the mouse goes over it, no place to link to.
+  tell(pos, passing = false) {
+    const { cells, repr, id, row } = this.sample;
+    const [q, p, diff, a, b, r] = cells[pos].split("|");
+    const text = `pos ${pos}  ${repr[pos]}  id ${id[pos]}  logp ${q} → ${p}  diff ${diff}  p ${a} → ${b}  r ${r}  `;
+    this.said.replaceChildren(text);
+    if (passing) return;
+    this.at = pos;
+    for (const one of this.strip.querySelectorAll(".here")) one.classList.remove("here");
+    this.strip.querySelector(`[data-pos="${pos}"]`)?.classList.add("here");
+    this.said.append(made("button", { type: "button", class: "plain", on: { click: (event) => copy(row, pos, event.target) } }, "copy link"));
+  }
+
+  go(pos) {
+    const token = this.strip.querySelector(`[data-pos="${pos}"]`);
+    if (!token) return;
+    token.scrollIntoView({ block: "center" });
+    if (!token.classList.contains("masked")) token.focus({ preventScroll: true });
+  }
+
+  key(event) {
+    const step = { ArrowRight: 1, ArrowLeft: -1 }[event.key];
+    const turn = { j: 1, k: -1 }[event.key];
+    if (step) {
+      let pos = Number(event.target.dataset.pos) + step;
+      while (this.sample.band[pos] === null) pos += step;
+      this.go(pos);
+    } else if (turn) {
+      this.show(this.shown + turn);
+      this.go(this.sample.first);
+    } else return;
+    event.preventDefault();
+  }
+}
+
+async function copy(row, pos, button) {
+  const link = `${location.href.split("#")[0]}#row=${row}&pos=${pos}`;
+  try {
+    await navigator.clipboard.writeText(link);
+  } catch { // no permission inside a sandbox
+    const field = made("textarea", {}, link);
+    document.body.append(field);
+    field.select();
+    document.execCommand("copy");
+    field.remove();
+  }
+  button.textContent = "copied";
+}
+
+function follow(blocks) {
+  const wanted = new URLSearchParams(location.hash.slice(1));
+  if (!wanted.has("row")) return;
+  const row = Number(wanted.get("row"));
+  const pos = Number(wanted.get("pos") ?? 0);
+  const holds = (block) => block.group.samples.findIndex((one) => one.row === row);
+  const block = blocks.find((one) => one.sample.row === row) ?? blocks.find((one) => holds(one) >= 0);
+  block?.show(holds(block), pos);
+}
+
+function sortable(table) {
+  [...table.tHead.rows[0].cells].forEach((cell, column) => {
+    const button = made("button", { type: "button" }, ...cell.childNodes);
+    button.addEventListener("click", () => {
+      const up = cell.getAttribute("aria-sort") !== "ascending";
+      for (const other of table.tHead.rows[0].cells) other.removeAttribute("aria-sort");
+      cell.setAttribute("aria-sort", up ? "ascending" : "descending");
+      const value = (row) => row.cells[column].dataset.v ?? row.cells[column].textContent;
+      const order = (a, b) => {
+        const [x, y] = [value(a), value(b)];
+        const numbers = x !== "" && y !== "" && !isNaN(x) && !isNaN(y);
+        return numbers ? x - y : x.localeCompare(y);
+      };
+      const rows = [...table.tBodies[0].rows].sort(order);
+      table.tBodies[0].append(...(up ? rows : rows.reverse()));
+    });
+    cell.append(button);
+  });
+}
+
+// Charts are made for white paper; the theme's inks are swapped for the dark.
+const DARK = { "#1a202c": "#e6eaf0", "#edf2f7": "#2a323d", "#718096": "#a7b1bf", white: "transparent", "#2b6cb0": "#63a4e8" };
+const LIGHT = { white: "transparent" };
+
+async function drawCharts() {
+  const inks = matchMedia("(prefers-color-scheme: dark)").matches ? DARK : LIGHT;
+  const text = (spec) => JSON.stringify(spec).replace(/"(#[0-9a-f]{6}|white)"/g, (all, ink) => `"${inks[ink] ?? ink}"`);
+  for (const place of document.querySelectorAll("[data-chart]")) {
+    const spec = JSON.parse(text(data.charts[place.dataset.chart]));
+    const ink = inks === DARK ? { labelColor: "#e6eaf0", titleColor: "#e6eaf0" } : {};
+    const config = { axis: ink, legend: ink, title: inks === DARK ? { color: "#e6eaf0" } : {}, header: ink };
+    await vegaEmbed(place, spec, { mode: "vega-lite", renderer: "svg", ast: true, actions: false, config });
+  }
+}
+
+const blocks = data.groups.flatMap((group) => group.shown.map((index) => new Block(group, index)));
+document.getElementById("blocks").append(...blocks.map((block) => block.root));
+for (const table of document.querySelectorAll("table.sortable")) sortable(table);
+follow(blocks);
+addEventListener("hashchange", () => follow(blocks));
+matchMedia("(prefers-color-scheme: dark)").addEventListener("change", drawCharts);
+drawCharts().then(() => document.body.setAttribute("data-drawn", "all"));

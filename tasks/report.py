@@ -1,0 +1,259 @@
+"""`report.html`: one step on one page that works from disk, by mail and in MLflow's viewer.
+
+One rule: everything that the model wrote is text. It enters the page escaped by the template or as
+JSON without `<`, and the page's policy runs no script but its own.
+"""
+
+import base64
+import functools
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+from tasks import bands, charts, corrections, lake, notation, samples, strip, summary
+from tasks.findings import findings
+from tasks.lake import Step
+from tasks.samples import Choice, Sample
+from tasks.tables import catalogue
+
+PAGE = Path(__file__).parent / "page"
+Tables = Mapping[str, pl.DataFrame]
+
+CHOICE = Choice()
+MOST = 20_000  # tokens of a page up to which the prompts' other rollouts are on it: 1 MB
+LONGEST = 60  # rows of a table on the page; the rest is in its CSV
+VERDICTS = {"healthy": "healthy", "watch": "watch", "correctable": "watch"}  # else high
+
+
+@dataclass(frozen=True)
+class Section:
+    """A heading with its charts and tables, as far as they are there."""
+
+    title: str
+    charts: Sequence[str] = ()
+    tables: Sequence[str] = ()
+    text: str = ""
+    lines: Sequence[str] = field(default=())
+    open: bool = False
+
+
+SLICES = (
+    *("gap_by_rollout_prob", "gap_by_position", "gap_by_relative_position", "gap_by_token"),
+    *("gap_by_entropy", "gap_by_group", "gap_by_length", "gap_by_reward", "gap_by_turn"),
+    "gap_by_advantage_sign",
+)
+DIAGNOSES = (
+    *("alignment", "culprits", "context_blindness", "noise_floor", "tail"),
+    "confident_contradictions",
+)
+SECTIONS = (
+    Section("How far r is from 1", ("ratio_histogram", "prob_diff_histogram", "logp_density")),
+    Section("Where it sits", ("gap_by_position", "gap_by_rollout_prob"), SLICES),
+    Section(
+        "What may cause it",
+        ("culprits", "lag_scan"),
+        DIAGNOSES,
+    ),
+    Section("Which link of the chain", ("attribution",), ("attribution",), open=True),
+    Section("What a correction would do", ("correction_frontier",), ("corrections",)),
+    Section("Which tokens and rollouts", (), ("worst_tokens", "sequence_metrics")),
+)
+
+
+@dataclass(frozen=True)
+class Samples:
+    """Prompts with their rollouts; `shown` says how many of each are on the page at first."""
+
+    groups: Sequence[Sequence[Sample]]
+    shown: int
+    rule: str
+
+
+def write(
+    step: Step, computed: Tables, drawn: Mapping[str, Any], into: Path, choice: Choice = CHOICE
+) -> None:
+    """`report.html` and `samples.json` into a folder; of a pruned step there are no samples."""
+    html, chosen = page(step, computed, drawn, choice)
+    (into / "report.html").write_text(html)
+    shown = [sample for group in chosen.groups for sample in group[: chosen.shown]]
+    samples.write(shown, chosen.rule, into / "samples.json")
+
+
+def page(
+    step: Step, computed: Tables, drawn: Mapping[str, Any], choice: Choice
+) -> tuple[str, Samples]:
+    """The page and what is on it."""
+    chosen = gather(step, computed["sequence_metrics"], choice)
+    return render(step, computed, drawn, chosen), chosen
+
+
+def gather(step: Step, sequence_metrics: pl.DataFrame, choice: Choice) -> Samples:
+    """The chosen rollouts, and as many others of their prompts as the page can hold."""
+    if lake.is_pruned(step):
+        return Samples([], 0, "the step's tokens were pruned, there are none")
+    groups = samples.groups(sequence_metrics, choice)
+    lengths = dict(sequence_metrics.select("row", "response_tokens").rows())
+    rows = [row for group in groups for row in group[: choice.per_group]]
+    room = MOST - sum(lengths[row] for row in rows)
+    for row in (row for group in groups for row in group[choice.per_group :]):
+        room -= lengths[row]
+        if room < 0:
+            break
+        rows.append(row)
+    read = samples.read(step, rows)
+    there = [[read[row] for row in group if row in read] for group in groups]
+    return Samples(there, choice.per_group, choice.text)
+
+
+def render(step: Step, computed: Tables, drawn: Mapping[str, Any], samples: Samples) -> str:
+    """The page, from a step's tables, its charts and the chosen rollouts."""
+    facts = step.facts()
+    judged = bands.verdict(facts, computed)
+    simulated = computed.get("corrections")
+    sections = [_filled(section, computed, drawn, simulated) for section in SECTIONS]
+    data = {
+        "charts": {name: chart.to_dict() for name, chart in drawn.items()},
+        "groups": [strip.group(rollouts, samples.shown) for rollouts in samples.groups],
+    }
+    vega, script = charts.vega(), _asset("page.js")
+    return _template(step).render(
+        title=step.name,
+        facts_line=facts_line(facts),
+        notes=facts["notes"],
+        verdict=judged,
+        verdict_class=VERDICTS.get(judged.status, "high"),
+        trained=f"{computed['step_metrics']['trained_tokens'].item():,}",
+        headline=headline(computed, judged),
+        findings=findings(computed),
+        sections=[section for section in sections if section.charts or section.tables],
+        rule=f"Chosen by rule: {samples.rule}",
+        source=facts["source"],
+        sha256=facts["sha256"],
+        style=_asset("page.css"),
+        vega=vega,
+        script=script,
+        hashes=" ".join(map(_digest, (vega, script))),
+        data=charts.in_script(data),
+    )
+
+
+def facts_line(facts: Mapping[str, Any]) -> str:
+    """Model, data, algorithm and when the batch was captured, as far as the capture says."""
+    meta = facts["meta"]
+    told = [str(meta[key]) for key in ("model", "dataset", "algorithm") if key in meta]
+    when = f"captured at training step {facts['step']}, before the PPO mini-batch updates"
+    return " · ".join([*told, when])
+
+
+def _filled(
+    section: Section, computed: Tables, drawn: Mapping[str, Any], simulated: pl.DataFrame | None
+) -> Section:
+    """The section with what there is: tables as HTML, and the correction's lines to paste."""
+    there = [name for name in section.tables if name in computed and len(computed[name])]
+    text, lines = section.text, section.lines
+    if "corrections" in there and simulated is not None:
+        text = corrections.verdict(simulated)
+        best = corrections.recommended(simulated)
+        config = corrections.defaults()[best].config if best else {}
+        lines = [f"{framework}: {line}" for framework, line in config.items()]
+    return Section(
+        section.title,
+        [name for name in section.charts if name in drawn],
+        [(name, _table(name, computed[name])) for name in there],  # type: ignore[misc]
+        text,
+        lines,
+        section.open,
+    )
+
+
+def headline(computed: Tables, judged: bands.Verdict) -> Markup:
+    """The headline numbers with interval, definition and how they stand."""
+    numbers = summary.metrics(computed)
+    levels = {reading.band.metric: reading.level for reading in judged.readings}
+    defined = catalogue()["step_metrics"].columns
+    rows = []
+    for name, printed in summary.HEADLINE.items():
+        error = numbers.get(f"{name}_se")
+        interval = "" if error is None else f"± {printed(1.96 * error)}"
+        level = levels.get(name, "")
+        rows.append((summary.LABELS[name], name, printed(numbers[name]), interval, level, name))
+    body = Markup().join(
+        Markup(
+            '<tr><td>{}</td><td><code>{}</code></td><td class="n">{}</td><td class="n">{}</td>'
+            '<td class="{}">{}</td><td>{}</td></tr>'
+        ).format(label, name, value, interval, level, level, defined[column])
+        for label, name, value, interval, level, column in rows
+    )
+    head = ("number", "column", "value", "95 %", "stands", "what it is")
+    return _scrolled("headline", _head(head), body)
+
+
+def _table(name: str, table: pl.DataFrame) -> Markup:
+    """Any table of a step, without run and step; long ones are cut and say so."""
+    shown = table.drop("run", "step")
+    if name == "sequence_metrics":
+        shown = shown.sort("abs_logp_diff_mean", descending=True, nulls_last=True)
+    body = Markup().join(_row(row) for row in shown.head(LONGEST).iter_rows())
+    cut = len(shown) - LONGEST
+    more = Markup('<p class="quiet">{} more rows in tables/{}.csv</p>').format(cut, name)
+    html = _scrolled(name, _head(shown.columns), body)
+    return html + more if cut > 0 else html
+
+
+def _row(row: Sequence[Any]) -> Markup:
+    return Markup("<tr>{}</tr>").format(Markup().join(map(_cell, row)))
+
+
+def _cell(value: Any) -> Markup:
+    """Numbers to four digits, whole in `data-v` to sort by; lists are long: their lengths."""
+    if isinstance(value, bool) or value is None or isinstance(value, str):
+        return Markup("<td>{}</td>").format("–" if value is None else _printable(str(value)))
+    if isinstance(value, list):
+        return Markup("<td>{}</td>").format(", ".join(map(str, value[:8])))
+    text = notation.number(value) if isinstance(value, float) else f"{value:,}"
+    return Markup('<td class="n" data-v="{}">{}</td>').format(value, text)
+
+
+def _printable(text: str) -> str:
+    return text if text.isprintable() and text.strip() == text else repr(text)
+
+
+def _head(names: Sequence[str]) -> Markup:
+    return Markup().join(Markup("<th>{}</th>").format(name) for name in names)
+
+
+def _scrolled(name: str, head: Markup, body: Markup) -> Markup:
+    return Markup(
+        '<div class="scroll" tabindex="0" role="region" aria-label="{}"><table class="sortable">'
+        "<thead><tr>{}</tr></thead><tbody>{}</tbody></table></div>"
+    ).format(name, head, body)
+
+
+@functools.cache
+def _asset(name: str) -> str:
+    return (PAGE / name).read_text()
+
+
+def _digest(script: str) -> str:
+    """A script as the page's policy names it."""
+    return f"'sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}'"
+
+
+def _template(step: Step) -> Any:
+    environment = Environment(
+        loader=FileSystemLoader(PAGE), autoescape=True, undefined=StrictUndefined
+    )
+    where = f"where run = '{step.run.replace(chr(39), chr(39) * 2)}' and step = {step.step}"
+    environment.filters |= {
+        "number": notation.number,
+        "sql": lambda table: f'tim sql "from {table} {where}"',
+        "words": lambda name: name.replace("_", " "),
+        "about": lambda name: catalogue()[name].title,
+    }
+    return environment.get_template("report.html")

@@ -1,0 +1,60 @@
+"""One rollout as a zip that can be attached to an issue: ids, texts, all log-probs, origin."""
+
+import io
+import json
+import zipfile
+from importlib.metadata import version
+from pathlib import Path
+
+from tasks.lake import Step
+from tasks.samples import Sample
+
+README = """\
+# Train-inference mismatch of one rollout
+
+{name}, {header}
+
+Two engines scored the same tokens; their log-probs differ. `r = p_train / p_rollout`,
+`logp_diff = logp_train - logp_rollout` in nats. Widest gap: {worst}.
+
+- `tokens.csv`: every response token: position, id, text, whether it is trained on, both log-probs
+  (float32, all digits), their difference, probabilities and ratio.
+- `sample.json`: prompt and response with ids, reward, prompt group.
+- `capture.json`: where the numbers come from: file, sha256, and what it says of model and engines.
+
+To check an engine: score `prompt_ids + response_ids` of sample.json with it (temperature and
+sampling as in capture.json, log-probs of the full distribution), and compare with tokens.csv.
+Written by timtrack {version}.
+"""
+
+
+def write(step: Step, sample: Sample, path: Path) -> None:
+    """The zip; written beside its name and renamed, so that it is whole or not there."""
+    files = {
+        "README.md": _readme(step, sample),
+        "tokens.csv": sample.tokens.drop("row").write_csv(),
+        "sample.json": json.dumps(_sample(sample), indent=2),
+        "capture.json": json.dumps(step.facts(), indent=2),
+    }
+    whole = io.BytesIO()
+    with zipfile.ZipFile(whole, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, text in files.items():
+            archive.writestr(name, text)
+    aside = path.with_name(f".{path.name}.part")
+    aside.write_bytes(whole.getvalue())
+    aside.replace(path)
+
+
+def _sample(sample: Sample) -> dict[str, object]:
+    return {**sample.facts, "response_ids": sample.tokens["token_id"].to_list()}
+
+
+def _readme(step: Step, sample: Sample) -> str:
+    widest = sample.tokens.filter("is_trained").sort("abs_logp_diff", descending=True).to_dicts()
+    worst = "none"
+    if widest:
+        columns = ("pos", "token_id", "logp_rollout", "logp_train")
+        worst = ", ".join(f"{name} {widest[0][name]}" for name in columns)
+    return README.format(
+        name=step.name, header=sample.header, worst=worst, version=version("timtrack")
+    )
