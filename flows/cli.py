@@ -273,6 +273,63 @@ def _repro(options: Namespace) -> int:
     return DONE
 
 
+def _compare(options: Namespace) -> int:
+    from tasks import lake
+
+    runs = list(dict.fromkeys([*options.runs, *filter(None, [options.baseline])]))
+    try:
+        for run in runs:
+            lake.between(options.home / "lake", run, *options.steps)
+    except lake.NoSuchStep as error:
+        return _fail(str(error))
+    from flows.compare import compare
+
+    home, output = options.home.absolute(), options.output.absolute()
+    link = compare(runs, home, options.steps, options.baseline, output)
+    print(f"{options.output}\nMLflow: {link}")
+    return DONE
+
+
+def _diff(options: Namespace) -> int:
+    from flows import screen
+    from tasks import lake, pairs
+
+    home = options.home / "lake"
+    try:
+        number = options.step
+        if number is None and options.other_step is None:
+            number = lake.latest_of_both(home, options.run, options.other)
+        a = lake.pick(home, options.run, number)
+        other = number if options.other_step is None else options.other_step
+        b = lake.pick(home, options.other, other)
+        pair = pairs.compare(a, b)
+    except lake.NoSuchStep as error:
+        return _fail(str(error))
+    screen.print_pair(a.name, b.name, pair)
+    return DONE
+
+
+def _certify(options: Namespace) -> int:
+    from flows import screen
+    from tasks import certificate, lake
+
+    try:
+        found = certificate.of(lake.pick(options.home / "lake", options.run, options.step))
+    except lake.NoSuchStep as error:
+        return _fail(str(error))
+    if options.json:
+        print(json.dumps(found.as_dict(), indent=2))
+    else:
+        screen.print_certificate(found)
+    return DONE if found.is_zero else FAILED
+
+
+def _gate(options: Namespace) -> int:
+    from flows import gating
+
+    return gating.run(options)
+
+
 def _file_name(step: "Step") -> str:
     safe = re.sub(r"[^\w.+-]+", "_", step.run)
     return f"{safe}-step-{step.step}"
@@ -320,7 +377,7 @@ def _demo(options: Namespace) -> int:
     return FAILED if failures else DONE
 
 
-WRITING = {"ingest", "watch", "serve", "demo"}  # into --home
+WRITING = {"ingest", "watch", "serve", "compare", "demo"}  # into --home
 VERBS: dict[str, Callable[[Namespace], int]] = {
     "ingest": _ingest,
     "watch": _watch,
@@ -332,6 +389,10 @@ VERBS: dict[str, Callable[[Namespace], int]] = {
     "report": _report,
     "show": _show,
     "repro": _repro,
+    "compare": _compare,
+    "diff": _diff,
+    "certify": _certify,
+    "gate": _gate,
     "tables": _tables,
     "ui": _ui,
     "demo": _demo,

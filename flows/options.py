@@ -2,13 +2,16 @@
 
 import argparse
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from flows import runner
 from tasks import parity
 from tasks.places import Pattern
+
+T = TypeVar("T")
 
 EXAMPLES = """\
 examples:
@@ -102,6 +105,7 @@ def parser() -> argparse.ArgumentParser:
     whatif.add_argument("--format", choices=("table", "csv", "json"), default="table")
 
     _about_a_step(verbs)
+    _about_runs(verbs)
 
     tables = verbs.add_parser("tables", help="list the tables, or the columns of one")
     tables.add_argument("name", nargs="?")
@@ -150,6 +154,86 @@ def _about_a_step(verbs: Any) -> None:
     )
     repro.add_argument("--row", type=int, required=True, help="index of the rollout in the batch")
     repro.add_argument("-o", "--output", type=Path, help="default: <run>-step-<n>-row-<row>.zip")
+
+
+def _about_runs(verbs: Any) -> None:
+    """Verbs that hold runs against limits, or against each other."""
+    between = argparse.ArgumentParser(add_help=False)
+    between.add_argument(
+        "--steps",
+        type=_checked(_between),
+        default=(None, None),
+        metavar="A:B",
+        help="only these, both included; either may be left out (default: all)",
+    )
+
+    compare = verbs.add_parser(
+        "compare", parents=[between], help="runs over their steps, as one page"
+    )
+    compare.add_argument("runs", metavar="RUN", nargs="+")
+    compare.add_argument(
+        "--baseline", metavar="RUN", help="the run that the others are held against"
+    )
+    compare.add_argument(
+        "-o", "--output", type=Path, default=Path("comparison.html"), help="default: %(default)s"
+    )
+
+    diff = verbs.add_parser("diff", help="two steps token by token, as far as they share tokens")
+    diff.add_argument("run", metavar="RUN")
+    diff.add_argument("other", metavar="OTHER")
+    diff.add_argument("--step", type=int, help="of both (default: the latest that both have)")
+    diff.add_argument("--other-step", type=int, help="of OTHER, if it is another")
+
+    certify = verbs.add_parser(
+        "certify", help="are both engines bit-equal? exit code 0 yes, 1 no, 2 no such step"
+    )
+    certify.add_argument("run", metavar="RUN")
+    certify.add_argument("step", metavar="STEP", nargs="?", type=int, help="default: the latest")
+    certify.add_argument("--json", action="store_true")
+
+    gate = verbs.add_parser(
+        "gate",
+        parents=[between],
+        help="hold a run to rules: exit code 0 passed, 1 broken, 2 could not be judged",
+    )
+    gate.add_argument("run", metavar="RUN")
+    gate.add_argument(
+        "--rule",
+        action="append",
+        default=[],
+        help="as 'kl_k3 < 0.01' (every step), 'mean(kl_k3) < 0.01', 'frac_outside_5 < 1%%'",
+    )
+    gate.add_argument("--preset", action="append", default=[], help="rules of a framework")
+    gate.add_argument("--baseline", metavar="RUN", help="a run that this one is not to exceed")
+    gate.add_argument(
+        "--max-rise",
+        type=_checked(_share),
+        default=0.5,
+        metavar="SHARE",
+        help="of the means over the baseline's, as 50%% (the default)",
+    )
+    gate.add_argument("--junit", type=Path, metavar="FILE", help="write the verdict as JUnit XML")
+    gate.add_argument(
+        "--summary",
+        type=Path,
+        metavar="FILE",
+        help="append it as Markdown (default: $GITHUB_STEP_SUMMARY)",
+    )
+
+
+def _between(text: str) -> tuple[int | None, int | None]:
+    match = re.fullmatch(r"(\d*):(\d*)|(\d+)", text)
+    if not match:
+        raise ValueError(f"{text} is not a range of steps; write it as 10:20, 10:, :20 or 10")
+    low, high = (match[3], match[3]) if match[3] else (match[1], match[2])
+    return (int(low) if low else None, int(high) if high else None)
+
+
+def _share(text: str) -> float:
+    match = re.fullmatch(r"(\d+\.?\d*)(%?)", text)
+    if not match:
+        raise ValueError(f"{text} is not a share; write it as 50% or 0.5")
+    return float(match[1]) / (100 if match[2] else 1)
 
 
 def _positive(text: str) -> int:
@@ -212,10 +296,10 @@ def _running() -> argparse.ArgumentParser:
     return options
 
 
-def _checked(check: Callable[[str], str]) -> Callable[[str], str]:
+def _checked(check: Callable[[str], T]) -> Callable[[str], T]:
     """A type for argparse that shows the check's own words."""
 
-    def checked(text: str) -> str:
+    def checked(text: str) -> T:
         try:
             return check(text)
         except ValueError as error:

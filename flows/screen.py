@@ -15,8 +15,10 @@ from rich.console import Console
 from rich.table import Table as Grid
 from rich.text import Text
 
-from tasks import bands, corrections, notation, strip, summary, tables
+from tasks import bands, corrections, notation, pairs, strip, summary, tables
+from tasks.certificate import Certificate
 from tasks.findings import findings
+from tasks.pairs import Pair
 from tasks.samples import Sample
 
 if TYPE_CHECKING:
@@ -151,6 +153,35 @@ def print_sample(sample: Sample, around: int | None) -> None:
     console.print(grid)
     if end < count:
         print(f"... {count - end} more tokens")
+
+
+def print_pair(a: str, b: str, pair: Pair) -> None:
+    """How two steps differ where they scored the same tokens."""
+    print(f"{a} against {b}: {pair.text}")
+    if pair.tokens.is_empty():
+        print('the steps\' numbers side by side: tim sql "from run_pairs"')
+        return
+    print()
+    print_frame(pairs.summary(pair.tokens), "table")
+    print("\nwidest differences between the trainers, b minus a:")
+    print_frame(pairs.widest(pair.tokens), "table")
+
+
+def print_certificate(found: Certificate) -> None:
+    """Whether the engines are bit-equal, and if not, by how much and where first."""
+    said = "zero-diff" if found.is_zero else "NOT bit-equal"
+    print(
+        f"{found.run} step {found.step}: {said}, {found.unequal:,} of {found.tokens:,} trained "
+        f"tokens unequal, in {found.unequal_rows:,} of {found.rows:,} rollouts"
+    )
+    if found.is_zero:
+        return
+    print(f"largest: {found.max_ulp:,} ULP of float32, {notation.number(found.max_abs_diff)} nats")
+    print("\ntokens by distance in ULP:")
+    histogram = [[name, f"{count:,}"] for name, count in found.ulp_histogram.items()]
+    _print(_grid(["ULP", "tokens"], histogram))
+    places = ", ".join(f"{place['row']}:{place['pos']}" for place in found.first_unequal)
+    print(f"\nfirst unequal, row:pos: {places}")
 
 
 def print_headers(catalogue: dict[str, tables.Table], name: str | None) -> None:

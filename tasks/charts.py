@@ -25,6 +25,9 @@ Tables = Mapping[str, pl.DataFrame]
 BLUE, ORANGE, RED, INK, QUIET = "#2b6cb0", "#dd6b20", "#c53030", "#1a202c", "#718096"
 WIDTH, HEIGHT = 640, 280  # px
 
+# Tables are binned or cut; Altair's limit of 5,000 rows is for those that are not.
+alt.data_transformers.disable_max_rows()
+
 
 @alt.theme.register("timtrack", enable=True)
 def _theme() -> alt.theme.ThemeConfig:
@@ -71,7 +74,7 @@ def ratio_histogram(ratio_histogram: pl.DataFrame, step_metrics: pl.DataFrame) -
         *(_rule(at, ORANGE, [2, 3]) for at in (0.5, 2)),
         _rule(1, INK, [1, 0]),
     ]
-    return _titled(
+    return titled(
         alt.layer(*layers),
         "Ratio of the two probabilities of each token",
         ratio_caption(step_metrics.row(0, named=True)),
@@ -99,7 +102,7 @@ def prob_diff_histogram(
         )
     )
     mean = notation.number(step_metrics["abs_prob_diff_mean"].item())
-    return _titled(
+    return titled(
         alt.layer(bars),
         "Difference of the two probabilities of each token",
         [f"mean |p_train - p_rollout| = {mean}"],
@@ -145,7 +148,7 @@ def logp_density(
             ("Spearman", "spearman"),
         )
     )
-    return _titled(
+    return titled(
         alt.layer(cells, line, widest),
         "Log-probs of the same tokens by the two engines",
         [correlations, "dashed: y = x; circles: the 30 widest gaps"],
@@ -166,7 +169,7 @@ def gap_by_position(gap_by_position: pl.DataFrame) -> alt.Chart:
         )
     )
     caption = "k1 estimate of KL(rollout || train), by 32 tokens"
-    return _titled(chart, "Gap along the response", [caption])
+    return titled(chart, "Gap along the response", [caption])
 
 
 LINKS = ["engine", "engine + staleness", "staleness", "staleness + codec", "codec"]
@@ -187,7 +190,7 @@ def attribution(attribution: pl.DataFrame) -> Any:
         f"{row['component']} {notation.share(row['share_abs'] or 0)}"
         for row in attribution.sort("share_abs", descending=True).to_dicts()
     )
-    return _titled(
+    return titled(
         chart, "Where the gap comes from", [f"share of the total |ln r|: {said}"], WIDTH, 120
     )
 
@@ -211,7 +214,7 @@ def gap_by_rollout_prob(gap_by_rollout_prob: pl.DataFrame) -> Any:
         f"the bucket from {notation.number(widest['prob_from'])}, which holds {widest['tokens']:,} "
         "tokens"
     )
-    return _titled(bars, "Gap by how sure the rollout engine was", [caption])
+    return titled(bars, "Gap by how sure the rollout engine was", [caption])
 
 
 def lag_scan(lag_scan: pl.DataFrame) -> Any:
@@ -227,7 +230,7 @@ def lag_scan(lag_scan: pl.DataFrame) -> Any:
     )
     best = lag_scan.row(by_predicate=_largest("abs_logp_diff_mean", sign=-1), named=True)["lag"]
     caption = f"lowest at lag {best}" + ("" if best == 0 else ": see the table `alignment`")
-    return _titled(line, "Do the log-probs belong to each other?", [caption], height=160)
+    return titled(line, "Do the log-probs belong to each other?", [caption], height=160)
 
 
 def culprits(culprits: pl.DataFrame) -> Any:
@@ -260,7 +263,7 @@ def culprits(culprits: pl.DataFrame) -> Any:
         caption = "no slice with a thousandth of the total |ln r| carries more than its share"
     height = 22 * max(2, len(shown))
     chart = alt.layer(_rule(1, INK, [6, 4]), *bars, points)
-    return _titled(chart, "Which tokens carry more than their share", [caption], height=height)
+    return titled(chart, "Which tokens carry more than their share", [caption], height=height)
 
 
 FRONTIER = 360  # px, its height
@@ -307,7 +310,7 @@ def correction_frontier(corrections: pl.DataFrame) -> Any:
     ]
     caption = textwrap.wrap(verdict(corrections), 110)
     title = "What a correction would keep, and how far it is from r"
-    return _titled(alt.layer(dots, *names), title, caption, height=FRONTIER)
+    return titled(alt.layer(dots, *names), title, caption, height=FRONTIER)
 
 
 LOWEST, HIGHEST = -0.04, 1.05  # of the frontier's ESS axis: points at 0 and 1 are whole
@@ -363,34 +366,6 @@ def _largest(column: str, sign: int = 1) -> pl.Expr:
     return pl.int_range(pl.len()) == (sign * pl.col(column)).arg_max()
 
 
-def run_trend(run_trend: pl.DataFrame) -> alt.FacetChart:
-    """The headline metrics over steps with 95 % intervals, a small chart each."""
-    base = (
-        alt.Chart()
-        .transform_calculate(
-            low="datum.value - 1.96 * datum.se", high="datum.value + 1.96 * datum.se"
-        )
-        .encode(
-            x=alt.X("step:Q").title("training step").axis(tickMinStep=1),
-            color=alt.Color("run:N").title("run"),
-            tooltip=["run:N", "step:Q", "metric:N", "value:Q", "se:Q"],
-        )
-    )
-    y = alt.Y("value:Q").title("in its unit").scale(zero=False).axis(format=".3~g")
-    bands = base.transform_filter("isValid(datum.se)").mark_area(opacity=0.2)
-    layers = (
-        bands.encode(y=alt.Y("low:Q").title("in its unit"), y2="high:Q"),
-        base.mark_line(point=True).encode(y=y),
-    )
-    chart = (
-        alt.layer(*layers, data=run_trend)
-        .properties(width=260, height=130)
-        .facet(facet=alt.Facet("metric:N").title(None), columns=2)
-        .resolve_scale(y="independent")
-    )
-    return chart.properties(title="Mismatch over training steps, with 95 % intervals")
-
-
 def draw(tables: Tables) -> dict[str, Any]:
     """Every chart whose tables are all there and have rows, by name."""
     drawn: dict[str, Callable[..., Any]] = {chart.__name__: chart for chart in DRAWN}
@@ -412,7 +387,6 @@ DRAWN = (
     lag_scan,
     attribution,
     correction_frontier,
-    run_trend,
 )
 
 
@@ -483,9 +457,10 @@ def _rule(at: float, color: str, dash: list[int]) -> alt.Chart:
     )
 
 
-def _titled(
+def titled(
     chart: Any, title: str, caption: list[str], width: int = WIDTH, height: int = HEIGHT
 ) -> Any:
+    """A chart with its title, the caption below it, and its size."""
     return chart.properties(
         title=alt.TitleParams(title, subtitle=caption), width=width, height=height
     )

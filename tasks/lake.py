@@ -100,6 +100,30 @@ def pick(lake: Path, run: str, number: int | None = None) -> Step:
     return wanted[-1]
 
 
+def between(lake: Path, run: str, low: int | None, high: int | None) -> list[Step]:
+    """A run's steps from low to high, both included; raises NoSuchStep if there are none."""
+    pick(lake, run)
+    found = [step for step in steps(lake) if step.run == run]
+    chosen = [
+        s for s in found if (low is None or low <= s.step) and (high is None or s.step <= high)
+    ]
+    if not chosen:
+        known = f"{len(found)} from {found[0].step} to {found[-1].step}"
+        raise NoSuchStep(f"run {run} has no step in that range; it has {known}")
+    return chosen
+
+
+def latest_of_both(lake: Path, run: str, other: str) -> int:
+    """The latest step number that two runs both have; raises NoSuchStep."""
+    both = [{step.step for step in steps(lake) if step.run == name} for name in (run, other)]
+    common = both[0] & both[1]
+    if not common:
+        for name in (run, other):
+            pick(lake, name)  # says which run is missing
+        raise NoSuchStep(f"{run} and {other} have no step in common; name --step and --other-step")
+    return max(common)
+
+
 def find(lake: Path, capture: Capture) -> Step | None:
     """The step that this very capture became, None while it is pending."""
     path = _home(lake, capture)

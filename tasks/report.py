@@ -4,30 +4,24 @@ One rule: everything that the model wrote is text. It enters the page escaped by
 JSON without `<`, and the page's policy runs no script but its own.
 """
 
-import base64
-import functools
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import polars as pl
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from tasks import bands, charts, corrections, lake, notation, samples, strip, summary
+from tasks import bands, corrections, html, lake, samples, strip, summary
 from tasks.findings import findings
 from tasks.lake import Step
 from tasks.samples import Choice, Sample
 from tasks.tables import catalogue
 
-PAGE = Path(__file__).parent / "page"
 Tables = Mapping[str, pl.DataFrame]
 
 CHOICE = Choice()
 MOST = 20_000  # tokens of a page up to which the prompts' other rollouts are on it: 1 MB
-LONGEST = 60  # rows of a table on the page; the rest is in its CSV
 VERDICTS = {"healthy": "healthy", "watch": "watch", "correctable": "watch"}  # else high
 
 
@@ -79,8 +73,8 @@ def write(
     step: Step, computed: Tables, drawn: Mapping[str, Any], into: Path, choice: Choice = CHOICE
 ) -> None:
     """`report.html` and `samples.json` into a folder; of a pruned step there are no samples."""
-    html, chosen = page(step, computed, drawn, choice)
-    (into / "report.html").write_text(html)
+    text, chosen = page(step, computed, drawn, choice)
+    (into / "report.html").write_text(text)
     shown = [sample for group in chosen.groups for sample in group[: chosen.shown]]
     samples.write(shown, chosen.rule, into / "samples.json")
 
@@ -121,8 +115,11 @@ def render(step: Step, computed: Tables, drawn: Mapping[str, Any], samples: Samp
         "charts": {name: chart.to_dict() for name, chart in drawn.items()},
         "groups": [strip.group(rollouts, samples.shown) for rollouts in samples.groups],
     }
-    vega, script = charts.vega(), _asset("page.js")
-    return _template(step).render(
+    run = step.run.replace("'", "''")
+    return html.render(
+        "report.html",
+        data,
+        where=f" where run = '{run}' and step = {step.step}",
         title=step.name,
         facts_line=facts_line(facts),
         notes=facts["notes"],
@@ -135,11 +132,6 @@ def render(step: Step, computed: Tables, drawn: Mapping[str, Any], samples: Samp
         rule=f"Chosen by rule: {samples.rule}",
         source=facts["source"],
         sha256=facts["sha256"],
-        style=_asset("page.css"),
-        vega=vega,
-        script=script,
-        hashes=" ".join(map(_digest, (vega, script))),
-        data=charts.in_script(data),
     )
 
 
@@ -191,69 +183,12 @@ def headline(computed: Tables, judged: bands.Verdict) -> Markup:
         for label, name, value, interval, level, column in rows
     )
     head = ("number", "column", "value", "95 %", "stands", "what it is")
-    return _scrolled("headline", _head(head), body)
+    return html.scrolled("headline", html.head(head), body)
 
 
 def _table(name: str, table: pl.DataFrame) -> Markup:
-    """Any table of a step, without run and step; long ones are cut and say so."""
+    """A table of the step, without run and step."""
     shown = table.drop("run", "step")
     if name == "sequence_metrics":
         shown = shown.sort("abs_logp_diff_mean", descending=True, nulls_last=True)
-    body = Markup().join(_row(row) for row in shown.head(LONGEST).iter_rows())
-    cut = len(shown) - LONGEST
-    more = Markup('<p class="quiet">{} more rows in tables/{}.csv</p>').format(cut, name)
-    html = _scrolled(name, _head(shown.columns), body)
-    return html + more if cut > 0 else html
-
-
-def _row(row: Sequence[Any]) -> Markup:
-    return Markup("<tr>{}</tr>").format(Markup().join(map(_cell, row)))
-
-
-def _cell(value: Any) -> Markup:
-    """Numbers to four digits, whole in `data-v` to sort by; lists are long: their lengths."""
-    if isinstance(value, bool) or value is None or isinstance(value, str):
-        return Markup("<td>{}</td>").format("–" if value is None else _printable(str(value)))
-    if isinstance(value, list):
-        return Markup("<td>{}</td>").format(", ".join(map(str, value[:8])))
-    text = notation.number(value) if isinstance(value, float) else f"{value:,}"
-    return Markup('<td class="n" data-v="{}">{}</td>').format(value, text)
-
-
-def _printable(text: str) -> str:
-    return text if text.isprintable() and text.strip() == text else repr(text)
-
-
-def _head(names: Sequence[str]) -> Markup:
-    return Markup().join(Markup("<th>{}</th>").format(name) for name in names)
-
-
-def _scrolled(name: str, head: Markup, body: Markup) -> Markup:
-    return Markup(
-        '<div class="scroll" tabindex="0" role="region" aria-label="{}"><table class="sortable">'
-        "<thead><tr>{}</tr></thead><tbody>{}</tbody></table></div>"
-    ).format(name, head, body)
-
-
-@functools.cache
-def _asset(name: str) -> str:
-    return (PAGE / name).read_text()
-
-
-def _digest(script: str) -> str:
-    """A script as the page's policy names it."""
-    return f"'sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}'"
-
-
-def _template(step: Step) -> Any:
-    environment = Environment(
-        loader=FileSystemLoader(PAGE), autoescape=True, undefined=StrictUndefined
-    )
-    where = f"where run = '{step.run.replace(chr(39), chr(39) * 2)}' and step = {step.step}"
-    environment.filters |= {
-        "number": notation.number,
-        "sql": lambda table: f'tim sql "from {table} {where}"',
-        "words": lambda name: name.replace("_", " "),
-        "about": lambda name: catalogue()[name].title,
-    }
-    return environment.get_template("report.html")
+    return html.table(f"tables/{name}", shown)

@@ -5,6 +5,7 @@ can fail; a capture that is wrong stays wrong.
 """
 
 import re
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,20 @@ from prefect import task
 from prefect.artifacts import create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
 
-from tasks import backlog, captures, charts, lake, parity, report, summary, tables
+from tasks import (
+    backlog,
+    bands,
+    captures,
+    charts,
+    comparison,
+    lake,
+    onset,
+    parity,
+    report,
+    run_charts,
+    summary,
+    tables,
+)
 from tasks.backlog import Backlog
 from tasks.captures import Capture
 from tasks.lake import Step
@@ -20,6 +34,11 @@ from tasks.tokens import BadCapture
 
 # Here, not where it is used: MLflow brings pandas, which other threads would find half imported.
 from tasks.tracking import Tracker
+
+
+def _is_outside(_task: Any, _run: Any, state: Any) -> bool:
+    """Retry what MLflow or the disk may get over, not what the lake does not have."""
+    return not isinstance(state.result(raise_on_failure=False), lake.NoSuchStep)
 
 
 def _may_pass(_task: Any, _run: Any, state: Any) -> bool:
@@ -121,11 +140,40 @@ def log_trend(run: str, into: Path, home: Path) -> None:
     """The run's metrics over its steps: chart and table, to the run's artifacts in MLflow."""
     steps = [step for step in lake.steps(home / "lake") if step.run == run]
     trend = tables.query(steps, "from run_trend")
-    drawn = charts.draw({"run_trend": trend})
+    changes = onset.of_runs(trend, {run: onset.events(Path(steps[-1].facts()["source"]))})
+    family = bands.family(steps[-1].facts())
+    drawn = {"run_trend": run_charts.trend(trend, changes, bands.for_family(family))}
     charts.save(drawn, into)
+    changes.write_csv(into / "changes.csv")
     charts.save_page(drawn, into / "run_trend.html")
     trend.write_csv(into / "run_trend.csv")
     Tracker(home).log_files(run, into, "trend")
+
+
+@task(
+    task_run_name="compare {runs}",
+    cache_policy=NO_CACHE,
+    retries=3,
+    retry_delay_seconds=10,
+    retry_condition_fn=_is_outside,
+)
+def compare_runs(
+    runs: list[str],
+    home: Path,
+    steps: tuple[int | None, int | None],
+    baseline: str | None,
+    output: Path | None,
+) -> str:
+    """The comparison page with its tables, to MLflow and to `output`; a link to it."""
+    chosen = [step for run in runs for step in lake.between(home / "lake", run, *steps)]
+    compared = comparison.compare(chosen, runs, baseline)
+    with tempfile.TemporaryDirectory(prefix="timtrack-") as folder:
+        files = Path(folder)
+        comparison.write(compared, files)
+        if output:
+            output.write_text((files / "comparison.html").read_text())
+        tracker = Tracker(home)
+        return tracker.link(tracker.log_comparison(runs, files))
 
 
 @task(task_run_name="show the backlog of {root}", cache_policy=NO_CACHE)

@@ -127,9 +127,9 @@ def catalogue() -> dict[str, Table]:
 
 @functools.cache
 def version() -> str:
-    """12 hex digits over all SQL; a step's stored tables are current if they carry this."""
-    tables = (table.sql for table in sorted(catalogue().values(), key=lambda t: t.name))
-    texts = "".join([*macros().values(), *tables])
+    """12 hex digits over the SQL of steps; stored tables are current if they carry this."""
+    by_name = sorted(catalogue().values(), key=lambda table: table.name)
+    texts = "".join([*macros().values(), *(t.sql for t in by_name if t.folder != "run")])
     return hashlib.sha256(texts.encode()).hexdigest()[:12]
 
 
@@ -210,6 +210,18 @@ def query(steps: list[Step], sql: str) -> pl.DataFrame:
         with connect(steps, sql) as connection:
             relation = connection.sql(sql)
             return pl.DataFrame() if relation is None else relation.pl()
+    except (duckdb.Error, pl.exceptions.PolarsError) as error:
+        raise BadQuery(str(error)) from error
+
+
+def queries(steps: list[Step], asked: Mapping[str, str]) -> dict[str, pl.DataFrame]:
+    """The answers to several questions over these steps, by name; raises BadQuery.
+
+    What steps lack is computed once for all of them.
+    """
+    try:
+        with connect(steps, " ".join(asked.values())) as connection:
+            return {name: connection.sql(sql).pl() for name, sql in asked.items()}
     except (duckdb.Error, pl.exceptions.PolarsError) as error:
         raise BadQuery(str(error)) from error
 

@@ -9,7 +9,8 @@ import json
 import math
 import os
 import tempfile
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from urllib.parse import quote, unquote
 
@@ -25,6 +26,7 @@ RUN_TAG = "timtrack.run"
 VERSION_TAG = "timtrack.tables"  # version of the SQL that the metrics were computed with
 REPLACES_TAG = "timtrack.replaces"  # id of the run that this one was written anew for
 BUILDING_TAG = "timtrack.building"  # on a run that is being written anew, until it is complete
+COMPARES_TAG = "timtrack.compares"  # the training runs that a comparison run is about
 NOTE_TAG = "mlflow.note.content"  # what MLflow shows as a run's description
 NOTED_TAG = "timtrack.noted"  # the step that our note is of
 OUR_NOTE = "<!-- written by timtrack, renewed at each step -->"
@@ -92,6 +94,19 @@ class Tracker:
             if found is None:
                 raise TrackingError(f"no step of run {run} was logged to {self.uri} yet")
             self.client.log_artifacts(found.info.run_id, str(files), folder)
+
+    def log_comparison(self, runs: Sequence[str], files: Path) -> str:
+        """A run of its own for a comparison of training runs; the same one when it is renewed."""
+        name = " vs ".join(runs)
+        with self._lock:
+            tagged = f"tags.`{COMPARES_TAG}` = '{quote(name)}'"
+            there = self.client.search_runs([self._experiment()], tagged, ViewType.ACTIVE_ONLY)
+            now = time.time_ns() // 1_000_000
+            found = (
+                there[0] if there else self._create(name, now, {COMPARES_TAG: quote(name)}, name)
+            )
+            self.client.log_artifacts(found.info.run_id, str(files), "comparison")
+        return str(found.info.run_id)
 
     def note(self, run_id: str, step: int, markdown: str) -> None:
         """Say on the run's page how its latest step stands, unless a person wrote a note there."""

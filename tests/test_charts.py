@@ -13,7 +13,7 @@ from tests.given import random_tokens, sql_connection, token_frame
 def tables_of(tokens):
     with sql_connection(tokens) as connection:
         names = ("ratio_histogram", "prob_diff_histogram", "logp_density", "gap_by_position")
-        more = ("worst_tokens", "step_metrics", "run_trend", "attribution")
+        more = ("worst_tokens", "step_metrics", "attribution")
         more += ("gap_by_rollout_prob", "culprits", "lag_scan", "corrections")
         return {name: connection.sql(f"from {name}").pl() for name in (*names, *more)}
 
@@ -34,7 +34,6 @@ def test_every_chart_has_its_tables_name(drawn):
         "culprits",
         "lag_scan",
         "attribution",
-        "run_trend",
         "correction_frontier",
     }
 
@@ -71,7 +70,6 @@ def test_axes_name_quantity_and_unit(drawn, name):
         "culprits": ["share of total |ln r| over share of tokens"],
         "lag_scan": ["lag (tokens)", "mean |difference| (nats)"],
         "attribution": ["part of KL(rollout || train), k1 (nats)", "engine + staleness"],
-        "run_trend": ["training step"],
         "correction_frontier": ["bias: mean |coefficient - r|", "effective share of the tokens"],
     }
     assert all(title in text for title in expected[name])

@@ -18,10 +18,11 @@ HOMES = {
     "prefect": {"flows", "tasks/stages.py"},
     "mlflow": {"tasks/tracking.py"},
     "duckdb": {"tasks/tables.py"},
-    "altair": {"tasks/charts.py"},
+    "altair": {"tasks/charts.py", "tasks/run_charts.py"},
     "vl_convert": {"tasks/charts.py"},
     "tokenizers": {"tasks/text.py", "tasks/toy_grpo"},
-    "jinja2": {"tasks/report.py"},
+    "jinja2": {"tasks/html.py"},
+    "ruptures": {"tasks/onset.py"},
     "pyarrow": {"tasks/parquet.py"},
     "filelock": {"tasks/lake.py", "tasks/tracking.py"},
     "torch": {"tasks/readers", "tasks/hook.py", "tasks/seed_run.py", "tasks/toy_grpo"},
@@ -102,7 +103,8 @@ def test_grain_is_unique_and_every_run_and_step_has_its_own_rows(name):
     with sql_connection(tokens, sequences) as connection:
         table = connection.sql(f"from {name}").pl()
     assert table.select(grain).n_unique() == len(table)
-    assert table.select("run", "step").n_unique() == 4
+    if tables.catalogue()[name].folder != "run":  # those need more steps: tests/test_compare.py
+        assert table.select("run", "step").n_unique() == 4
 
 
 @pytest.mark.parametrize(

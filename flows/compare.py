@@ -1,0 +1,23 @@
+"""Flow `compare`: runs against each other, as one page, in MLflow too."""
+
+from pathlib import Path
+
+from prefect import flow
+
+from tasks import stages
+
+
+@flow(name="compare")
+def compare(
+    runs: list[str],
+    home: Path,
+    steps: tuple[int | None, int | None] = (None, None),
+    baseline: str | None = None,
+    output: Path | None = None,
+) -> str:
+    """Compare runs of the lake; a link to what MLflow has of it.
+
+    `steps` are the first and the last to look at. The page goes to `output` as well, if given.
+    Raises NoSuchStep if a run or its steps are not there.
+    """
+    return stages.compare_runs(runs, home, steps, baseline, output)

@@ -1,0 +1,113 @@
+"""`tim gate`: rules over a run's steps, for CI; what it prints, and the files it writes."""
+
+import os
+import sys
+from argparse import Namespace
+from pathlib import Path
+from xml.etree import ElementTree
+
+import polars as pl
+
+from tasks import gate, lake, notation, summary, tables
+from tasks.gate import BadRule, Numbers, Outcome
+from tasks.lake import NoSuchStep, Step
+
+PASSED, BROKEN, NOT_JUDGED = 0, 1, 2
+WORST = 10  # tokens that are attached to a broken gate
+RISING = ("kl_k3", "abs_prob_diff_mean", "mult_prob_error")  # what a baseline is held against
+
+
+def run(options: Namespace) -> int:
+    """Judge, print, write; 0 passed, 1 broken, 2 could not be judged."""
+    try:
+        steps = lake.between(options.home / "lake", options.run, *options.steps)
+        outcomes = _judged(options, _numbers(steps))
+    except (BadRule, NoSuchStep) as error:
+        print(f"tim: {error}", file=sys.stderr)
+        return NOT_JUDGED
+    broken = next((outcome for outcome in outcomes if not outcome.passed), None)
+    worst = _worst(steps, broken) if broken else ""
+    for outcome in outcomes:
+        print(f"{'pass' if outcome.passed else 'FAIL'}  {outcome.rule}  ({outcome.text})")
+    if worst:
+        print(f"\n{worst}")
+    _write(options, outcomes, worst)
+    return BROKEN if broken else PASSED
+
+
+def _numbers(steps: list[Step]) -> Numbers:
+    """What MLflow has of each step: metrics and what-if numbers, by name."""
+    return {step.step: summary.logged(_computed(step)) for step in steps}
+
+
+def _computed(step: Step) -> dict[str, pl.DataFrame]:
+    return tables.stored(step) or tables.compute(step)
+
+
+def _judged(options: Namespace, numbers: Numbers) -> list[Outcome]:
+    typed = [*options.rule]
+    for name in options.preset:
+        if name not in gate.presets():
+            raise BadRule(f"no preset {name!r}; there are {', '.join(gate.presets())}")
+        typed += gate.presets()[name].rules
+    if not typed and not options.baseline:
+        raise BadRule("nothing to judge: give --rule, --preset or --baseline")
+    rules = [gate.parse(text) for text in typed]
+    outcomes = [gate.judge(rule, numbers) for rule in rules]
+    if options.baseline:
+        held = lake.between(options.home / "lake", options.baseline, *options.steps)
+        before = _numbers(held)
+        metrics = dict.fromkeys(rule.metric for rule in rules) or dict.fromkeys(RISING)
+        outcomes += [gate.rise(m, numbers, before, options.max_rise) for m in metrics]
+    return outcomes
+
+
+def _worst(steps: list[Step], broken: Outcome) -> str:
+    """The tokens with the widest gap at the step that broke a rule, else at the last."""
+    step = next((step for step in steps if step.step == broken.step), steps[-1])
+    rows = _computed(step)["worst_tokens"].head(WORST).to_dicts()
+    lines = [
+        f"  row {row['row']} pos {row['pos']} {row['token'] or row['token_id']!r}: "
+        f"{notation.nats(row['logp_rollout'])} -> {notation.nats(row['logp_train'])}, "
+        f"r {notation.ratio(row['ratio'])}"
+        for row in rows
+    ]
+    return "\n".join([f"widest gaps of {step.name}:", *lines])
+
+
+def _write(options: Namespace, outcomes: list[Outcome], worst: str) -> None:
+    if options.junit:
+        options.junit.write_text(_junit(options.run, outcomes, worst))
+    given = os.environ.get("GITHUB_STEP_SUMMARY")
+    summary_file = options.summary or (Path(given) if given else None)
+    if summary_file:
+        with summary_file.open("a") as file:
+            file.write(_markdown(options.run, outcomes, worst))
+
+
+def _junit(run_name: str, outcomes: list[Outcome], worst: str) -> str:
+    """A test suite with a case per rule; what a control character would break is left out."""
+    broken = [outcome for outcome in outcomes if not outcome.passed]
+    counts = {"tests": str(len(outcomes)), "failures": str(len(broken))}
+    suite = ElementTree.Element("testsuite", {"name": f"timtrack gate {run_name}", **counts})
+    for outcome in outcomes:
+        case = ElementTree.SubElement(
+            suite, "testcase", {"classname": run_name, "name": outcome.rule}
+        )
+        if not outcome.passed:
+            ElementTree.SubElement(case, "failure", {"message": outcome.text}).text = _clean(worst)
+    return ElementTree.tostring(suite, encoding="unicode", xml_declaration=True) + "\n"
+
+
+def _clean(text: str) -> str:
+    return "".join(c for c in text if c.isprintable() or c == "\n")
+
+
+def _markdown(run_name: str, outcomes: list[Outcome], worst: str) -> str:
+    rows = [
+        f"| {'pass' if outcome.passed else '**fail**'} | `{outcome.rule}` | {outcome.text} |"
+        for outcome in outcomes
+    ]
+    told = ["", "```text", _clean(worst).replace("```", "'''"), "```"] if worst else []
+    head = [f"### timtrack gate: {run_name}", "", "| | rule | seen |", "|---|---|---|"]
+    return "\n".join([*head, *rows, *told]) + "\n"

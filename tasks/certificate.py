@@ -1,0 +1,92 @@
+"""Are the engines bit-equal? The zero-diff certificate of a step, for true on-policy training.
+
+Distances are in units in the last place (ULP) of float32, between the two log-probs of a trained
+token: how many float32 numbers lie from one to the other. -0.0 and 0.0 are the same number.
+"""
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from tasks import lake
+from tasks.lake import NoSuchStep, Step
+
+
+@dataclass(frozen=True)
+class Certificate:
+    """What was compared, how much of it is unequal, and where first."""
+
+    run: str
+    step: int
+    tokens: int  # trained
+    unequal: int
+    rows: int  # with trained tokens
+    unequal_rows: int
+    max_ulp: int
+    max_abs_diff: float  # nats
+    ulp_histogram: dict[str, int]  # tokens by distance: 0, 1, 2, 3-4, 5-8, ...
+    first_unequal: list[dict[str, int]]  # row and position, of the first rows that have one
+
+    @property
+    def is_zero(self) -> bool:
+        """Whether every token is equal."""
+        return not self.unequal
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return {"zero_diff": self.is_zero, **asdict(self)}
+
+
+ROWS = 20  # whose first unequal position is told
+
+
+def of(step: Step) -> Certificate:
+    """The certificate of a step; raises NoSuchStep if its tokens are gone."""
+    if lake.is_pruned(step):
+        raise NoSuchStep(f"the tokens of {step.name} were pruned")
+    columns = ["row", "pos", "logp_rollout", "logp_train"]
+    frame = pl.scan_parquet(step.path / "tokens.parquet").filter("is_trained").select(columns)
+    tokens = frame.collect().sort("row", "pos")
+    rollout, train = (tokens[name].to_numpy() for name in columns[2:])
+    distance = ulp(rollout, train)
+    unequal = tokens.filter(pl.Series(distance > 0))
+    first = unequal.group_by("row", maintain_order=True).agg(pl.col("pos").first())
+    return Certificate(
+        run=step.run,
+        step=step.step,
+        tokens=len(tokens),
+        unequal=len(unequal),
+        rows=tokens["row"].n_unique(),
+        unequal_rows=len(first),
+        max_ulp=int(distance.max()),
+        max_abs_diff=float(np.abs(train.astype(np.float64) - rollout.astype(np.float64)).max()),
+        ulp_histogram=_histogram(distance),
+        first_unequal=first.head(ROWS).to_dicts(),
+    )
+
+
+def ulp(a: NDArray[np.float32], b: NDArray[np.float32]) -> NDArray[np.int64]:
+    """How many float32 numbers lie from `a` to `b`, elementwise."""
+    return np.abs(_ordered(a) - _ordered(b))
+
+
+def _ordered(values: NDArray[np.float32]) -> NDArray[np.int64]:
+    """Integers in the order of the floats: bits of sign and magnitude as a signed number."""
+    bits = np.ascontiguousarray(values).view(np.int32).astype(np.int64)
+    return np.where(bits < 0, -(bits & 0x7FFFFFFF), bits)
+
+
+def _histogram(distance: NDArray[np.int64]) -> dict[str, int]:
+    """Counts by powers of two; a distance of 2^k closes its bin."""
+    edges = np.where(distance > 0, np.ceil(np.log2(np.maximum(distance, 1))), -1).astype(int)
+    powers, counts = np.unique(edges, return_counts=True)
+    return {_bin(int(power)): int(count) for power, count in zip(powers, counts, strict=True)}
+
+
+def _bin(power: int) -> str:
+    if power < 2:
+        return ("0", "1", "2")[power + 1]
+    return f"{2 ** (power - 1) + 1}-{2**power}"

@@ -1,0 +1,173 @@
+"""Runs over their steps, against each other: what a comparison page says, and the page.
+
+One rule: whether the inputs match is said before any difference is.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from tasks import bands, html, onset, run_charts, tables
+from tasks.lake import Step
+
+TABLES = (
+    *("run_trend", "run_pairs", "token_trend", "position_trend", "ratio_histogram"),
+    *("logp_density", "gap_by_position"),
+)
+PROMPTS = """
+select run, step, hash(list(distinct hash(prompt_ids) order by hash(prompt_ids))) as prompts
+from sequences
+where prompt_ids is not null
+group by run, step
+"""
+STANDING_OUT = 40  # tokens and changes listed
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Runs' tables over the chosen steps; `baseline` is the run that others are held against."""
+
+    runs: Sequence[str]
+    baseline: str | None
+    steps: Sequence[Step]
+    tables: Mapping[str, pl.DataFrame]
+    changes: pl.DataFrame
+    inputs: Sequence[str]
+
+
+def compare(steps: Sequence[Step], runs: Sequence[str], baseline: str | None) -> Comparison:
+    """The comparison of these steps of these runs."""
+    asked = list(steps)
+    found = tables.queries(asked, {name: f"from {name}" for name in TABLES})
+    if baseline:
+        found["run_pairs"] = _from(baseline, found["run_pairs"])
+    told = {step.run: onset.events(Path(step.facts()["source"])) for step in asked}
+    changes = onset.of_runs(found["run_trend"], told)
+    return Comparison(runs, baseline, asked, found, changes, inputs(asked, runs))
+
+
+def _from(baseline: str, pairs: pl.DataFrame) -> pl.DataFrame:
+    """Pairs with the baseline only, each as the other run minus the baseline."""
+    first = pairs.filter(pl.col("run") == baseline)
+    second = pairs.filter(pl.col("other") == baseline).select(
+        run="other",
+        other="run",
+        metric="metric",
+        steps="steps",
+        value="other_value",
+        other_value="value",
+        difference=-pl.col("difference"),
+        se="se",
+        share_higher=1 - pl.col("share_higher"),
+    )
+    return pl.concat([first, second])
+
+
+def inputs(steps: Sequence[Step], runs: Sequence[str]) -> list[str]:
+    """Whether the runs scored the same: same files, same prompts, or neither, for each pair."""
+    if len(runs) < 2:
+        return ["one run, nothing to match"]
+    digests = {(step.run, step.step): step.facts()["sha256"] for step in steps}
+    answer = tables.query(list(steps), PROMPTS)
+    prompts = {(row["run"], row["step"]): row["prompts"] for row in answer.to_dicts()}
+    numbers = {run: {step.step for step in steps if step.run == run} for run in runs}
+    return [_match(a, b, sorted(numbers[a] & numbers[b]), digests, prompts) for a, b in pairs(runs)]
+
+
+def pairs(runs: Sequence[str]) -> list[tuple[str, str]]:
+    """Every two of them."""
+    return list(combinations(runs, 2))
+
+
+def _match(
+    a: str,
+    b: str,
+    common: list[int],
+    digests: Mapping[tuple[str, int], str],
+    prompts: Mapping[tuple[str, int], int],
+) -> str:
+    if not common:
+        return f"{a} and {b} have no step in common: nothing can be compared step by step"
+    same = sum(digests[a, n] == digests[b, n] for n in common)
+    asked = [n for n in common if (a, n) in prompts and (b, n) in prompts]
+    alike = sum(prompts[a, n] == prompts[b, n] for n in asked)
+    if same == len(common):
+        return f"{a} and {b}: the same captures, byte for byte, at all {same} common steps"
+    if not asked:
+        return f"{a} and {b}: {len(common)} common steps, prompts unknown: only distributions"
+    said = f"{a} and {b}: the same prompts at {alike} of {len(common)} common steps"
+    if alike == len(common):
+        return f"{said}; responses may differ (`tim diff` says for which tokens)"
+    return f"{said}: at the others, differences may be those of the prompts"
+
+
+def page(comparison: Comparison) -> str:
+    """The comparison as one self-contained page."""
+    found = comparison.tables
+    chosen = bands.for_family("default")
+    drawn = {
+        "trend": run_charts.trend(found["run_trend"], comparison.changes, chosen),
+        "ratio_ridge": run_charts.ratio_ridge(found["ratio_histogram"]),
+        "density": run_charts.density(found["logp_density"]),
+        "position_heat": run_charts.position_heat(found["gap_by_position"]),
+    }
+    if len(found["run_pairs"].drop_nulls("se")):
+        drawn["differences"] = run_charts.differences(found["run_pairs"])
+    moved = (pl.col("kl_k1_slope") * pl.col("tokens")).abs()
+    by_slope = found["token_trend"].sort(moved, descending=True)
+    sections = [
+        _section("Over steps", ["trend"], drawn, {"changes": comparison.changes}),
+        _section("Differences", ["differences"], drawn, {"run_pairs": _intervals(found)}),
+        _section("How r is spread", ["ratio_ridge", "density"], drawn, {}),
+        _section(
+            "Where it moves",
+            ["position_heat"],
+            drawn,
+            {
+                "token_trend": by_slope.head(STANDING_OUT),
+                "position_trend": found["position_trend"],
+            },
+        ),
+    ]
+    numbers = sorted({step.step for step in comparison.steps})
+    held = f", against {comparison.baseline}" if comparison.baseline else ""
+    return html.render(
+        "compare.html",
+        {"charts": {name: chart.to_dict() for name, chart in drawn.items()}, "groups": []},
+        title=" · ".join(comparison.runs),
+        steps_line=f"{len(comparison.steps)} steps from {numbers[0]} to {numbers[-1]}{held}",
+        inputs=comparison.inputs,
+        onsets=onset.sentences(comparison.changes, found["run_trend"]),
+        sections=[section for section in sections if section["charts"] or section["tables"]],
+    )
+
+
+def _section(
+    title: str,
+    names: list[str],
+    drawn: Mapping[str, Any],
+    listed: Mapping[str, pl.DataFrame],
+) -> dict[str, Any]:
+    there = [(name, html.table(name, frame)) for name, frame in listed.items() if len(frame)]
+    return {"title": title, "charts": [n for n in names if n in drawn], "tables": there}
+
+
+def _intervals(found: Mapping[str, pl.DataFrame]) -> pl.DataFrame:
+    """Differences with their 95 % intervals."""
+    margin = 1.96 * pl.col("se")
+    return found["run_pairs"].with_columns(
+        low=pl.col("difference") - margin, high=pl.col("difference") + margin
+    )
+
+
+def write(comparison: Comparison, folder: Path) -> None:
+    """The page and its tables as CSV."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "comparison.html").write_text(page(comparison))
+    comparison.changes.write_csv(folder / "changes.csv")
+    for name in ("run_trend", "run_pairs", "token_trend", "position_trend"):
+        comparison.tables[name].write_csv(folder / f"{name}.csv")

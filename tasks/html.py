@@ -1,0 +1,101 @@
+"""What pages share: templates of tasks/page/, tables, and a policy that runs their script only."""
+
+import base64
+import functools
+import hashlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+from tasks import charts, notation
+from tasks.tables import catalogue
+
+PAGE = Path(__file__).parent / "page"
+LONGEST = 60  # rows of a table on a page; the rest is in its CSV
+
+
+def render(template: str, data: Mapping[str, Any], where: str = "", **values: Any) -> str:
+    """A page: a template with its values, and `data` for its script. `where` ends its queries.
+
+    Values are escaped; what comes as Markup was escaped where it was made.
+    """
+    vega, script = charts.vega(), _asset("page.js")
+    return str(
+        _environment(where)
+        .get_template(template)
+        .render(
+            **values,
+            style=_asset("page.css"),
+            vega=vega,
+            script=script,
+            hashes=" ".join(map(_digest, (vega, script))),
+            data=charts.in_script(data),
+        )
+    )
+
+
+def table(name: str, frame: pl.DataFrame) -> Markup:
+    """Any table; long ones are cut and say so."""
+    body = Markup().join(_row(row) for row in frame.head(LONGEST).iter_rows())
+    cut = len(frame) - LONGEST
+    more = Markup('<p class="quiet">{} more rows in {}.csv</p>').format(cut, name)
+    html = scrolled(name, head(frame.columns), body)
+    return html + more if cut > 0 else html
+
+
+def _row(row: Sequence[Any]) -> Markup:
+    return Markup("<tr>{}</tr>").format(Markup().join(map(_cell, row)))
+
+
+def _cell(value: Any) -> Markup:
+    """Numbers to four digits, whole in `data-v` to sort by; of lists the first few."""
+    if isinstance(value, bool) or value is None or isinstance(value, str):
+        return Markup("<td>{}</td>").format("–" if value is None else _printable(str(value)))
+    if isinstance(value, list):
+        return Markup("<td>{}</td>").format(", ".join(map(str, value[:8])))
+    text = notation.number(value) if isinstance(value, float) else f"{value:,}"
+    return Markup('<td class="n" data-v="{}">{}</td>').format(value, text)
+
+
+def _printable(text: str) -> str:
+    return text if text.isprintable() and text.strip() == text else repr(text)
+
+
+def head(names: Sequence[str]) -> Markup:
+    """The cells of a table's head."""
+    return Markup().join(Markup("<th>{}</th>").format(name) for name in names)
+
+
+def scrolled(name: str, cells: Markup, body: Markup) -> Markup:
+    """A table that sorts by click and scrolls by itself where it is too wide."""
+    return Markup(
+        '<div class="scroll" tabindex="0" role="region" aria-label="{}"><table class="sortable">'
+        "<thead><tr>{}</tr></thead><tbody>{}</tbody></table></div>"
+    ).format(name, cells, body)
+
+
+@functools.cache
+def _asset(name: str) -> str:
+    return (PAGE / name).read_text()
+
+
+def _digest(script: str) -> str:
+    """A script as the page's policy names it."""
+    return f"'sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}'"
+
+
+def _environment(where: str) -> Environment:
+    environment = Environment(
+        loader=FileSystemLoader(PAGE), autoescape=True, undefined=StrictUndefined
+    )
+    environment.filters |= {
+        "number": notation.number,
+        "sql": lambda name: f'tim sql "from {name}{where}"',
+        "words": lambda name: name.replace("_", " "),
+        "about": lambda name: catalogue()[name].title,
+    }
+    return environment

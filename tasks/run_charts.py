@@ -1,0 +1,154 @@
+"""Charts over the steps of runs, for `tim compare` and a run's trend: tables in, chart out."""
+
+from typing import Any
+
+import altair as alt
+import polars as pl
+
+from tasks.bands import Band
+from tasks.charts import INK, QUIET, RED, titled
+
+RUN = alt.Color("run:N").title("run")
+
+
+def trend(run_trend: pl.DataFrame, changes: pl.DataFrame, bands: dict[str, Band]) -> Any:
+    """The headline metrics over steps with 95 % intervals, a small chart each.
+
+    Runs lie over each other; dashed: the end of the healthy band; dotted: where a level changed.
+    """
+    parts = [
+        _metric(metric, run_trend.filter(metric=metric), changes.filter(metric=metric), bands)
+        for metric in run_trend["metric"].unique(maintain_order=True)
+    ]
+    rows = [alt.hconcat(*parts[i : i + 2]) for i in range(0, len(parts), 2)]
+    grid = alt.vconcat(*rows).resolve_scale(color="shared")
+    return grid.properties(title="Mismatch over training steps, with 95 % intervals")
+
+
+def _metric(metric: str, rows: pl.DataFrame, changed: pl.DataFrame, bands: dict[str, Band]) -> Any:
+    base = (
+        alt.Chart(rows)
+        .transform_calculate(
+            low="datum.value - 1.96 * datum.se", high="datum.value + 1.96 * datum.se"
+        )
+        .encode(
+            x=alt.X("step:Q").title("training step").axis(tickMinStep=1),
+            color=RUN,
+            tooltip=["run:N", "step:Q", "value:Q", "se:Q"],
+        )
+    )
+    y = alt.Y("value:Q").title(metric).scale(zero=False).axis(format=".3~g")
+    layers = [
+        base.transform_filter("isValid(datum.se)")
+        .mark_area(opacity=0.2)
+        .encode(y=alt.Y("low:Q"), y2="high:Q"),
+        base.mark_line(point=True).encode(y=y),
+    ]
+    values: list[float] = rows["value"].drop_nulls().to_list()
+    band = bands.get(metric)
+    if band and values and min(values) <= 3 * band.healthy:  # else it would squeeze the curve
+        rule = alt.Chart(pl.DataFrame({"at": [band.healthy]}))
+        layers.append(rule.mark_rule(color=QUIET, strokeDash=[6, 4]).encode(y="at:Q"))
+    if len(changed):
+        rule = alt.Chart(changed).mark_rule(strokeDash=[2, 3], strokeWidth=2)
+        tooltip = ["run:N", "step:Q", "before:Q", "after:Q", "p_value:Q", "events:N"]
+        layers.append(rule.encode(x="step:Q", color=RUN, tooltip=tooltip))
+    return alt.layer(*layers).properties(width=300, height=140, title=metric)
+
+
+RIDGES = 12
+
+
+def ratio_ridge(ratio_histogram: pl.DataFrame) -> Any:
+    """How r is spread at up to 12 steps of each run, one ridge below the other."""
+    steps = ratio_histogram.select("run", "step").unique().sort("run", "step")
+    place = (
+        pl.int_range(pl.len()).over("run") * 11 // pl.max_horizontal(pl.len().over("run") - 1, 1)
+    )
+    chosen = steps.with_columns(place=place).unique(["run", "place"], keep="first")
+    rows = (
+        ratio_histogram.join(chosen.select("run", "step"), on=["run", "step"])
+        .drop_nulls(["ratio_low", "ratio_high"])
+        .with_columns(share=pl.col("share") / pl.col("share").max().over("run", "step"))
+    )
+    return (
+        alt.Chart(rows)
+        .mark_area(interpolate="step-after", opacity=0.7)
+        .encode(
+            x=alt.X("ratio_low:Q")
+            .scale(type="log")
+            .title("r = p_train / p_rollout")
+            .axis(format="~e"),
+            y=alt.Y("share:Q").title(None).axis(None),
+            color=RUN,
+            tooltip=["run:N", "step:Q", "ratio_low:Q", "tokens:Q"],
+        )
+        .properties(width=300, height=34)
+        .facet(
+            row=alt.Row("step:O").title("training step").header(labelAngle=0, labelAlign="left"),
+            column=alt.Column("run:N").title(None),
+        )
+        .properties(title="How r is spread, step by step (each to its own height)")
+    )
+
+
+def density(logp_density: pl.DataFrame) -> Any:
+    """The two log-probs against each other, runs side by side, at each run's last step."""
+    last = logp_density.filter(pl.col("step") == pl.col("step").max().over("run"))
+    low = min(*last["rollout_low"], *last["train_low"])
+    axis = alt.Scale(domain=[low, 0], nice=False)
+    cells = (
+        alt.Chart(last)
+        .transform_calculate(right="datum.rollout_low + 0.5", top="datum.train_low + 0.5")
+        .mark_rect()
+        .encode(
+            x=alt.X("rollout_low:Q").title("log-prob by the rollout engine (nats)").scale(axis),
+            x2="right:Q",
+            y=alt.Y("train_low:Q").title("log-prob by the trainer (nats)").scale(axis),
+            y2="top:Q",
+            color=alt.Color("tokens:Q").scale(type="log", scheme="blues").title("tokens"),
+            tooltip=["run:N", "step:Q", "rollout_low:Q", "train_low:Q", "tokens:Q"],
+        )
+        .properties(width=280, height=280)
+    )
+    return cells.facet(column=alt.Column("run:N").title(None)).properties(
+        title="Log-probs of the same tokens at each run's last step"
+    )
+
+
+def position_heat(gap_by_position: pl.DataFrame) -> Any:
+    """Mean gap by position in the response and training step."""
+    cells = (
+        alt.Chart(gap_by_position.with_columns(until=pl.col("pos_bin") + 32))
+        .mark_rect()
+        .encode(
+            x=alt.X("step:O").title("training step"),
+            y=alt.Y("pos_bin:O").title("position in the response (from, tokens)"),
+            color=alt.Color("kl_k1:Q").scale(scheme="blueorange", domainMid=0).title("k1 (nats)"),
+            tooltip=["run:N", "step:O", "pos_bin:Q", "tokens:Q", "kl_k1:Q", "kl_k3:Q"],
+        )
+        .properties(width=300, height=200)
+    )
+    return cells.facet(column=alt.Column("run:N").title(None)).properties(
+        title="Gap by position and step, mean of logp_rollout - logp_train"
+    )
+
+
+def differences(run_pairs: pl.DataFrame) -> Any:
+    """Differences of the runs' means in standard errors, for the metrics that have one."""
+    rows = run_pairs.drop_nulls("se").with_columns(
+        pair=pl.format("{} - {}", "other", "run"), z=pl.col("difference") / pl.col("se")
+    )
+    points = (
+        alt.Chart(rows)
+        .mark_point(filled=True, size=60, color=RED)
+        .encode(
+            x=alt.X("z:Q").title("difference in standard errors"),
+            y=alt.Y("metric:N").title(None),
+            tooltip=["pair:N", "metric:N", "difference:Q", "se:Q", "steps:Q"],
+        )
+    )
+    zero = alt.Chart(pl.DataFrame({"at": [0.0]})).mark_rule(color=INK).encode(x="at:Q")
+    caption = [f"{len(rows)} differences with an interval, clustered by prompt group"]
+    height = 22 * max(2, rows["metric"].n_unique())
+    return titled(alt.layer(zero, points), "Which differences stand out", caption, height=height)

@@ -1,0 +1,282 @@
+"""Runs against each other: run tables, onset, diff, certificate, the comparison page."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+from pytest import approx
+
+from flows.cli import main
+from tasks import certificate, comparison, lake, onset, pairs, tables
+from tasks.hook import save_step_batch
+from tests.given import batch_fields, ingest, sql_connection, token_frame
+
+
+def trend_rows(run: str, gaps: list[float]) -> list[dict]:
+    """Two tokens a step, the trainer `gap` nats below."""
+    return [
+        {
+            **{"run": run, "step": step, "pos": pos, "uid": f"u{pos}", "row": pos},
+            **{"logp_rollout": -1.0 - pos, "logp_train": -1.0 - pos - gap},
+        }
+        for step, gap in enumerate(gaps, start=1)
+        for pos in (0, 1)
+    ]
+
+
+def test_runs_are_compared_at_the_steps_that_both_have():
+    tokens = token_frame([*trend_rows("a", [1.0, 2.0, 9.0]), *trend_rows("b", [3.0, 2.5])])
+    with sql_connection(tokens) as connection:
+        table = connection.sql("from run_pairs where metric = 'kl_k1'").pl()
+    [row] = table.to_dicts()
+    assert (row["run"], row["other"], row["steps"]) == ("a", "b", 2)
+    assert row["value"] == approx(1.5)
+    assert row["difference"] == approx(1.25)
+    assert row["share_higher"] == 1
+    assert row["se"] == approx(0, abs=1e-6)
+
+
+def test_steps_are_compared_with_the_one_before():
+    with sql_connection(token_frame(trend_rows("a", [1.0, 2.0, 5.0]))) as connection:
+        query = "select step, previous_step, difference from step_pairs where metric = 'kl_k1'"
+        rows = connection.sql(f"{query} order by step").fetchall()
+    assert rows == [(2, 1, approx(1.0, abs=1e-6)), (3, 2, approx(3.0, abs=1e-6))]
+
+
+@pytest.mark.parametrize(
+    ("name", "key"), [("token_trend", "token_id"), ("position_trend", "pos_bin")]
+)
+def test_slopes_are_those_of_the_steps(name, key):
+    gaps = [1.0, 2.0, 4.0, 4.5]
+    with sql_connection(token_frame(trend_rows("a", gaps))) as connection:
+        [row] = connection.sql(f"from {name}").pl().to_dicts()
+    assert row["steps"] == 4
+    assert row["kl_k1_slope"] == approx(np.polyfit([1, 2, 3, 4], gaps, 1)[0], rel=1e-6)
+    assert row["tokens"] == 8
+
+
+def test_prompts_are_followed_over_steps(saved, home):
+    for number in (1, 2):
+        fields = {**batch_fields(seed=1), "global_step": number}
+        if number == 2:
+            fields["prompts"] = fields["prompts"].clone()
+            fields["prompts"][0] += 1  # asked at step 2 only
+        step = ingest(saved(fields, f"r/step_{number}/step_batch.pt"), home / "lake")
+    table = tables.query(lake.steps(home / "lake"), "from sample_trend")
+    assert set(table["steps"]) == {2}
+    assert set(table["step"]) == {1, 2}
+    once = tables.query([step], "select count(distinct prompt_ids) from sequences").item()
+    assert table["prompt_hash"].n_unique() == once - 1
+
+
+def noise(seed: int, count: int = 20, scatter: float = 0.3) -> np.ndarray:
+    return np.exp(scatter * np.random.default_rng(seed).normal(size=count))
+
+
+def test_a_change_is_found_where_it_is():
+    for seed in range(20):
+        values = 3e-5 * noise(seed)
+        values[9:] = 4.4 * noise(seed + 100)[9:]
+        [change] = onset.changes(values)
+        assert abs(change.at - 9) <= 1
+        assert change.low <= change.at <= change.high
+        assert (change.before, change.after) == (
+            approx(np.median(values[: change.at])),
+            approx(np.median(values[change.at :])),
+        )
+
+
+def test_runs_without_a_change_raise_no_alarm():
+    calm = sum(bool(onset.changes(3e-5 * noise(seed))) for seed in range(20))
+    drifting = sum(
+        bool(onset.changes(noise(seed, scatter=0.2) * np.exp(0.1 * np.arange(20))))
+        for seed in range(20)
+    )
+    assert calm + drifting <= 1
+
+
+def test_two_changes_are_found():
+    values = np.concatenate([noise(1, 15), 8 * noise(2, 15), 64 * noise(3, 15)])
+    assert [change.at for change in onset.changes(values)] == [15, 30]
+
+
+@pytest.mark.parametrize("values", [[], [1.0], [1.0] * 7, [1.0] * 30, [0.0] * 12])
+def test_nothing_is_said_of_too_few_or_of_constant_steps(values):
+    assert onset.changes(values) == []
+
+
+def test_changes_are_explained_by_events(tmp_path):
+    diary = tmp_path / "run" / "events.jsonl"
+    diary.parent.mkdir()
+    lines = [{"step": 10, "event": "codec on"}, {"step": 3, "event": "sync"}, {"event": "odd"}]
+    diary.write_text("\n".join([*map(json.dumps, lines), "not json", "[1]"]))
+    told = onset.events(diary.parent / "step_10" / "step_batch.pt")
+    assert told == [{"step": 10, "event": "codec on"}, {"step": 3, "event": "sync"}]
+    values = [*(1e-5 * noise(1, 9)), *(2.0 * noise(2, 11))]
+    trend = pl.DataFrame(
+        {"run": "r", "step": list(range(1, 21)), "metric": "kl_k3", "value": values}
+    )
+    found = onset.of_runs(trend, {"r": told})
+    assert found.select("step", "events").rows() == [(10, "10: codec on")]
+    [said] = onset.sentences(found, trend)
+    assert said.startswith("r: changed at step 10 (95 %: ")
+    assert "events there: 10: codec on" in said
+    short = trend.filter(pl.col("step") < 6)
+    assert "5 steps, too few" in onset.sentences(onset.of_runs(short, {}), short)[0]
+
+
+def stored(folder: Path, run: str, number: int, **changes) -> lake.Step:
+    fields = {**batch_fields(seed=5), **changes, "global_step": number}
+    step = ingest(save_step_batch(folder / run, number, fields), folder / "lake")
+    lake.write_tables(step, tables.version(), tables.compute(step))
+    return step
+
+
+def test_the_same_tokens_scored_again_are_compared_exactly(tmp_path):
+    fields = batch_fields(seed=5)
+    a = stored(tmp_path, "a", 1)
+    order = list(reversed(range(6)))  # the other run's batch has them in another order
+    again = {
+        name: value[order] if hasattr(value, "shape") else [value[i] for i in order]
+        for name, value in fields.items()
+        if name != "global_step"
+    }
+    again["old_log_probs"] = again["old_log_probs"] - 0.25 * again["response_mask"]
+    b = stored(tmp_path, "b", 1, **again)
+    pair = pairs.compare(a, b)
+    assert (pair.relation, pair.matched) == ("same tokens", 6)
+    assert len(pair.tokens) == int(fields["response_mask"].sum())
+    by_engine = {row["engine"]: row for row in pairs.summary(pair.tokens).to_dicts()}
+    assert by_engine["rollout"]["unequal"] == 0
+    assert by_engine["train"]["unequal"] == len(pair.tokens)
+    assert by_engine["train"]["diff_mean"] == approx(-0.25, abs=1e-6)
+
+
+def test_responses_that_part_are_compared_up_to_there(tmp_path):
+    fields = batch_fields(seed=5)
+    a = stored(tmp_path, "a", 1)
+    other = fields["responses"].clone()
+    other[:, 3] += 1
+    other = other * fields["response_mask"] + fields["responses"] * (1 - fields["response_mask"])
+    b = stored(tmp_path, "b", 1, responses=other)
+    pair = pairs.compare(a, b)
+    if pair.relation == "same tokens":  # responses shorter than 4
+        assert pair.tokens.group_by("a_row").len()["len"].max() <= 3
+    else:
+        assert pair.relation == "shared prefixes"
+        assert pair.tokens["pos"].max() <= 2
+
+
+def test_other_prompts_cannot_be_compared(tmp_path):
+    a = stored(tmp_path, "a", 1)
+    b = stored(tmp_path, "b", 1, prompts=batch_fields(seed=5)["prompts"] + 1)
+    pair = pairs.compare(a, b)
+    assert pair.relation == "distributions only"
+    assert "tokens cannot be compared" in pair.text
+
+
+def test_diff_speaks(tmp_path, capsys):
+    stored(tmp_path, "a", 1)
+    stored(tmp_path, "b", 1)
+    assert main(["--home", str(tmp_path), "diff", "a", "b"]) == 0
+    assert "6 of 6 and 6 rollouts are the same" in capsys.readouterr().out
+    stored(tmp_path, "c", 2)
+    assert main(["--home", str(tmp_path), "diff", "a", "c"]) == 2
+    assert "have no step in common" in capsys.readouterr().err
+    assert (
+        main(["--home", str(tmp_path), "diff", "a", "c", "--step", "1", "--other-step", "2"]) == 0
+    )
+
+
+def test_ulp_counts_the_floats_between():
+    one = np.float32(1)
+    following = np.nextafter(one, np.float32(2))
+    a = np.array([1, 1, 0.0, -1e-45, -2.5, -1.0], dtype=np.float32)
+    b = np.array([1, following, -0.0, 1e-45, -2.5, -2.0], dtype=np.float32)
+    assert certificate.ulp(a, b).tolist() == [0, 1, 0, 2, 0, 2**23]
+
+
+def test_bit_equal_engines_are_certified(tmp_path, capsys):
+    fields = batch_fields(seed=5)
+    equal = stored(tmp_path, "equal", 1, old_log_probs=fields["rollout_log_probs"])
+    assert certificate.of(equal).is_zero
+    assert main(["--home", str(tmp_path), "certify", "equal"]) == 0
+    almost = fields["rollout_log_probs"].clone()
+    almost[2, 0] = float(np.nextafter(almost[2, 0].numpy(), np.float32(0)))
+    found = certificate.of(stored(tmp_path, "almost", 1, old_log_probs=almost))
+    assert (found.unequal, found.max_ulp, found.unequal_rows) == (1, 1, 1)
+    assert found.first_unequal == [{"row": 2, "pos": 0}]
+    assert found.ulp_histogram == {"0": found.tokens - 1, "1": 1}
+    assert main(["--home", str(tmp_path), "certify", "almost", "1", "--json"]) == 1
+    printed = json.loads(capsys.readouterr().out.split("unequal, in 0 of 6 rollouts\n")[1])
+    assert printed["zero_diff"] is False
+    assert main(["--home", str(tmp_path), "certify", "nobody"]) == 2
+
+
+def test_histogram_bins_close_at_powers_of_two():
+    counted = certificate._histogram(np.array([0, 1, 2, 3, 4, 5, 8, 9, 2**23]))
+    assert counted == {"0": 1, "1": 1, "2": 1, "3-4": 2, "5-8": 2, "9-16": 1, "4194305-8388608": 1}
+
+
+@pytest.fixture(scope="module")
+def compared(tmp_path_factory) -> Path:
+    """A home with run `off` of ten steps, and `on`, whose trainer goes off at step 6."""
+    home = tmp_path_factory.mktemp("compared")
+    for number in range(1, 11):
+        for run in ("off", "on"):
+            gap = 2.0 if run == "on" and number >= 6 else 0.01
+            fields = batch_fields(rows=12, width=20, seed=number, gap=gap)
+            stored(home, run, number, **fields)
+    (home / "on" / "events.jsonl").write_text('{"step": 6, "event": "codec on"}\n')
+    return home
+
+
+def test_a_comparison_says_whether_inputs_match_and_when_a_run_changed(compared):
+    steps = lake.steps(compared / "lake")
+    found = comparison.compare(steps, ["off", "on"], None)
+    assert found.inputs == [
+        "off and on: the same prompts at 10 of 10 common steps; responses may differ "
+        "(`tim diff` says for which tokens)"
+    ]
+    assert set(found.changes["run"]) == {"on"}
+    assert set(found.changes["step"]) == {6}
+    assert set(found.changes["events"]) == {"6: codec on"}
+
+
+def test_a_baseline_turns_the_differences(compared):
+    steps = lake.steps(compared / "lake")
+    plain = comparison.compare(steps, ["off", "on"], None).tables["run_pairs"]
+    turned = comparison.compare(steps, ["off", "on"], "on").tables["run_pairs"]
+    assert set(turned["run"]) == {"on"}
+    assert turned["difference"].to_list() == (-plain["difference"]).to_list()
+
+
+@pytest.mark.slow
+def test_the_comparison_page_opens(compared, browser, prefect, tmp_path, capsys, monkeypatch):
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    output = tmp_path / "page.html"
+    arguments = ["compare", "off", "on", "--baseline", "off", "-o", str(output)]
+    assert main(["--home", str(compared), *arguments]) == 0
+    [folder] = compared.glob("mlartifacts/*/artifacts/comparison")
+    assert (folder / "comparison.html").read_text() == output.read_text()
+    assert {"changes.csv", "run_pairs.csv"} <= {file.name for file in folder.iterdir()}
+    complaints: list[str] = []
+    page = browser.new_page(viewport={"width": 1200, "height": 900})
+    page.on("console", lambda said: complaints.append(said.text))
+    page.on("pageerror", lambda error: complaints.append(str(error)))
+    page.goto(output.as_uri())
+    page.wait_for_selector("body[data-drawn=all]")
+    assert page.locator("[data-chart] svg").count() == 5
+    text = page.inner_text("main")
+    assert "the same prompts at 10 of 10 common steps" in text
+    assert "on: changed at step 6" in text
+    assert "off: no change over 10 steps" in text
+    assert complaints == []
+    page.close()
+
+
+def test_a_run_that_is_not_there_is_wrong_usage(compared, capsys):
+    assert main(["--home", str(compared), "compare", "off", "nobody"]) == 2
+    assert "no run 'nobody'" in capsys.readouterr().err
