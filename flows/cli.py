@@ -35,6 +35,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _fail(f"{options.root} is not a folder")
     if options.verb in WRITING and (reason := _unset(options.home)):
         return _fail(reason)
+    if os.environ.get("TIMTRACK_BANDS") and (reason := _bad_bands()):
+        return _fail(reason)
     try:
         return VERBS[options.verb](options)
     except KeyboardInterrupt:
@@ -75,6 +77,16 @@ def _unset(home: Path) -> str | None:
             return None
     except OSError as error:
         return f"cannot write to {home}: {error.strerror}; set --home or TIMTRACK_HOME"
+
+
+def _bad_bands() -> str | None:
+    from tasks import bands
+
+    try:
+        bands.for_family("default")
+        return None
+    except bands.BadBands as error:
+        return str(error)
 
 
 def _fail(message: str) -> int:
@@ -241,7 +253,10 @@ def _report(options: Namespace) -> int:
     computed = tables.stored(step) or tables.compute(step)
     page, _ = report.page(step, computed, charts.draw(computed), choice)
     output = options.output or Path(f"{_file_name(step)}.html")
-    output.write_text(page)
+    try:
+        output.write_text(page)
+    except OSError as error:
+        return _fail(f"cannot write {output}: {error.strerror}")
     print(output)
     return DONE
 
@@ -268,7 +283,10 @@ def _repro(options: Namespace) -> int:
     except (lake.NoSuchStep, samples.NoSuchRow) as error:
         return _fail(str(error))
     output = options.output or Path(f"{_file_name(step)}-row-{options.row}.zip")
-    repro.write(step, sample, output)
+    try:
+        repro.write(step, sample, output)
+    except OSError as error:
+        return _fail(f"cannot write {output}: {error.strerror}")
     print(output)
     return DONE
 

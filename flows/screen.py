@@ -91,6 +91,10 @@ def print_what_if(step: str, table: pl.DataFrame, asked: list[str], form: str) -
         return print_frame(table, form)
     best = corrections.recommended(table)
     print(f"{step}: {corrections.verdict(table)}\n")
+    print(
+        "Weights act on r as captured, before the first update; what GSPO, DPPO or CISPO do to\n"
+        "pi_new / pi_old is the same only where the old policy is the rollout's.\n"
+    )
     if best and (config := corrections.defaults()[best].config):
         _print(_grid([], [[framework, line] for framework, line in config.items()]))
         print()
@@ -133,6 +137,8 @@ def print_sample(sample: Sample, around: int | None) -> None:
     start = 0 if around is None else max(0, min(around, count) - AROUND)
     end = min(count, ROWS if around is None else around + AROUND + 1)
     console = Console(highlight=False)
+    if not console.is_terminal:
+        console = Console(highlight=False, width=10_000)
     console.print(Text(drawn["header"], style="bold"))
     response = Text()
     for text, band in zip(drawn["text"], drawn["band"], strict=True):

@@ -16,14 +16,25 @@ import polars as pl
 
 from tasks import corrections
 from tasks.notation import number
+from tasks.tables import catalogue
 
 FILE = Path(__file__).parent / "bands.toml"
 VARIABLE = "TIMTRACK_BANDS"
+FEWEST_IN_TAIL = 4  # tokens from which a tail exponent is judged
 LEVELS = ("healthy", "watch", "high")
 
 # A model whose name counts its active parameters, or says it, mixes experts.
-MIXTURE = re.compile(r"moe|mixtral|-A\d+(\.\d+)?B|deepseek-(v[23]|r1)|gpt-oss|glm-4\.5", re.I)
-PRECISIONS = {"fp4": r"(nv|mx)?fp4|w4a4", "int8": "int8|w8a8", "fp8": "(mx)?fp8|e4m3|e5m2"}
+MIXTURE = re.compile(
+    r"moe\b|mixtral|-A\d+(\.\d+)?B|\d+B-\d+E\b|deepseek-(v[23]|r1)(?!-distill)|gpt-oss"
+    r"|glm-4\.[5-9]|kimi-k2|minimax-(m\d|text|01)",
+    re.I,
+)
+PRECISIONS = {
+    "fp4": r"\b(nv|mx)?fp4\b|\bw4a4\b",
+    "int8": r"\bint8\b|\bw8a8\b",
+    "mxfp8": r"\bmxfp8\b",
+    "fp8": r"\bfp8\b|\be4m3|\be5m2",
+}
 
 
 class BadBands(ValueError):
@@ -80,23 +91,35 @@ def verdict(facts: Mapping[str, Any], tables: Mapping[str, pl.DataFrame]) -> Ver
     """The step's numbers judged by the bands of its family, and by what corrections could do."""
     numbers = tables["step_metrics"].row(0, named=True)
     chosen = for_family(family(facts))
+    few = (numbers.get("hill_k") or 0) < FEWEST_IN_TAIL
     read = tuple(
         Reading(band, numbers[metric])
         for metric, band in chosen.items()
-        if numbers.get(metric) is not None
+        if numbers.get(metric) is not None and not (few and metric.startswith("hill"))
     )
     high = [reading for reading in read if reading.level == "high"]
     watched = [reading for reading in read if reading.level == "watch"]
     name = family(facts)
+    if facts.get("measurement") == "bypass":
+        text = "The trainer's log-probs are the rollout engine's, bit by bit: nothing was measured."
+        return Verdict("not measured", text, name, ())
     if high:
-        simulated = tables.get("corrections")
-        said = "" if simulated is None else f" {corrections.verdict(simulated)}"
-        found = None if simulated is None else corrections.recommended(simulated)
-        status = "correctable" if found else "beyond correction"
+        status, said = _correctable(tables.get("corrections"))
         return Verdict(status, f"{_listed(high)}.{said}", name, read)
     if watched:
         return Verdict("watch", f"{_listed(watched)}; the rest is healthy.", name, read)
-    return Verdict("healthy", f"All {len(read)} readings are inside their bands.", name, read)
+    unknown = len(chosen) - len(read)
+    left = f", {unknown} could not be judged" if unknown else ""
+    return Verdict("healthy", f"All {len(read)} readings are inside their bands{left}.", name, read)
+
+
+def _correctable(simulated: pl.DataFrame | None) -> tuple[str, str]:
+    """What corrections could do about high readings; unknown for a pruned step of older SQL."""
+    if simulated is None:
+        return "beyond correction", ""
+    found = corrections.recommended(simulated)
+    said = corrections.masked(simulated) if found == "none" else corrections.verdict(simulated)
+    return ("correctable" if found else "beyond correction"), f" {said}"
 
 
 def _listed(readings: list[Reading]) -> str:
@@ -121,21 +144,31 @@ def family(facts: Mapping[str, Any]) -> str:
 
 
 def for_family(name: str) -> dict[str, Band]:
-    """The band of each metric for a family, that of `default` where it has none of its own."""
+    """The band of each metric for a family, that of `default` where it has none of its own.
+
+    All of the user's file go before ours. Raises BadBands.
+    """
     found: dict[str, Band] = {}
-    for wanted in ("default", name):
-        found |= {band.metric: band for band in _bands() if band.family == wanted}
+    given = os.environ.get(VARIABLE)
+    for file in (FILE, *([Path(given)] if given else [])):
+        for wanted in ("default", name):
+            found |= {band.metric: band for band in _read(file) if band.family == wanted}
     return found
 
 
-def _bands() -> list[Band]:
-    given = os.environ.get(VARIABLE)
-    return [*_read(FILE), *(_read(Path(given)) if given else ())]
+def _check(band: Band) -> None:
+    if band.metric not in catalogue()["step_metrics"].columns:
+        raise KeyError(f"step_metrics has no {band.metric}")
+    if not all(isinstance(bound, int | float) for bound in (band.healthy, band.watch)):
+        raise TypeError(f"the bounds of {band.metric} are not numbers")
 
 
 @functools.cache
 def _read(path: Path) -> tuple[Band, ...]:
     try:
-        return tuple(Band(**table) for table in tomllib.loads(path.read_text())["bands"])
+        bands = tuple(Band(**table) for table in tomllib.loads(path.read_text())["bands"])
+        for band in bands:
+            _check(band)
+        return bands
     except (OSError, tomllib.TOMLDecodeError, KeyError, TypeError) as error:
         raise BadBands(f"{path}: not a file of bands ({error}); see tasks/bands.toml") from error

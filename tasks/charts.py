@@ -7,6 +7,7 @@ are made from the numbers, so that a healthy step reads as healthy.
 import functools
 import inspect
 import json
+import math
 import textwrap
 from collections.abc import Callable, Mapping
 from itertools import pairwise
@@ -208,12 +209,15 @@ def gap_by_rollout_prob(gap_by_rollout_prob: pl.DataFrame) -> Any:
             tooltip=["bucket:N", "tokens:Q", "abs_logp_diff_p50:Q", "share_abs_logp_diff:Q"],
         )
     )
-    widest = gap_by_rollout_prob.row(by_predicate=_largest("share_abs_logp_diff"), named=True)
-    caption = (
-        f"most of the total |ln r|, {notation.share(widest['share_abs_logp_diff'] or 0)}, lies in "
-        f"the bucket from {notation.number(widest['prob_from'])}, which holds {widest['tokens']:,} "
-        "tokens"
-    )
+    carried = gap_by_rollout_prob.drop_nulls("share_abs_logp_diff")
+    caption = "there is no gap"
+    if len(carried):
+        widest = carried.row(by_predicate=_largest("share_abs_logp_diff"), named=True)
+        caption = (
+            f"most of the total |ln r|, {notation.share(widest['share_abs_logp_diff'])}, lies in "
+            f"the bucket from {notation.number(widest['prob_from'])}, which holds "
+            f"{widest['tokens']:,} tokens"
+        )
     return titled(bars, "Gap by how sure the rollout engine was", [caption])
 
 
@@ -422,8 +426,20 @@ def vega() -> str:
 
 
 def in_script(value: Any) -> str:
-    """JSON that cannot end the script that it stands in, whatever the model wrote."""
-    return json.dumps(value, separators=(",", ":")).replace("<", "\\u003c")
+    """JSON that cannot end the script that it stands in, whatever the model wrote.
+
+    What is not finite is null: JSON has no infinity.
+    """
+    text = json.dumps(_finite(value), separators=(",", ":"), allow_nan=False)
+    return text.replace("<", "\\u003c")
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def ratio_caption(metrics: Mapping[str, Any]) -> list[str]:

@@ -17,6 +17,18 @@ from tasks.notation import number, share
 FILE = Path(__file__).parents[1] / "sql" / "corrections.toml"
 FRAMEWORKS = ("verl", "trl", "slime")
 
+# slime's helper for other corrections than its flags have: both, with all keys.
+MIS_FLAGS = (
+    "--use-tis --custom-config-path mis.yaml --custom-tis-function-path "
+    "examples.train_infer_mismatch_helper.mis.compute_mis_weights_with_cp"
+)
+MIS_OFF = {
+    **{"use_tis": "true", "use_rs": "false", "tis_level": "token", "rs_level": "token"},
+    **{"tis_mode": "truncate", "tis_lower_bound": "0.0", "tis_upper_bound": "2.0"},
+    **{"rs_lower_bound": "null", "rs_upper_bound": "null", "rs_veto_threshold": "null"},
+    **{"tis_batch_normalize": "false"},
+}
+
 # What is followed over steps: what verl and slime (tis_token_2), TRL and IcePop's users have.
 FOLLOWED = ("tis_token_2", "mis_seq_hi_3", "icepop_0.5_5")
 FOLLOWED_COLUMNS = (
@@ -31,7 +43,7 @@ FOLLOWED_COLUMNS = (
 # Mean |1 - r| up to which nothing needs to be corrected: what kl_k3 has at the end of its healthy
 # band, 2e-3 nats.
 NEEDLESS = 0.05
-EQUAL = 1e-3  # of bias: less is no reason to prefer one setting
+EQUAL = 1e-3  # of bias or ESS: less is no reason to prefer one setting
 
 
 class BadSetting(ValueError):
@@ -77,9 +89,12 @@ class Setting:
 
     @property
     def config(self) -> dict[str, str]:
-        """How to set it, by framework that can."""
+        """How to set it, by framework that can. Numbers are floats: Hydra reads `0.5_5` as 0.55."""
+        numbers = dict(zip(self.method.parameters, map(float, self.values), strict=True))
+        filled = {name: repr(value) for name, value in numbers.items()}
+        filled |= {f"one_over_{n}": repr(float(f"{1 / v:.6g}")) for n, v in numbers.items()}
         lines = self.method.config or {}
-        return {framework: self.filled(line) for framework, line in lines.items()}
+        return {framework: line.format(**filled) for framework, line in lines.items()}
 
 
 @functools.cache
@@ -99,8 +114,18 @@ def _method(name: str, table: dict[str, Any]) -> Method:
         source=table["from"],
         parameters=tuple(table.get("parameters", ())),
         aliases=tuple(table.get("aliases", ())),
-        config={framework: table[framework] for framework in FRAMEWORKS if framework in table},
+        config=_config(table),
     )
+
+
+def _config(table: Mapping[str, Any]) -> dict[str, str]:
+    """The lines of each framework; slime's helper wants every key, so those not said are off."""
+    config = {framework: table[framework] for framework in FRAMEWORKS if framework in table}
+    if "mis" in table:
+        said = dict(pair.split(": ") for pair in table["mis"].split(", "))
+        keys = ", ".join(f"{key}: {value}" for key, value in {**MIS_OFF, **said}.items())
+        config["slime"] = f"{MIS_FLAGS}, with mis.yaml: {{{{{keys}}}}}"
+    return config
 
 
 @functools.cache
@@ -115,7 +140,7 @@ def defaults() -> dict[str, Setting]:
 
 
 def parse(text: str) -> Setting:
-    """What a user typed: `tis:3`, `icepop:0.5,5`, `veto`; raises BadSetting."""
+    """What a user typed: `tis:3`, `icepop:0.5,5`, `none`; raises BadSetting."""
     name, _, given = text.partition(":")
     values = tuple(value.strip() for value in given.split(",")) if given else ()
     named = {alias: m for m in methods().values() for alias in (m.name, *m.aliases)}
@@ -129,6 +154,9 @@ def parse(text: str) -> Setting:
             if wanted
             else f"{text!r}: {name} takes no numbers"
         )
+    bounds = dict(zip(method.parameters, map(float, values), strict=True))
+    if bounds.get("low", 0) >= bounds.get("high", float("inf")):
+        raise BadSetting(f"{text!r}: the low bound is not below the high one")
     return Setting(method, values)
 
 
@@ -158,16 +186,21 @@ def metrics(corrections: pl.DataFrame) -> dict[str, float | None]:
 def recommended(corrections: pl.DataFrame) -> str | None:
     """The setting to use, or None if none is usable.
 
-    `none` where it is good enough; else, of the usable ones that some framework offers, the
-    nearest to importance sampling by token; of equals the first in the file.
+    `none` where r is near 1. Else, of the usable ones that some framework offers and that are as
+    near to r, the one that keeps the most effective tokens; if none is as near, the nearest. Of
+    equals the first in the file.
     """
     usable = corrections.filter(pl.col("unusable").is_null())
-    bias: dict[str, float] = dict(usable.select("setting", "bias_l1_vs_r").rows())
-    if bias.get("none", NEEDLESS) < NEEDLESS:
+    rows = {row["setting"]: row for row in usable.to_dicts()}
+    if "none" in rows and rows["none"]["bias_l1_vs_r"] < NEEDLESS:
         return "none"
-    offered = [name for name, setting in defaults().items() if setting.config and name in bias]
-    least = min((bias[name] for name in offered), default=0.0)
-    return next((name for name in offered if bias[name] <= least + EQUAL), None)
+    offered = [name for name, setting in defaults().items() if setting.config and name in rows]
+    near = [name for name in offered if rows[name]["bias_l1_vs_r"] < NEEDLESS]
+    if near:
+        most = max(rows[name]["ess_token"] for name in near)
+        return next(name for name in near if rows[name]["ess_token"] >= most - EQUAL)
+    least = min((rows[name]["bias_l1_vs_r"] for name in offered), default=0.0)
+    return next((name for name in offered if rows[name]["bias_l1_vs_r"] <= least + EQUAL), None)
 
 
 def verdict(corrections: pl.DataFrame) -> str:
@@ -181,7 +214,7 @@ def verdict(corrections: pl.DataFrame) -> str:
         row = rows[name]
         return (
             f"Recommended: {name}; it drops {share(row['frac_tok_dropped'])} of the tokens, "
-            f"truncates {share(row['frac_tok_truncated_high'])}, keeps an ESS of "
+            f"bounds the weight of {share(_truncated(row))}, keeps an ESS of "
             f"{number(row['ess_token'])} and is {number(row['bias_l1_vs_r'])} away from r on "
             "average."
         )
@@ -194,11 +227,24 @@ def _why(rows: Mapping[str, Mapping[str, Any]]) -> str:
         f"TIS at 5 would keep an ESS of {number(tis['ess_token'])}, a mask at 5x drop "
         f"{share(mask['frac_tok_dropped'])} of the tokens"
     )
-    if mean < 0.8:
+    if rows["none"]["unusable"] != "mean r is not 1":
+        return cost
+    if mean < 1:
         return (
             f"mean r is {number(mean)} instead of 1, so the sampled tokens miss {share(1 - mean)} "
             f"of the trainer's probability mass, which no weight brings back; {cost}"
         )
-    if mean > 1.2:
-        return f"mean r is {number(mean)} instead of 1, held up by few tokens; {cost}"
-    return cost
+    return f"mean r is {number(mean)} instead of 1, held up by few tokens; {cost}"
+
+
+def _truncated(row: Mapping[str, Any]) -> float:
+    return float(row["frac_tok_truncated_high"] + row["frac_tok_truncated_low"])
+
+
+def masked(corrections: pl.DataFrame) -> str:
+    """What to say where r is near 1 on average, but some tokens are far off."""
+    row = corrections.row(by_predicate=pl.col("setting") == "icepop_0.5_5", named=True)
+    return (
+        "Weights would change little on average; what is far off is little too: a mask "
+        f"(icepop_0.5_5) drops {share(row['frac_tok_dropped'])} of the tokens."
+    )

@@ -11,6 +11,7 @@ from typing import Any
 import polars as pl
 
 from tasks import corrections
+from tasks.bands import FEWEST_IN_TAIL
 from tasks.notation import number, share
 
 Tables = Mapping[str, pl.DataFrame]
@@ -97,7 +98,7 @@ def _lower(row: Row) -> str:
 def _tail(tables: Tables) -> Iterator[Finding]:
     row, metrics = tables["tail"].row(0, named=True), tables["step_metrics"].row(0, named=True)
     alpha = row["hill_alpha_up"]
-    if alpha is not None:
+    if alpha is not None and row["hill_k"] >= FEWEST_IN_TAIL:
         heavy = "no mean" if alpha <= 1 else "no variance" if alpha <= 2 else None
         judged = (
             f"importance weights have {heavy}" if heavy else "importance weights have a variance"

@@ -3,6 +3,7 @@
 import base64
 import functools
 import hashlib
+import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -94,7 +95,8 @@ def _environment(where: str) -> Environment:
     )
     environment.filters |= {
         "number": notation.number,
-        "sql": lambda name: f'tim sql "from {name}{where}"',
+        # A run is called what its capture says: quoted, as it will be pasted into a shell.
+        "sql": lambda name: f"tim sql {shlex.quote(f'from {name}{where}')}",
         "words": lambda name: name.replace("_", " "),
         "about": lambda name: catalogue()[name].title,
     }

@@ -174,13 +174,14 @@ def headline(computed: Tables, judged: bands.Verdict) -> Markup:
         error = numbers.get(f"{name}_se")
         interval = "" if error is None else f"± {printed(1.96 * error)}"
         level = levels.get(name, "")
-        rows.append((summary.LABELS[name], name, printed(numbers[name]), interval, level, name))
+        shown = (summary.LABELS[name], name, numbers[name], printed(numbers[name]))
+        rows.append((*shown, error or "", interval, level, level, defined[name]))
     body = Markup().join(
         Markup(
-            '<tr><td>{}</td><td><code>{}</code></td><td class="n">{}</td><td class="n">{}</td>'
-            '<td class="{}">{}</td><td>{}</td></tr>'
-        ).format(label, name, value, interval, level, level, defined[column])
-        for label, name, value, interval, level, column in rows
+            '<tr><td>{}</td><td><code>{}</code></td><td class="n" data-v="{}">{}</td>'
+            '<td class="n" data-v="{}">{}</td><td class="{}">{}</td><td>{}</td></tr>'
+        ).format(*row)
+        for row in rows
     )
     head = ("number", "column", "value", "95 %", "stands", "what it is")
     return html.scrolled("headline", html.head(head), body)

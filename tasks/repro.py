@@ -17,13 +17,14 @@ README = """\
 Two engines scored the same tokens; their log-probs differ. `r = p_train / p_rollout`,
 `logp_diff = logp_train - logp_rollout` in nats. Widest gap: {worst}.
 
-- `tokens.csv`: every response token: position, id, text, whether it is trained on, both log-probs
-  (float32, all digits), their difference, probabilities and ratio.
+- `tokens.csv`: every response token: position, id, text, whether it is trained on, both engines'
+  log-probs (float32, all digits), their difference, probabilities and ratio.
 - `sample.json`: prompt and response with ids, reward, prompt group.
-- `capture.json`: where the numbers come from: file, sha256, and what it says of model and engines.
+- `capture.json`: where the numbers come from: path, sha256, and what the file says of model and
+  engines. Look at it before you publish it.
 
-To check an engine: score `prompt_ids + response_ids` of sample.json with it (temperature and
-sampling as in capture.json, log-probs of the full distribution), and compare with tokens.csv.
+To check an engine: score `prompt_ids + response_ids` of sample.json with it, at the temperature of
+the run (in capture.json, if the capture says it), and compare with tokens.csv.
 Written by timtrack {version}.
 """
 
@@ -41,8 +42,11 @@ def write(step: Step, sample: Sample, path: Path) -> None:
         for name, text in files.items():
             archive.writestr(name, text)
     aside = path.with_name(f".{path.name}.part")
-    aside.write_bytes(whole.getvalue())
-    aside.replace(path)
+    try:
+        aside.write_bytes(whole.getvalue())
+        aside.replace(path)
+    finally:
+        aside.unlink(missing_ok=True)
 
 
 def _sample(sample: Sample) -> dict[str, object]:

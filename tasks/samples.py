@@ -84,7 +84,8 @@ class Sample:
         masked = "" if trained == facts["response_tokens"] else f" ({trained} trained)"
         parts = [f"row {facts['row']}"]
         if facts["uid"] is not None:
-            parts.append(f"uid {facts['uid'][:8]}")
+            uid = facts["uid"][:8]
+            parts.append(f"uid {uid if uid.isprintable() else repr(uid)}")
         parts.append(f"{facts['response_tokens']} tokens{masked}")
         if facts["abs_logp_diff_mean"] is not None:
             parts.append(f"mean|diff|={facts['abs_logp_diff_mean']:.3f}")

@@ -106,7 +106,11 @@ def _verdict(step: Step, tables: Mapping[str, pl.DataFrame]) -> dict[str, Any]:
     """How the step stands, by which bands."""
     judged = bands.verdict(step.facts(), tables)
     readings = [
-        {**asdict(reading.band), "value": reading.value, "level": reading.level}
+        {
+            **asdict(reading.band),
+            "value": reading.value if math.isfinite(reading.value) else None,
+            "level": reading.level,
+        }
         for reading in judged.readings
     ]
     return {

@@ -10,12 +10,12 @@ from typing import Any
 import polars as pl
 from tokenizers import Tokenizer
 
-from tasks.tokens import Block
+from tasks.tokens import BadCapture, Block
 
 VOCABULARY = pl.Schema({"token_id": pl.Int32(), "token": pl.String()})
 
 
-class BadTokenizer(Exception):
+class BadTokenizer(BadCapture):
     """The file is not a tokenizer.json."""
 
 

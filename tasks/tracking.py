@@ -171,9 +171,9 @@ class Tracker:
         self._delete_unfinished(name)
         own = {k: v for k, v in old.data.tags.items() if not k.startswith(("mlflow.", "timtrack."))}
         tags = {**own, VERSION_TAG: version, BUILDING_TAG: quote(name)}
-        note = old.data.tags.get(NOTE_TAG, OUR_NOTE)
-        if not note.startswith(OUR_NOTE):
-            tags[NOTE_TAG] = note
+        told = old.data.tags
+        if not told.get(NOTE_TAG, "").startswith(OUR_NOTE) or keep(int(told.get(NOTED_TAG, -1))):
+            tags |= {name: told[name] for name in (NOTE_TAG, NOTED_TAG) if name in told}
         shown = old.info.run_name or name
         new = self._create(name, old.info.start_time, tags, run=shown)
         new_id, old_id = new.info.run_id, old.info.run_id

@@ -1,9 +1,11 @@
 """What corrections would do: weights as NumPy has them, the verdict, `tim whatif`."""
 
 import json
+import re
 
 import polars as pl
 import pytest
+import yaml
 
 from flows.cli import main
 from tasks import corrections, lake, tables
@@ -114,7 +116,9 @@ def test_a_step_between_gets_a_setting_that_can_be_pasted():
     usable = table.filter(pl.col("unusable").is_null())
     offered = [s for s in usable["setting"] if corrections.defaults()[s].config]
     bias = dict(table.select("setting", "bias_l1_vs_r").rows())
-    assert bias[name] <= min(bias[s] for s in offered) + corrections.EQUAL
+    near = [s for s in offered if bias[s] < corrections.NEEDLESS]
+    ess = dict(table.select("setting", "ess_token").rows())
+    assert ess[name] >= max(ess[s] for s in near) - corrections.EQUAL
     assert corrections.verdict(table).startswith(f"Recommended: {name}; it drops ")
     assert corrections.defaults()[name].config
 
@@ -128,10 +132,19 @@ def test_a_broken_step_is_told_why_nothing_helps(published):
 def test_config_lines_carry_the_numbers():
     tis, icepop = corrections.parse("tis:3"), corrections.parse("mis_token:0.3,4")
     assert tis.name == "tis_token_3"
-    assert tis.config["slime"] == "--use-tis --tis-clip 3 --tis-clip-low 0"
-    assert "rollout_is_threshold=0.3_4" in icepop.config["verl"]
+    assert tis.config["slime"] == "--use-tis --tis-clip 3.0 --tis-clip-low 0"
+    assert "rollout_is_threshold=0.3_4.0" in icepop.config["verl"]
+    assert corrections.parse("rs_geo:0.1,5").config["verl"].endswith("threshold=0.2_10.0")
     everything = [line for s in corrections.defaults().values() for line in s.config.values()]
-    assert not any("{" in line for line in everything)
+    verl = [line for line in everything if "rollout_correction" in line]
+    # Hydra reads a number where a bound has no decimal point: 0.5_5 is 0.55.
+    bounds = [b for line in verl for b in re.findall(r"threshold=(\S*_\S*)", line)]
+    assert len(bounds) >= 8
+    assert all(re.fullmatch(r"\d+\.\d+_\d+\.\d+", bound) for bound in bounds)
+    helper = [line.split("mis.yaml: ")[1] for line in everything if "mis.yaml: " in line]
+    said = [yaml.safe_load(line) for line in helper]
+    assert {frozenset(one) for one in said} == {frozenset(corrections.MIS_OFF)}
+    assert {type(one["tis_upper_bound"]) for one in said} == {float}
 
 
 @pytest.mark.parametrize(
@@ -145,6 +158,7 @@ def test_config_lines_carry_the_numbers():
         ("tis:inf", "numbers above 0"),
         ("tis:1) from tokens --", "numbers above 0"),
         ("icepop:0.5", "as icepop:low,high"),
+        ("icepop:5,0.2", "low bound is not below the high one"),
         ("m2po:1", "m2po takes no numbers"),
     ],
 )

@@ -14,7 +14,7 @@ import torch
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page
 
-from tasks import bands, charts, lake, notation, report, samples, seed_run, strip, tables
+from tasks import bands, charts, lake, notation, report, samples, seed_run, strip, summary, tables
 from tasks.hook import save_step_batch
 from tests.given import batch_fields, ingest
 
@@ -152,7 +152,7 @@ def test_a_link_goes_to_its_token_and_keys_go_on(published_page, opened):
     assert token.get_attribute("data-pos") == "39"
     assert token.inner_text() == "goal"
     assert page.evaluate("document.activeElement.getBoundingClientRect().top") < 900
-    said = page.locator(".sample", has=page.locator(".token:focus")).locator(".said")
+    said = page.locator(".sample", has=page.locator(".token:focus")).locator(".said[role=status]")
     assert said.inner_text().startswith("pos 39 'goal' id 33939 logp -0.5303 → -19.9256")
     page.keyboard.press("ArrowRight")
     assert page.locator(".token:focus").get_attribute("data-pos") == "40"
@@ -167,7 +167,7 @@ def test_a_link_goes_to_its_token_and_keys_go_on(published_page, opened):
 def test_the_mouse_tells_numbers_and_heads_sort(published_page, opened):
     page = opened(published_page)
     page.locator(".strip .token[data-pos='3']").first.hover()
-    assert page.locator(".said").first.inner_text().startswith("pos 3 ")
+    assert page.locator(".said.quiet").first.inner_text().startswith("pos 3 ")
     table = page.locator("[aria-label=bands] table")
     column = "all => all.map(cell => cell.textContent)"
     for order in (sorted, lambda values: sorted(values, reverse=True)):
@@ -339,6 +339,54 @@ def test_bands_are_those_of_the_family(meta, name):
     assert bands.for_family(name).keys() == bands.for_family("default").keys()
 
 
+@pytest.mark.parametrize(
+    ("model", "name"),
+    [
+        ("DeepSeek-R1-Distill-Qwen-7B", "default"),
+        ("DeepSeek-R1", "moe"),
+        ("Llama-4-Scout-17B-16E", "moe"),
+        ("Kimi-K2-Instruct", "moe"),
+        ("pointfp4", "default"),
+        ("Qwen3-8B-MXFP8", "mxfp8"),
+    ],
+)
+def test_families_are_told_by_the_models_name(model, name):
+    assert bands.family({"meta": {"model": model}}) == name
+
+
+def test_engines_that_agree_by_construction_are_not_called_healthy(tmp_path):
+    fields = batch_fields(seed=5)
+    fields["old_log_probs"] = fields["rollout_log_probs"]
+    step = ingest(save_step_batch(tmp_path / "run", 3, fields), tmp_path / "lake")
+    computed = tables.compute(step)
+    assert bands.verdict(step.facts(), computed).status == "not measured"
+    assert "nothing was measured" in page_of(step, tmp_path).read_text()
+
+
+@pytest.mark.slow
+def test_what_overflows_breaks_no_page(tmp_path, opened):
+    """One token with ln r = 800, one without a reward."""
+    fields = batch_fields(seed=5)
+    fields["rollout_log_probs"][0, 0] = -800.0
+    fields["old_log_probs"][0, 0] = -0.1
+    fields["token_level_scores"][1] = float("nan")
+    step = ingest(save_step_batch(tmp_path / "run", 3, fields), tmp_path / "lake")
+    page = opened(page_of(step, tmp_path), "#row=0&pos=0")
+    assert page.locator(".token:focus").count() == 1
+    lake.write_tables(step, tables.version(), tables.compute(step))
+    summary.write(step, tables.stored(step), tmp_path / "summary.json")
+    assert json.loads((tmp_path / "summary.json").read_text())["metrics"]["kl_k3"] is None
+
+
+@pytest.mark.slow
+def test_a_link_to_nowhere_says_so(published_page, opened):
+    page = opened(published_page, "#row=999")
+    assert page.inner_text("#missing").startswith("Row 999 is not on this page")
+    page = opened(published_page, "#row=833&pos=99999")
+    assert page.inner_text("#missing") == ""
+    assert page.locator(".sample", has_text="row 833 ").first.is_visible()
+
+
 def test_bands_of_ones_own_go_first(tmp_path, monkeypatch, published):
     own = tmp_path / "bands.toml"
     own.write_text('[[bands]]\nmetric = "kl_k3"\nhealthy = 5\nwatch = 6\nsays = "we"\n')
@@ -346,6 +394,7 @@ def test_bands_of_ones_own_go_first(tmp_path, monkeypatch, published):
     step, computed = published
     readings = {r.band.metric: r for r in bands.verdict(step.facts(), computed).readings}
     assert (readings["kl_k3"].level, readings["kl_k3"].band.says) == ("healthy", "we")
+    assert bands.for_family("moe")["kl_k3"].says == "we"
     own.with_name("broken.toml").write_text("[[bands]]\nmetric = 1\n")
     monkeypatch.setenv(bands.VARIABLE, str(own.with_name("broken.toml")))
     with pytest.raises(bands.BadBands, match=r"not a file of bands"):

@@ -27,7 +27,7 @@ def run(home, *arguments):
 def test_show_prints_the_published_numbers(home, capsys):
     assert run(home, "show", seed_run.RUN, 20, "--row", 833) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert " ".join(lines[:2]).startswith("row 833 · uid e975aa99 · 126 tokens (50 trained) ·")
+    assert lines[0].startswith("row 833 · uid e975aa99 · 126 tokens (50 trained) ·")
     goal = next(line for line in lines if line.strip().startswith("39 "))
     wanted = "39 'goal' -0.5303 -19.9256 -19.3953 0.5884 0.0000 3.8e-09"
     assert goal.split() == wanted.split()

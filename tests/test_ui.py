@@ -52,9 +52,9 @@ def test_mlflow_shows_curves_charts_and_tables(browser, server):
     expect(page.locator("[data-chart=ratio_histogram] svg")).to_be_visible()
     token = page.locator(".strip .token[data-b]").first
     token.click()
-    expect(page.locator(".said").first).to_contain_text("diff ")
-    page.locator(".said button").first.click()
-    expect(page.locator(".said button").first).to_have_text("copied")
+    expect(page.locator(".said[role=status]").first).to_contain_text("diff ")
+    page.locator(".said[role=status] button").first.click()
+    expect(page.locator(".said[role=status] button").first).to_have_text("copied")
     note = open_page(browser, server, "overview")
     expect(note.get_by_text("run-a step 3").first).to_be_visible(timeout=60_000)
 

@@ -39,12 +39,13 @@ class Block {
   draw() {
     const { sample, group } = this;
     this.said = made("div", { class: "said mono", role: "status", "aria-live": "polite" });
+    this.passed = made("div", { class: "said mono quiet", "aria-hidden": "true" });
     this.strip = this.drawStrip();
     const prompt = group.prompt === null ? [] : [
       made("details", {}, made("summary", {}, "prompt"), made("pre", { dir: "auto" }, group.prompt))];
     this.root.replaceChildren(
       made("div", { class: "head mono" }, sample.header), ...prompt, this.drawTabs(), this.strip,
-      ...this.drawMore(), this.said, made("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": "tokens" }, this.drawTable()),
+      ...this.drawMore(), this.passed, this.said, made("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": "tokens" }, this.drawTable()),
       ...this.drawHidden());
     this.at = null;
   }
@@ -111,12 +112,13 @@ class Block {
     if (token && !token.classList.contains("masked")) this.tell(Number(token.dataset.pos), passing);
   }
 
-  // The numbers of a token below the strip; `passing`: the mouse goes over it, no place to link to.
+  // The numbers of a token below the strip; `passing`: the mouse only goes over it.
   tell(pos, passing = false) {
     const { cells, repr, id, row } = this.sample;
     const [q, p, diff, a, b, r] = cells[pos].split("|");
+    const place = passing ? this.passed : this.said;
     const text = `pos ${pos}  ${repr[pos]}  id ${id[pos]}  logp ${q} → ${p}  diff ${diff}  p ${a} → ${b}  r ${r}  `;
-    this.said.replaceChildren(text);
+    place.replaceChildren(text);
     if (passing) return;
     this.at = pos;
     for (const one of this.strip.querySelectorAll(".here")) one.classList.remove("here");
@@ -125,19 +127,24 @@ class Block {
   }
 
   go(pos) {
+    if (pos >= FIRST && !this.all && pos < this.sample.text.length) {
+      this.all = true;
+      this.draw();
+    }
     const token = this.strip.querySelector(`[data-pos="${pos}"]`);
-    if (!token) return;
+    if (!token) return this.root.scrollIntoView();
     token.scrollIntoView({ block: "center" });
     if (!token.classList.contains("masked")) token.focus({ preventScroll: true });
   }
 
   key(event) {
+    if (event.ctrlKey || event.metaKey || event.altKey) return;
     const step = { ArrowRight: 1, ArrowLeft: -1 }[event.key];
     const turn = { j: 1, k: -1 }[event.key];
     if (step) {
       let pos = Number(event.target.dataset.pos) + step;
       while (this.sample.band[pos] === null) pos += step;
-      this.go(pos);
+      if (pos in this.sample.text) this.go(pos);
     } else if (turn) {
       this.show(this.shown + turn);
       this.go(this.sample.first);
@@ -163,11 +170,14 @@ async function copy(row, pos, button) {
 function follow(blocks) {
   const wanted = new URLSearchParams(location.hash.slice(1));
   if (!wanted.has("row")) return;
-  const row = Number(wanted.get("row"));
+  const row = wanted.get("row") === "" ? NaN : Number(wanted.get("row"));
   const pos = Number(wanted.get("pos") ?? 0);
   const holds = (block) => block.group.samples.findIndex((one) => one.row === row);
   const block = blocks.find((one) => one.sample.row === row) ?? blocks.find((one) => holds(one) >= 0);
-  block?.show(holds(block), pos);
+  const missing = document.getElementById("missing");
+  missing.textContent = block ? "" : `Row ${wanted.get("row")} is not on this page; tim show has every row.`;
+  if (block) block.show(holds(block), pos);
+  else missing.scrollIntoView();
 }
 
 function sortable(table) {

@@ -161,7 +161,9 @@ def _sequences(layout: Layout, rows: slice, lengths: Array, trained: Array) -> p
         "policy_version_max": per_row.get("policy_version_max"),
         "prompt_ids": prompts,
     }
-    return _frame(columns, dict(SEQUENCES), len(lengths))
+    frame = _frame(columns, dict(SEQUENCES), len(lengths))
+    known = pl.col("reward").is_finite()  # a grader that failed leaves NaN
+    return frame.with_columns(pl.when(known).then(pl.col("reward")))
 
 
 def _summed_rewards(layout: Layout, rows: slice) -> Array | None:
