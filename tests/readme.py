@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from tasks import corrections, tables
+from tasks import corrections, gate, tables
 from tasks.corrections import Method
 
 ROOT = Path(__file__).parents[1]
@@ -24,6 +24,8 @@ def parts() -> dict[str, str]:
     columns = tables.catalogue()["step_metrics"].columns
     metrics = [(f"`{name}`", text) for name, text in columns.items()]
     methods = corrections.methods().values()
+    presets = gate.presets().items()
+    gates = [(f"`{n}`", ", ".join(f"`{r}`" for r in p.rules), p.says) for n, p in presets]
     corrected = [
         (_typed(m), m.text, m.source, ", ".join(v.replace("_", ",") or "–" for v in m.settings))
         for m in methods
@@ -31,6 +33,7 @@ def parts() -> dict[str, str]:
     return {
         "tables": markdown(("table", "one row for each", ""), listed),
         "metrics": markdown(("metric", ""), metrics),
+        "gates": markdown(("preset", "rules", "who says so"), gates),
         "corrections": markdown(("correction", "", "from", "settings computed"), corrected),
     }
 
