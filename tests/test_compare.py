@@ -233,6 +233,7 @@ def compared(tmp_path_factory) -> Path:
     return home
 
 
+@pytest.mark.slow
 def test_a_comparison_says_whether_inputs_match_and_when_a_run_changed(compared):
     steps = lake.steps(compared / "lake")
     found = comparison.compare(steps, ["off", "on"], None)
@@ -245,6 +246,7 @@ def test_a_comparison_says_whether_inputs_match_and_when_a_run_changed(compared)
     assert set(found.changes["events"]) == {"6: codec on"}
 
 
+@pytest.mark.slow
 def test_a_baseline_turns_the_differences(compared):
     steps = lake.steps(compared / "lake")
     plain = comparison.compare(steps, ["off", "on"], None).tables["run_pairs"]
@@ -277,6 +279,7 @@ def test_the_comparison_page_opens(compared, browser, prefect, tmp_path, capsys,
     page.close()
 
 
+@pytest.mark.slow
 def test_a_run_that_is_not_there_is_wrong_usage(compared, capsys):
     assert main(["--home", str(compared), "compare", "off", "nobody"]) == 2
     assert "no run 'nobody'" in capsys.readouterr().err

@@ -7,6 +7,7 @@ import pytest
 from flows.cli import main
 from tasks import gate, lake, tables
 from tasks.gate import BadRule
+from tasks.hook import save_step_batch
 from tests.given import batch_fields, ingest
 
 NUMBERS = {
@@ -98,13 +99,14 @@ def test_presets_are_rules_of_metrics_that_are_there():
         assert preset.says
 
 
-@pytest.fixture
-def two_runs(saved, home):
+@pytest.fixture(scope="module")
+def two_runs(tmp_path_factory):
     """Three steps of `calm` with a gap of 0.01 nats, and of `wild` with 0.5."""
+    home = tmp_path_factory.mktemp("gated")
     for run, gap in (("calm", 0.01), ("wild", 0.5)):
         for number in (1, 2, 3):
             fields = {**batch_fields(seed=number, gap=gap), "global_step": number}
-            step = ingest(saved(fields, f"{run}/step_{number}/step_batch.pt"), home / "lake")
+            step = ingest(save_step_batch(home / run, number, fields), home / "lake")
             lake.write_tables(step, tables.version(), tables.compute(step))
     return home
 
