@@ -156,6 +156,9 @@ def test_a_link_goes_to_its_token_and_keys_go_on(published_page, opened):
     assert said.inner_text().startswith("pos 39 'goal' id 33939 logp -0.5303 → -19.9256")
     page.keyboard.press("ArrowRight")
     assert page.locator(".token:focus").get_attribute("data-pos") == "40"
+    page.locator("#goto").fill("833:7")
+    page.locator("#goto").press("Enter")
+    assert page.locator(".token:focus").get_attribute("data-pos") == "7"
     page.keyboard.press("j")
     block = page.locator(".sample", has=page.locator(".token:focus"))
     assert block.locator(".head").inner_text().startswith("row 173 ")

@@ -47,14 +47,29 @@ def test_mlflow_shows_curves_charts_and_tables(browser, server):
     expect(curve.locator(".scatterlayer .point")).to_have_count(3, timeout=60_000)
 
     report = open_page(browser, server, "artifacts/steps/3/report.html")
+    complaints: list[str] = []
+    report.on("pageerror", lambda error: complaints.append(str(error)))
     page = report.frame_locator("iframe")
     expect(page.locator("body[data-drawn=all]")).to_be_attached(timeout=60_000)
     expect(page.locator("[data-chart=ratio_histogram] svg")).to_be_visible()
-    token = page.locator(".strip .token[data-b]").first
-    token.click()
-    expect(page.locator(".said[role=status]").first).to_contain_text("diff ")
+    tokens = page.locator(".strip").first.locator(".token[data-b]")
+    tokens.first.click()
+    expect(page.locator(".said[role=status]").first).to_contain_text("pos 0 ")
+    report.keyboard.press("ArrowRight")
+    expect(page.locator(".said[role=status]").first).to_contain_text("pos 1 ")
+    tokens.nth(2).hover()
+    expect(page.locator(".said.quiet").first).to_contain_text("pos 2 ")
     page.locator(".said[role=status] button").first.click()
     expect(page.locator(".said[role=status] button").first).to_have_text("copied")
+    [row] = re.findall(r"row (\d+) ", page.locator(".sample .head").last.inner_text())
+    # The viewer's sandbox keeps a page from having a hash: links are pasted into it.
+    page.locator("#goto").fill(f"#row={row}&pos=0")
+    page.locator("#goto").press("Enter")
+    expect(page.locator(".token:focus")).to_have_attribute("data-pos", "0")
+    expect(page.locator(".token:focus")).to_be_in_viewport()
+    report.emulate_media(color_scheme="dark")
+    expect(page.locator("body")).to_have_css("background-color", "rgb(20, 24, 31)")
+    assert complaints == []
     note = open_page(browser, server, "overview")
     expect(note.get_by_text("run-a step 3").first).to_be_visible(timeout=60_000)
 

@@ -154,7 +154,9 @@ class Block {
 }
 
 async function copy(row, pos, button) {
-  const link = `${location.href.split("#")[0]}#row=${row}&pos=${pos}`;
+  // Inside MLflow's viewer the page has no address of its own: only what `Go to` takes.
+  const base = location.protocol === "blob:" ? "" : location.href.split("#")[0];
+  const link = `${base}#row=${row}&pos=${pos}`;
   try {
     await navigator.clipboard.writeText(link);
   } catch { // no permission inside a sandbox
@@ -167,8 +169,8 @@ async function copy(row, pos, button) {
   button.textContent = "copied";
 }
 
-function follow(blocks) {
-  const wanted = new URLSearchParams(location.hash.slice(1));
+function follow(blocks, hash) {
+  const wanted = new URLSearchParams(hash);
   if (!wanted.has("row")) return;
   const row = wanted.get("row") === "" ? NaN : Number(wanted.get("row"));
   const pos = Number(wanted.get("pos") ?? 0);
@@ -218,7 +220,12 @@ async function drawCharts() {
 const blocks = data.groups.flatMap((group) => group.shown.map((index) => new Block(group, index)));
 document.getElementById("blocks").append(...blocks.map((block) => block.root));
 for (const table of document.querySelectorAll("table.sortable")) sortable(table);
-follow(blocks);
-addEventListener("hashchange", () => follow(blocks));
+follow(blocks, location.hash.slice(1));
+addEventListener("hashchange", () => follow(blocks, location.hash.slice(1)));
+document.getElementById("goto")?.addEventListener("change", (event) => {
+  const typed = event.target.value.trim();
+  const place = /^(\d+)(?::(\d+))?$/.exec(typed);
+  follow(blocks, place ? `row=${place[1]}&pos=${place[2] ?? 0}` : typed.split("#").at(-1));
+});
 matchMedia("(prefers-color-scheme: dark)").addEventListener("change", drawCharts);
 drawCharts().then(() => document.body.setAttribute("data-drawn", "all"));
