@@ -17,6 +17,7 @@ from tasks import parity
 
 if TYPE_CHECKING:
     from tasks.lake import Step
+    from tasks.samples import Sample
 
 DONE, FAILED, USAGE = 0, 1, 2
 
@@ -250,15 +251,10 @@ def _report(options: Namespace) -> int:
     except lake.NoSuchStep as error:
         return _fail(str(error))
     choice = Choice(options.pick, options.groups, options.per_group, options.seed)
-    computed = tables.stored(step) or tables.compute(step)
+    computed = tables.of(step)
     page, _ = report.page(step, computed, charts.draw(computed), choice)
     output = options.output or Path(f"{_file_name(step)}.html")
-    try:
-        output.write_text(page)
-    except OSError as error:
-        return _fail(f"cannot write {output}: {error.strerror}")
-    print(output)
-    return DONE
+    return _written(output, lambda: output.write_text(page))
 
 
 def _show(options: Namespace) -> int:
@@ -266,8 +262,7 @@ def _show(options: Namespace) -> int:
     from tasks import lake, samples
 
     try:
-        step = lake.pick(options.home / "lake", options.run, options.step)
-        sample = samples.read(step, [options.row])[options.row]
+        _, sample = _rollout(options)
     except (lake.NoSuchStep, samples.NoSuchRow) as error:
         return _fail(str(error))
     screen.print_sample(sample, options.around)
@@ -278,13 +273,25 @@ def _repro(options: Namespace) -> int:
     from tasks import lake, repro, samples
 
     try:
-        step = lake.pick(options.home / "lake", options.run, options.step)
-        sample = samples.read(step, [options.row])[options.row]
+        step, sample = _rollout(options)
     except (lake.NoSuchStep, samples.NoSuchRow) as error:
         return _fail(str(error))
     output = options.output or Path(f"{_file_name(step)}-row-{options.row}.zip")
+    return _written(output, lambda: repro.write(step, sample, output))
+
+
+def _rollout(options: Namespace) -> "tuple[Step, Sample]":
+    """The rollout that `show` and `repro` are asked for; raises NoSuchStep and NoSuchRow."""
+    from tasks import lake, samples
+
+    step = lake.pick(options.home / "lake", options.run, options.step)
+    return step, samples.read(step, [options.row])[options.row]
+
+
+def _written(output: Path, write: Callable[[], object]) -> int:
+    """Write a file and say where, or why it cannot be."""
     try:
-        repro.write(step, sample, output)
+        write()
     except OSError as error:
         return _fail(f"cannot write {output}: {error.strerror}")
     print(output)

@@ -6,8 +6,6 @@ from argparse import Namespace
 from pathlib import Path
 from xml.etree import ElementTree
 
-import polars as pl
-
 from tasks import gate, lake, notation, summary, tables
 from tasks.gate import BadRule, Numbers, Outcome
 from tasks.lake import NoSuchStep, Step
@@ -37,11 +35,7 @@ def run(options: Namespace) -> int:
 
 def _numbers(steps: list[Step]) -> Numbers:
     """What MLflow has of each step: metrics and what-if numbers, by name."""
-    return {step.step: summary.logged(_computed(step)) for step in steps}
-
-
-def _computed(step: Step) -> dict[str, pl.DataFrame]:
-    return tables.stored(step) or tables.compute(step)
+    return {step.step: summary.logged(tables.of(step)) for step in steps}
 
 
 def _judged(options: Namespace, numbers: Numbers) -> list[Outcome]:
@@ -65,7 +59,7 @@ def _judged(options: Namespace, numbers: Numbers) -> list[Outcome]:
 def _worst(steps: list[Step], broken: Outcome) -> str:
     """The tokens with the widest gap at the step that broke a rule, else at the last."""
     step = next((step for step in steps if step.step == broken.step), steps[-1])
-    rows = _computed(step)["worst_tokens"].head(WORST).to_dicts()
+    rows = tables.of(step)["worst_tokens"].head(WORST).to_dicts()
     lines = [
         f"  row {row['row']} pos {row['pos']} {row['token'] or row['token_id']!r}: "
         f"{notation.nats(row['logp_rollout'])} -> {notation.nats(row['logp_train'])}, "

@@ -4,7 +4,6 @@ Free of Prefect, so that `tim sql` starts fast; flows/progress.py shows a flow w
 """
 
 import json
-import math
 import os
 import sys
 from collections.abc import Callable
@@ -62,7 +61,7 @@ def print_frame(frame: pl.DataFrame, form: str) -> None:
     if form == "csv":
         print(_flat(frame).write_csv(), end="")
     elif form == "json":
-        print(json.dumps([_finite(row) for row in frame.to_dicts()], default=str, indent=1))
+        print(json.dumps(notation.finite(frame.to_dicts()), default=str, indent=1))
     elif len(frame) == 1 and frame.width >= WIDE:
         row = frame.row(0, named=True)
         _print(_grid([], [[name, _cell(value)] for name, value in row.items()]))
@@ -75,14 +74,6 @@ def _flat(frame: pl.DataFrame) -> pl.DataFrame:
     nested = [name for name, dtype in frame.schema.items() if dtype.is_nested()]
     texts = [pl.Series(n, [json.dumps(v, default=str) for v in frame[n].to_list()]) for n in nested]
     return frame.with_columns(texts)
-
-
-def _finite(row: dict[str, Any]) -> dict[str, Any]:
-    """JSON has no infinity and no NaN: null."""
-    return {
-        name: None if isinstance(value, float) and not math.isfinite(value) else value
-        for name, value in row.items()
-    }
 
 
 def print_what_if(step: str, table: pl.DataFrame, asked: list[str], form: str) -> None:

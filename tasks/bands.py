@@ -90,7 +90,8 @@ class Verdict:
 def verdict(facts: Mapping[str, Any], tables: Mapping[str, pl.DataFrame]) -> Verdict:
     """The step's numbers judged by the bands of its family, and by what corrections could do."""
     numbers = tables["step_metrics"].row(0, named=True)
-    chosen = for_family(family(facts))
+    name = family(facts)
+    chosen = for_family(name)
     few = (numbers.get("hill_k") or 0) < FEWEST_IN_TAIL
     read = tuple(
         Reading(band, numbers[metric])
@@ -99,7 +100,6 @@ def verdict(facts: Mapping[str, Any], tables: Mapping[str, pl.DataFrame]) -> Ver
     )
     high = [reading for reading in read if reading.level == "high"]
     watched = [reading for reading in read if reading.level == "watch"]
-    name = family(facts)
     if facts.get("measurement") == "bypass":
         text = "The trainer's log-probs are the rollout engine's, bit by bit: nothing was measured."
         return Verdict("not measured", text, name, ())

@@ -12,7 +12,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from tasks import lake
-from tasks.lake import NoSuchStep, Step
+from tasks.lake import Step
 
 
 @dataclass(frozen=True)
@@ -45,8 +45,7 @@ ROWS = 20  # whose first unequal position is told
 
 def of(step: Step) -> Certificate:
     """The certificate of a step; raises NoSuchStep if its tokens are gone."""
-    if lake.is_pruned(step):
-        raise NoSuchStep(f"the tokens of {step.name} were pruned")
+    lake.need_tokens(step)
     columns = ["row", "pos", "logp_rollout", "logp_train"]
     frame = pl.scan_parquet(step.path / "tokens.parquet").filter("is_trained").select(columns)
     tokens = frame.collect().sort("row", "pos")

@@ -7,7 +7,6 @@ are made from the numbers, so that a healthy step reads as healthy.
 import functools
 import inspect
 import json
-import math
 import textwrap
 from collections.abc import Callable, Mapping
 from itertools import pairwise
@@ -110,13 +109,15 @@ def prob_diff_histogram(
     )
 
 
-def logp_density(
-    logp_density: pl.DataFrame, worst_tokens: pl.DataFrame, step_metrics: pl.DataFrame
-) -> alt.LayerChart:
-    """The log-probs against each other: counts in cells, y = x, the widest gaps as points."""
-    low = min(logp_density["rollout_low"].to_list() + logp_density["train_low"].to_list())
-    axis = alt.Scale(domain=[low, 0], nice=False)
-    cells = (
+def lowest(logp_density: pl.DataFrame) -> float:
+    """Where both axes of log-probs begin [nats]."""
+    return min(*logp_density["rollout_low"], *logp_density["train_low"])
+
+
+def density_cells(logp_density: pl.DataFrame, tooltip: list[str]) -> alt.Chart:
+    """Counts of tokens in cells of half a nat, the engines' log-probs against each other."""
+    axis = alt.Scale(domain=[lowest(logp_density), 0], nice=False)
+    return (
         alt.Chart(logp_density)
         .transform_calculate(right="datum.rollout_low + 0.5", top="datum.train_low + 0.5")
         .mark_rect()
@@ -126,9 +127,17 @@ def logp_density(
             y=alt.Y("train_low:Q").title("log-prob by the trainer (nats)").scale(axis),
             y2="top:Q",
             color=alt.Color("tokens:Q").scale(type="log", scheme="blues").title("tokens"),
-            tooltip=["rollout_low:Q", "train_low:Q", "tokens:Q"],
+            tooltip=tooltip,
         )
     )
+
+
+def logp_density(
+    logp_density: pl.DataFrame, worst_tokens: pl.DataFrame, step_metrics: pl.DataFrame
+) -> alt.LayerChart:
+    """The log-probs against each other: counts in cells, y = x, the widest gaps as points."""
+    low = lowest(logp_density)
+    cells = density_cells(logp_density, ["rollout_low:Q", "train_low:Q", "tokens:Q"])
     widest = (
         alt.Chart(worst_tokens.head(30))
         .mark_point(color=RED, size=18, strokeWidth=1, clip=True)
@@ -430,16 +439,8 @@ def in_script(value: Any) -> str:
 
     What is not finite is null: JSON has no infinity.
     """
-    text = json.dumps(_finite(value), separators=(",", ":"), allow_nan=False)
+    text = json.dumps(notation.finite(value), separators=(",", ":"), allow_nan=False)
     return text.replace("<", "\\u003c")
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _finite(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_finite(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def ratio_caption(metrics: Mapping[str, Any]) -> list[str]:

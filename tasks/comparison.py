@@ -75,12 +75,10 @@ def inputs(steps: Sequence[Step], runs: Sequence[str]) -> list[str]:
     answer = tables.query(list(steps), PROMPTS)
     prompts = {(row["run"], row["step"]): row["prompts"] for row in answer.to_dicts()}
     numbers = {run: {step.step for step in steps if step.run == run} for run in runs}
-    return [_match(a, b, sorted(numbers[a] & numbers[b]), digests, prompts) for a, b in pairs(runs)]
-
-
-def pairs(runs: Sequence[str]) -> list[tuple[str, str]]:
-    """Every two of them."""
-    return list(combinations(runs, 2))
+    return [
+        _match(a, b, sorted(numbers[a] & numbers[b]), digests, prompts)
+        for a, b in combinations(runs, 2)
+    ]
 
 
 def _match(

@@ -200,6 +200,12 @@ def is_pruned(step: Step) -> bool:
     return not (step.path / "tokens.parquet").exists()
 
 
+def need_tokens(step: Step) -> None:
+    """Raise NoSuchStep for a step of which only the tables are left."""
+    if is_pruned(step):
+        raise NoSuchStep(f"the tokens of {step.name} were pruned, only its tables are left")
+
+
 def prune(step: Step) -> None:
     """Delete the step's tokens, sequences and vocabulary; tables and capture.json stay."""
     for file in _token_files(step):

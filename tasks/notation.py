@@ -1,6 +1,7 @@
 """How numbers are printed, in terminals, pages and captions alike. No arithmetic here."""
 
 import math
+from typing import Any
 
 
 def nats(value: float) -> str:
@@ -29,3 +30,12 @@ def number(value: float | None) -> str:
     if value is None or math.isnan(value):
         return "–"
     return f"{value:.4g}"
+
+
+def finite(value: Any) -> Any:
+    """What JSON can hold: infinities and NaN, however deep in dicts and lists, are None."""
+    if isinstance(value, dict):
+        return {key: finite(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import polars as pl
 
 from tasks import lake, tables
-from tasks.lake import NoSuchStep, Step
+from tasks.lake import Step
 
 # Every rollout of the two steps by the hashes of its prompt and its response, numbered among those
 # that are alike.
@@ -95,11 +95,10 @@ class Pair:
 def compare(a: Step, b: Step) -> Pair:
     """The tokens that two steps both scored; raises NoSuchStep if those of one are gone."""
     for step in (a, b):
-        if lake.is_pruned(step):
-            raise NoSuchStep(f"the tokens of {step.name} were pruned")
+        lake.need_tokens(step)
     steps = list(dict.fromkeys([a, b]))
     sides = (("a", a), ("b", b))
-    names = {f"{side}_run": "'" + s.run.replace("'", "''") + "'" for side, s in sides}
+    names = {f"{side}_run": tables.literal(s.run) for side, s in sides}
     names |= {f"{side}_step": str(s.step) for side, s in sides}
     head = ROLLOUTS.format(**names)
     counted = head + "c as (select 1) select (select count(*) from a), (select count(*) from b)"

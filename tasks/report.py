@@ -16,7 +16,7 @@ from tasks import bands, corrections, html, lake, samples, strip, summary
 from tasks.findings import findings
 from tasks.lake import Step
 from tasks.samples import Choice, Sample
-from tasks.tables import catalogue
+from tasks.tables import catalogue, literal
 
 Tables = Mapping[str, pl.DataFrame]
 
@@ -109,17 +109,15 @@ def render(step: Step, computed: Tables, drawn: Mapping[str, Any], samples: Samp
     """The page, from a step's tables, its charts and the chosen rollouts."""
     facts = step.facts()
     judged = bands.verdict(facts, computed)
-    simulated = computed.get("corrections")
-    sections = [_filled(section, computed, drawn, simulated) for section in SECTIONS]
+    sections = [_filled(section, computed, drawn) for section in SECTIONS]
     data = {
         "charts": {name: chart.to_dict() for name, chart in drawn.items()},
         "groups": [strip.group(rollouts, samples.shown) for rollouts in samples.groups],
     }
-    run = step.run.replace("'", "''")
     return html.render(
         "report.html",
         data,
-        where=f" where run = '{run}' and step = {step.step}",
+        where=f" where run = {literal(step.run)} and step = {step.step}",
         title=step.name,
         facts_line=facts_line(facts),
         notes=facts["notes"],
@@ -143,13 +141,12 @@ def facts_line(facts: Mapping[str, Any]) -> str:
     return " · ".join([*told, when])
 
 
-def _filled(
-    section: Section, computed: Tables, drawn: Mapping[str, Any], simulated: pl.DataFrame | None
-) -> Section:
+def _filled(section: Section, computed: Tables, drawn: Mapping[str, Any]) -> Section:
     """The section with what there is: tables as HTML, and the correction's lines to paste."""
     there = [name for name in section.tables if name in computed and len(computed[name])]
     text, lines = section.text, section.lines
-    if "corrections" in there and simulated is not None:
+    if "corrections" in there:
+        simulated = computed["corrections"]
         text = corrections.verdict(simulated)
         best = corrections.recommended(simulated)
         config = corrections.defaults()[best].config if best else {}

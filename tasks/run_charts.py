@@ -6,7 +6,7 @@ import altair as alt
 import polars as pl
 
 from tasks.bands import Band
-from tasks.charts import INK, QUIET, RED, titled
+from tasks.charts import INK, QUIET, RED, density_cells, titled
 
 RUN = alt.Color("run:N").title("run")
 
@@ -95,22 +95,8 @@ def ratio_ridge(ratio_histogram: pl.DataFrame) -> Any:
 def density(logp_density: pl.DataFrame) -> Any:
     """The two log-probs against each other, runs side by side, at each run's last step."""
     last = logp_density.filter(pl.col("step") == pl.col("step").max().over("run"))
-    low = min(*last["rollout_low"], *last["train_low"])
-    axis = alt.Scale(domain=[low, 0], nice=False)
-    cells = (
-        alt.Chart(last)
-        .transform_calculate(right="datum.rollout_low + 0.5", top="datum.train_low + 0.5")
-        .mark_rect()
-        .encode(
-            x=alt.X("rollout_low:Q").title("log-prob by the rollout engine (nats)").scale(axis),
-            x2="right:Q",
-            y=alt.Y("train_low:Q").title("log-prob by the trainer (nats)").scale(axis),
-            y2="top:Q",
-            color=alt.Color("tokens:Q").scale(type="log", scheme="blues").title("tokens"),
-            tooltip=["run:N", "step:Q", "rollout_low:Q", "train_low:Q", "tokens:Q"],
-        )
-        .properties(width=280, height=280)
-    )
+    tooltip = ["run:N", "step:Q", "rollout_low:Q", "train_low:Q", "tokens:Q"]
+    cells = density_cells(last, tooltip).properties(width=280, height=280)
     return cells.facet(column=alt.Column("run:N").title(None)).properties(
         title="Log-probs of the same tokens at each run's last step"
     )

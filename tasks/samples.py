@@ -11,9 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import polars as pl
-import polars.selectors as cs
 
-from tasks import lake, tables
+from tasks import lake, notation, tables
 from tasks.lake import Step
 
 SAMPLES_VERSION = 1
@@ -134,11 +133,10 @@ def _places(by_group: pl.DataFrame, choice: Choice) -> list[int]:
 
 def read(step: Step, rows: list[int]) -> dict[int, Sample]:
     """The rollouts of these rows; raises NoSuchRow, or NoSuchStep if the tokens are gone."""
-    if lake.is_pruned(step):
-        raise lake.NoSuchStep(f"the tokens of {step.name} were pruned")
+    lake.need_tokens(step)
     listed = ", ".join(map(str, rows))
-    facts = tables.query([step], SEQUENCES.format(rows=listed))
-    tokens = tables.query([step], TOKENS.format(rows=listed))
+    asked = {"facts": SEQUENCES.format(rows=listed), "tokens": TOKENS.format(rows=listed)}
+    facts, tokens = tables.queries([step], asked).values()
     if missing := sorted(set(rows) - set(facts["row"])):
         raise NoSuchRow(f"{step.name} has no row {missing[0]}")
     by_row = tokens.partition_by("row", as_dict=True)
@@ -154,14 +152,8 @@ def write(samples: list[Sample], rule: str, path: Path) -> None:
         "samples_version": SAMPLES_VERSION,
         "rule": rule,
         "samples": [
-            {**sample.facts, "tokens": _finite(sample.tokens.drop("row")).to_dict(as_series=False)}
+            {**sample.facts, "tokens": sample.tokens.drop("row").to_dict(as_series=False)}
             for sample in samples
         ],
     }
-    path.write_text(json.dumps(content, allow_nan=False) + "\n")
-
-
-def _finite(tokens: pl.DataFrame) -> pl.DataFrame:
-    """JSON has no infinity: r of a gap beyond 709 nats is NULL."""
-    floats = cs.float()
-    return tokens.with_columns(pl.when(floats.is_finite()).then(floats))
+    path.write_text(json.dumps(notation.finite(content), allow_nan=False) + "\n")

@@ -164,11 +164,7 @@ def what_if(step: Step, settings: Iterable[Setting]) -> pl.DataFrame:
 
     Raises NoSuchStep for a step whose tokens are gone.
     """
-    if lake.is_pruned(step):
-        raise lake.NoSuchStep(
-            f'the tokens of {step.name} were pruned; what is left: tim sql "from corrections '
-            f"where run = '{step.run}' and step = {step.step}\""
-        )
+    lake.need_tokens(step)
     every = corrections.defaults() | {setting.name: setting for setting in settings}
     sql = (SQL / "part" / "row_weightings.sql").read_text()
     instead = {"row_weightings": corrections.expand(sql, every.values())}
@@ -202,6 +198,11 @@ def stored(step: Step) -> dict[str, pl.DataFrame]:
     folder = folder_of(step)
     files = sorted(folder.glob("*.parquet")) if folder else []
     return {file.stem: pl.read_parquet(file) for file in files}
+
+
+def of(step: Step) -> dict[str, pl.DataFrame]:
+    """A step's tables: as they are stored, else computed and not stored."""
+    return stored(step) or compute(step)
 
 
 def query(steps: list[Step], sql: str) -> pl.DataFrame:
@@ -335,5 +336,9 @@ def _input(connection: Any, name: str, files: list[str], schema: pl.Schema) -> N
 
 def _comment(connection: Any, table: Table) -> None:
     """Carry the header into DuckDB, where `duckdb_columns()` shows it."""
-    title = table.title.replace("'", "''")
-    connection.execute(f"comment on view {table.name} is '{title}'")
+    connection.execute(f"comment on view {table.name} is {literal(table.title)}")
+
+
+def literal(text: str) -> str:
+    """Text as SQL writes it."""
+    return "'" + text.replace("'", "''") + "'"
