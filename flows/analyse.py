@@ -12,7 +12,8 @@ from typing import Any
 from prefect import flow
 
 from flows import runner
-from tasks import backlog, lake, stages
+from tasks import alerts, backlog, lake, stages
+from tasks.alerts import Change
 from tasks.captures import Capture
 from tasks.lake import Step
 
@@ -20,6 +21,10 @@ AHEAD = 8  # captures begun beyond the one that is being logged
 
 # Told of each outcome as it comes; the command line sets it to draw progress.
 listener: ContextVar[Callable[["Outcome"], None] | None] = ContextVar("listener", default=None)
+
+
+# Told of each run whose status changed.
+change_listener: ContextVar[Callable[[Change], None] | None] = ContextVar("changes", default=None)
 
 
 @dataclass(frozen=True)
@@ -67,6 +72,7 @@ def analyse(
     left = [step for step in backlog.unlogged(home, runs) if step not in tried]
     outcomes += take_on([], home, unlogged=left)
     draw_trends(outcomes, home)
+    judge_runs(outcomes, home)
     return raise_if_failed(outcomes)
 
 
@@ -76,6 +82,18 @@ def draw_trends(outcomes: list[Outcome], home: Path) -> None:
         with tempfile.TemporaryDirectory(prefix="timtrack-") as files:
             # A failure shows in Prefect; the steps are logged, the next one draws it anew.
             stages.log_trend(run, Path(files), home, return_state=True)
+
+
+def judge_runs(outcomes: list[Outcome], home: Path, rules: Path | None = None) -> list[Change]:
+    """The runs whose status changed with their last steps. Raises BadAlerts for a bad file."""
+    runs = alerts.unjudged(home, alerts.of_home(home, rules))
+    changes = [change for run in runs if (change := stages.judge_run(run, home, rules))]
+    for run in dict.fromkeys(o.step.run for o in outcomes if o.link and o.step):
+        stages.tag_run(run, home, return_state=True)  # a failure shows in Prefect
+    if told := change_listener.get():
+        for change in changes:
+            told(change)
+    return changes
 
 
 def raise_if_failed(outcomes: list[Outcome]) -> list[Outcome]:

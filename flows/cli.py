@@ -8,6 +8,7 @@ import sys
 import tempfile
 from argparse import Namespace
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -37,6 +38,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.verb in WRITING and (reason := _unset(options.home)):
         return _fail(reason)
     if os.environ.get("TIMTRACK_BANDS") and (reason := _bad_bands()):
+        return _fail(reason)
+    if options.verb in ALERTING and (reason := _bad_alerts(options)):
         return _fail(reason)
     try:
         return VERBS[options.verb](options)
@@ -90,6 +93,19 @@ def _bad_bands() -> str | None:
         return str(error)
 
 
+def _bad_alerts(options: Namespace) -> str | None:
+    given = getattr(options, "alerts", None)
+    if given is None and not (options.home / "alerts.toml").exists():
+        return None
+    from tasks import alerts
+
+    try:
+        alerts.of_home(options.home, given)
+        return None
+    except alerts.BadAlerts as error:
+        return str(error)
+
+
 def _fail(message: str) -> int:
     print(f"tim: {message}", file=sys.stderr)
     return USAGE
@@ -128,7 +144,13 @@ def _watch(options: Namespace) -> int:
     from flows.watch import Source
 
     signal.signal(signal.SIGTERM, _interrupted)
-    source = Source(root, options.quiet, options.pattern, options.marker)
+    source = Source(
+        root,
+        options.quiet,
+        options.pattern,
+        options.marker,
+        options.alerts and options.alerts.absolute(),
+    )
     failed = watch_with_progress(source, home, options.once, options.every)
     return FAILED if failed else DONE
 
@@ -157,6 +179,7 @@ def _serve(options: Namespace) -> int:
             "quiet": options.quiet,
             "pattern": options.pattern,
             "marker": options.marker,
+            "alerts": options.alerts and str(options.alerts.absolute()),
         },
         global_limit=alone,
     )
@@ -182,15 +205,19 @@ def _prune(options: Namespace) -> int:
 
 
 def _status(options: Namespace) -> int:
-    from tasks import backlog
+    from tasks import alerts, backlog
 
     seen = backlog.survey(options.root.absolute(), options.home.absolute(), options.pattern)
     counts = backlog.counts(seen)
+    runs = alerts.told(options.home)
     if options.json:
         held = [vars(record) for record in seen.held]
-        print(json.dumps({**counts, "quarantine": held}, indent=2))
+        stand = {run: asdict(status) for run, status in runs.items()}
+        print(json.dumps({**counts, "quarantine": held, "runs": stand}, indent=2))
         return DONE
     print("\n".join(f"{name:12}  {value}" for name, value in counts.items()))
+    for run, status in runs.items():
+        print("; ".join([f"{run}: {status.level} since step {status.since}", *status.reasons]))
     for record in seen.held:
         print(f"set aside: {record.path} (tried {record.tries} times): {record.error}")
     return DONE
@@ -403,6 +430,7 @@ def _demo(options: Namespace) -> int:
 
 
 WRITING = {"ingest", "watch", "serve", "compare", "demo"}  # into --home
+ALERTING = {"ingest", "watch", "serve"}  # judge runs by rules
 VERBS: dict[str, Callable[[Namespace], int]] = {
     "ingest": _ingest,
     "watch": _watch,

@@ -63,6 +63,7 @@ def parser() -> argparse.ArgumentParser:
     how = watch.add_mutually_exclusive_group()
     how.add_argument("--follow", action="store_true", help="go on until interrupted (the default)")
     how.add_argument("--once", action="store_true", help="analyse what is there, then stop")
+    _alerting(watch)
     watch.add_argument("--every", type=float, default=2.0, help="seconds between looks")
 
     status = verbs.add_parser(
@@ -75,6 +76,7 @@ def parser() -> argparse.ArgumentParser:
         parents=[below, named, complete, running],
         help="the same as a Prefect deployment, without a worker",
     )
+    _alerting(serve)
     serve.add_argument("--every", type=float, default=60.0, help="seconds between sweeps")
 
     prune = verbs.add_parser("prune", help="delete token tables of old steps, keep their metrics")
@@ -125,6 +127,15 @@ def parser() -> argparse.ArgumentParser:
     )
     demo.add_argument("--seed", type=int, default=0)
     return tim
+
+
+def _alerting(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument(
+        "--alerts",
+        type=Path,
+        metavar="FILE",
+        help="when a run is a warning or critical (default: alerts.toml in the home, else bands)",
+    )
 
 
 def _about_a_step(verbs: Any) -> None:

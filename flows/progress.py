@@ -6,7 +6,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from flows.analyse import CapturesFailed, Outcome, analyse, listener
+from flows.analyse import CapturesFailed, Outcome, analyse, change_listener, listener
 from flows.watch import Source, follow
 
 COLUMNS = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
@@ -40,8 +40,10 @@ def watch_with_progress(source: Source, home: Path, once: bool, every: float) ->
     from flows import screen
 
     token = listener.set(screen.tell)
+    changes = change_listener.set(screen.tell_change)
     try:
         failed = [outcome for outcome in follow(source, home, lambda: once, every) if outcome.error]
         return bool(failed)
     finally:
         listener.reset(token)
+        change_listener.reset(changes)

@@ -22,6 +22,7 @@ from tasks.samples import Sample
 
 if TYPE_CHECKING:
     from flows.analyse import Outcome
+    from tasks.alerts import Change
 
 WIDE = 12  # columns from which a single row is shown on its side
 
@@ -52,6 +53,11 @@ def tell(outcome: "Outcome") -> None:
         numbers = zip(summary.SHORT, _line(outcome)[2:], strict=True)
         said = ", ".join(f"{name} {value}" for name, value in numbers)
         print(f"{outcome.step.name if outcome.step else ''}: {said}", flush=True)
+
+
+def tell_change(change: "Change") -> None:
+    """One line for one run that is worse or better than it was."""
+    print(f"{change.now.level.upper()}: {change.text} (was {change.before})", flush=True)
 
 
 def print_frame(frame: pl.DataFrame, form: str) -> None:

@@ -8,12 +8,22 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from prefect import flow
+from prefect.states import Completed
 
 from flows import runner
-from flows.analyse import CapturesFailed, Outcome, draw_trends, raise_if_failed, take_on
+from flows.analyse import (
+    CapturesFailed,
+    Outcome,
+    draw_trends,
+    judge_runs,
+    raise_if_failed,
+    take_on,
+)
 from tasks import backlog, lake, quarantine, stages
+from tasks.alerts import LEVELS, Change
 from tasks.arrival import QUIET, is_whole
 from tasks.backlog import Backlog
 from tasks.places import Pattern
@@ -30,12 +40,16 @@ def watch(
     quiet: float = QUIET,
     pattern: str | None = None,
     marker: str | None = None,
-) -> list[Outcome]:
+    alerts: Path | None = None,
+) -> Any:
     """One sweep: captures below `root` that are new or changed, and steps that MLflow still lacks.
 
     A capture that cannot be read is set aside until it changes, unless it was written to in the
     last `quiet` seconds. `pattern` says how captures are called (tasks/places.py), `marker` which
-    file beside one says that it is whole. Raises CapturesFailed at the end if any failed.
+    file beside one says that it is whole, `alerts` when a run is a warning (tasks/alerts.py).
+
+    Returns the outcomes, list[Outcome]; the flow run's state is called Warning or Critical in the
+    sweep that finds a run to be so. Raises CapturesFailed at the end if any capture failed.
     """
     began = time.monotonic()
     lake.sweep_staging(home / "lake")
@@ -50,7 +64,18 @@ def watch(
             quarantine.clear(home, outcome.path)
     taken = [outcome.step for outcome in outcomes if outcome.step]
     stages.show_backlog(root, source.look(home), taken, time.monotonic() - began)
-    return raise_if_failed(outcomes)
+    changes = judge_runs(outcomes, home, alerts)
+    return _ended(raise_if_failed(outcomes), changes)
+
+
+def _ended(outcomes: list[Outcome], changes: list[Change]) -> Any:
+    """The outcomes, in a state that is called by the worst that a run has become."""
+    worse = [change for change in changes if change.now.level in LEVELS[1:]]
+    if not worse:
+        return outcomes
+    worst = max(worse, key=lambda change: LEVELS.index(change.now.level))
+    said = "; ".join(change.text for change in worse)
+    return Completed(name=worst.now.level.capitalize(), message=said, data=outcomes)
 
 
 @dataclass(frozen=True)
@@ -61,6 +86,7 @@ class Source:
     quiet: float = QUIET
     pattern: str | None = None
     marker: str | None = None
+    alerts: Path | None = None
 
     def look(self, home: Path) -> Backlog:
         """What is still to be done."""

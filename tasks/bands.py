@@ -89,15 +89,8 @@ class Verdict:
 
 def verdict(facts: Mapping[str, Any], tables: Mapping[str, pl.DataFrame]) -> Verdict:
     """The step's numbers judged by the bands of its family, and by what corrections could do."""
-    numbers = tables["step_metrics"].row(0, named=True)
     name = family(facts)
-    chosen = for_family(name)
-    few = (numbers.get("hill_k") or 0) < FEWEST_IN_TAIL
-    read = tuple(
-        Reading(band, numbers[metric])
-        for metric, band in chosen.items()
-        if numbers.get(metric) is not None and not (few and metric.startswith("hill"))
-    )
+    read = readings(facts, tables["step_metrics"].row(0, named=True))
     high = [reading for reading in read if reading.level == "high"]
     watched = [reading for reading in read if reading.level == "watch"]
     if facts.get("measurement") == "bypass":
@@ -108,9 +101,22 @@ def verdict(facts: Mapping[str, Any], tables: Mapping[str, pl.DataFrame]) -> Ver
         return Verdict(status, f"{_listed(high)}.{said}", name, read)
     if watched:
         return Verdict("watch", f"{_listed(watched)}; the rest is healthy.", name, read)
-    unknown = len(chosen) - len(read)
+    unknown = len(for_family(name)) - len(read)
     left = f", {unknown} could not be judged" if unknown else ""
     return Verdict("healthy", f"All {len(read)} readings are inside their bands{left}.", name, read)
+
+
+def readings(facts: Mapping[str, Any], numbers: Mapping[str, Any]) -> tuple[Reading, ...]:
+    """The step's numbers that can be judged, by the bands of its family.
+
+    The exponent of a tail is judged only where the tail has some tokens.
+    """
+    few = (numbers.get("hill_k") or 0) < FEWEST_IN_TAIL
+    return tuple(
+        Reading(band, numbers[metric])
+        for metric, band in for_family(family(facts)).items()
+        if numbers.get(metric) is not None and not (few and metric.startswith("hill"))
+    )
 
 
 def _correctable(simulated: pl.DataFrame | None) -> tuple[str, str]:

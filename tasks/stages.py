@@ -6,14 +6,18 @@ can fail; a capture that is wrong stays wrong.
 
 import re
 import tempfile
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from prefect import task
 from prefect.artifacts import create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
+from prefect.events import emit_event
 
 from tasks import (
+    alerts,
     backlog,
     bands,
     captures,
@@ -148,6 +152,42 @@ def log_trend(run: str, into: Path, home: Path) -> None:
     charts.save_page(drawn, into / "run_trend.html")
     trend.write_csv(into / "run_trend.csv")
     Tracker(home).log_files(run, into, "trend")
+
+
+@task(task_run_name="judge {run}", cache_policy=NO_CACHE)
+def judge_run(run: str, home: Path, rules: Path | None = None) -> alerts.Change | None:
+    """How the run stands after its last steps; if that changed, an event for Prefect's automations.
+
+    `timtrack.mismatch.<level>`, about the resource `timtrack.run.<run>`, with before, since,
+    reasons and the run's name as payload.
+    """
+    return alerts.update(home, run, alerts.of_home(home, rules), _tell_prefect)
+
+
+def _tell_prefect(change: alerts.Change) -> None:
+    level = change.now.level.replace(" ", "-")
+    emit_event(
+        f"timtrack.mismatch.{level}",
+        resource={
+            "prefect.resource.id": f"timtrack.run.{quote(change.run, safe='')}",
+            "prefect.resource.name": change.run,
+        },
+        payload={"run": change.run, "before": change.before, "text": change.text}
+        | asdict(change.now),
+    )
+
+
+@task(
+    task_run_name="tag {run}",
+    cache_policy=NO_CACHE,
+    retries=3,
+    retry_delay_seconds=10,
+)
+def tag_run(run: str, home: Path) -> None:
+    """The run's status as tags of its MLflow run."""
+    status = alerts.told(home)[run]
+    tags = {"mismatch.status": status.level, "mismatch.status_since": str(status.since)}
+    Tracker(home).tag(run, tags)
 
 
 @task(

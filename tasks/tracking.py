@@ -90,10 +90,13 @@ class Tracker:
     def log_files(self, run: str, files: Path, folder: str) -> None:
         """Log files of a whole training run, in place of what was there."""
         with self._lock:
-            found = self._find(run)
-            if found is None:
-                raise TrackingError(f"no step of run {run} was logged to {self.uri} yet")
-            self.client.log_artifacts(found.info.run_id, str(files), folder)
+            self.client.log_artifacts(self._there(run).info.run_id, str(files), folder)
+
+    def tag(self, run: str, tags: Mapping[str, str]) -> None:
+        """Set tags of a training run."""
+        with self._lock:
+            for name, value in tags.items():
+                self.client.set_tag(self._there(run).info.run_id, name, value)
 
     def log_comparison(self, runs: Sequence[str], files: Path) -> str:
         """A run of its own for a comparison of training runs; the same one when it is renewed."""
@@ -142,6 +145,12 @@ class Tracker:
         replaced = {found.data.tags.get(REPLACES_TAG) for found in runs}
         current = [found for found in runs if found.info.run_id not in replaced]
         return min(current, key=lambda r: (r.info.start_time, r.info.run_id), default=None)
+
+    def _there(self, run: str) -> Run:
+        found = self._find(run)
+        if found is None:
+            raise TrackingError(f"no step of run {run} was logged to {self.uri} yet")
+        return found
 
     def _create(self, name: str, start: int, tags: dict[str, str], run: str | None = None) -> Run:
         """A finished MLflow run; found as that of training run `name`, if `run` is not given."""

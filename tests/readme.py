@@ -12,9 +12,14 @@ README = ROOT / "README.md"
 
 def shell_block(section: str) -> str:
     """The commands of a section that has one block of them."""
+    return block(section, "sh")
+
+
+def block(section: str, language: str) -> str:
+    """The only block of a language in a section."""
     text = README.read_text().split(f"### {section}\n")[1].split("\n#")[0]
-    [block] = re.findall(r"```sh\n(.*?)```", text, re.DOTALL)
-    return str(block)
+    [found] = re.findall(rf"```{language}\n(.*?)```", text, re.DOTALL)
+    return str(found)
 
 
 def parts() -> dict[str, str]:

@@ -1,10 +1,13 @@
 """The README's deployment, command by command, on a real Prefect server and worker."""
 
+import json
 import os
 import shlex
 import subprocess
 import sys
+import threading
 import time
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import pytest
@@ -18,6 +21,7 @@ from tests.test_flow import stored_points
 
 pytestmark = pytest.mark.slow
 
+EXAMPLE_HOOK = "https://hooks.example.org/tim"
 BIN = Path(sys.executable).parent
 
 
@@ -76,6 +80,64 @@ def test_tim_serve_is_a_deployment_without_a_worker(served, root, home, tmp_path
     with running([*command, "--every", "5"], tmp_path / "serve.log", cwd=readme.ROOT, env=served):
         wait_until_analysed(root, home, tmp_path / "serve.log")
     assert [step for step, _ in stored_points(home, "kl_k1")] == [1, 2]
+
+
+class Receiver(BaseHTTPRequestHandler):
+    """Keeps what is posted."""
+
+    def do_POST(self):
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        self.server.posted.append(json.loads(body))
+        self.send_response(200)
+        self.end_headers()
+
+    def log_message(self, *_):
+        pass
+
+
+@pytest.fixture
+def receiver():
+    """A webhook on loopback."""
+    server = HTTPServer(("127.0.0.1", 0), Receiver)
+    server.posted = []
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield server
+    server.shutdown()
+    server.server_close()
+
+
+def test_a_webhook_hears_of_each_change_once(served, saved, home, tmp_path, receiver):
+    """The README's automation."""
+
+    def tool(*command: str) -> str:
+        done = subprocess.run(
+            [str(BIN / command[0]), *command[1:]], env=served, capture_output=True, text=True
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    def sweep(run: str, *gaps: float, first: int) -> None:
+        for step, gap in enumerate(gaps, first):
+            fields = {**batch_fields(seed=step, gap=gap), "global_step": step}
+            saved(fields, f"runs/{run}/step_{step}/step_batch.pt")
+        tool("tim", "--home", str(home), "watch", str(tmp_path / "runs"), "--once")
+        deadline = time.monotonic() + 60
+        while not any(heard["run"] == run for heard in receiver.posted):
+            assert time.monotonic() < deadline, "nothing was posted"
+            time.sleep(0.2)
+
+    url = f"http://127.0.0.1:{receiver.server_port}/hook"
+    block = tool("python", "-c", readme.block("Alerts", "python").replace(EXAMPLE_HOOK, url))
+    automation = tmp_path / "automation.yaml"
+    automation.write_text(readme.block("Alerts", "yaml").replace("BLOCK_ID", block.strip()))
+    tool("prefect", "automation", "create", "--from-file", str(automation))
+    sweep("a", 1e-4, 0.5, 0.5, first=1)
+    saved({**batch_fields(seed=4, gap=0.5), "global_step": 4}, "runs/a/step_4/step_batch.pt")
+    sweep("b", 0.5, first=1)
+    first, second = receiver.posted
+    assert (first["run"], first["level"], first["since"]) == ("a", "critical", 2)
+    assert (second["run"], second["level"], second["since"]) == ("b", "critical", 1)
+    assert "kl_k3" in first["text"]
 
 
 def wait_until_analysed(root: Path, home: Path, log: Path) -> None:

@@ -1,0 +1,141 @@
+"""A run's status: worse soon, better late, told once."""
+
+import pytest
+from mlflow.tracking import MlflowClient
+
+from flows.cli import main
+from flows.watch import watch
+from tasks import alerts, lake, tables
+from tasks.alerts import Alerts, BadAlerts, Seen, Status
+from tests.given import batch_fields
+
+HEALTHY, WARNING = 0, 1
+CALM, WILD = 1e-4, 0.5  # gaps in nats
+
+
+def story(levels: list[int], rules: Alerts) -> list[str]:
+    """The status after each step."""
+    status, told = None, []
+    for end in range(1, len(levels) + 1):
+        seen = [Seen(step, levels[step], ("why",)) for step in range(end)]
+        status = alerts.standing(status, seen[-max(rules.after, rules.recover) :], rules)
+        told.append(status.level)
+    return told
+
+
+def test_a_single_bad_step_is_told_only_if_it_is_the_first():
+    assert set(story([0, 0, 2, 0, 0, 1, 0], Alerts())) == {"healthy"}
+    assert story([2], Alerts()) == ["critical"]
+
+
+def test_two_bad_steps_make_a_run_as_bad_as_the_milder_one():
+    assert story([0, 1, 2, 2], Alerts()) == ["healthy", "healthy", "warning", "critical"]
+
+
+def test_a_run_is_better_after_five_better_steps():
+    rules = Alerts(after=2, recover=5)
+    levels = [2, 2, 0, 0, 1, 0, 0, 0, 0, 0]
+    assert story(levels, rules) == [*["critical"] * 6, "warning", "warning", "warning", "healthy"]
+
+
+def test_what_scatters_about_a_bound_is_told_once():
+    told = story([0, 1, 1, 0, 0, 1, 0, 1, 1, 0, 0, 0, 1, 1], Alerts())
+    assert told == [*["healthy"] * 2, *["warning"] * 12]
+
+
+def test_a_status_has_its_first_step_and_its_reasons():
+    seen = [Seen(7, HEALTHY), Seen(8, WARNING, ("a",)), Seen(9, WARNING, ("b",))]
+    assert alerts.standing(None, seen, Alerts()) == Status("warning", 8, ("b",))
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("warning = ['kl_k3 <']", "is not a rule"),
+        ("warning = 'kl_k3 < 1'", "not a list of rules"),
+        ("warning = ['mean(kl_k3) < 1']", "without mean()"),
+        ("critical = ['kl_k33 < 1']", "step_metrics has no kl_k33"),
+        ("wraning = ['kl_k3 < 1']", "unknown wraning"),
+        ("after = 0", "whole number of steps"),
+        ("recover = true", "whole number of steps"),
+        ("after", "alerts.toml"),
+    ],
+)
+def test_a_bad_file_is_refused_before_anything_is_done(text, says, home, tmp_path, capsys):
+    (home / alerts.NAME).write_text(text)
+    with pytest.raises(BadAlerts, match=says.replace("(", r"\(").replace(")", r"\)")):
+        alerts.of_home(home)
+    (tmp_path / "runs").mkdir()
+    assert main(["--home", str(home), "watch", str(tmp_path / "runs"), "--once"]) == 2
+    assert says in capsys.readouterr().err
+
+
+@pytest.fixture
+def write(saved, tmp_path):
+    """Write the capture of a step whose engines differ by `gap`."""
+
+    def write(step: int, gap: float):
+        fields = {**batch_fields(seed=step, gap=gap), "global_step": step}
+        return saved(fields, f"runs/a/step_{step}/step_batch.pt")
+
+    (tmp_path / "runs").mkdir()
+    return write
+
+
+def test_by_rules_of_a_file(write, home, tmp_path, to_lake):
+    steps = [to_lake(write(step, gap)) for step, gap in enumerate([CALM, WILD, WILD])]
+    for step in steps:
+        lake.write_tables(step, tables.version(), tables.compute(step))
+    rules = tmp_path / "mine.toml"
+    rules.write_text("warning = ['kl_k3 < 1e-3']\ncritical = ['kl_k3 < 1e9']\nafter = 2")
+    assert alerts.judged(None, steps, alerts.read(rules)).level == "warning"
+    [reason] = alerts.judged(None, steps, alerts.read(rules)).reasons
+    assert reason.endswith("not kl_k3 < 1e-3")
+
+
+def test_an_undefined_number_is_not_silently_well(write, tmp_path, to_lake):
+    rules = tmp_path / "mine.toml"
+    rules.write_text("warning = ['entropy_mean < 1e9']")
+    status = alerts.judged(None, [to_lake(write(1, CALM))], alerts.read(rules))
+    assert status == Status("warning", 1, ("entropy_mean is undefined, not entropy_mean < 1e9",))
+
+
+def test_bypass_is_not_measured(write, to_lake, saved):
+    fields = batch_fields()
+    fields["old_log_probs"] = fields["rollout_log_probs"]
+    step = to_lake(saved(fields))
+    assert alerts.judged(None, [step], Alerts()).level == "not measured"
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("prefect")
+def test_a_sweep_names_its_state_and_tags_the_run_once(write, home, tmp_path, capsys):
+    def sweep(*gaps: float) -> str:
+        for gap in gaps:
+            written.append(write(len(written), gap))
+        return watch(tmp_path / "runs", home, return_state=True).name
+
+    written: list[object] = []
+    assert sweep(CALM, CALM) == "Completed"
+    assert sweep(WILD) == "Completed"
+    assert sweep(WILD) == "Critical"
+    assert sweep() == "Completed"
+    assert sweep(WILD) == "Completed"
+    tags = MlflowClient(f"sqlite:///{home}/mlflow.db").search_runs(["1"])[0].data.tags
+    assert tags["mismatch.status"] == "critical"
+    assert tags["mismatch.status_since"] == "2"
+    assert main(["--home", str(home), "status", str(tmp_path / "runs")]) == 0
+    assert "a: critical since step 2; " in capsys.readouterr().out
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("prefect")
+def test_a_watcher_that_was_killed_before_it_judged_does_so_next_time(
+    write, home, tmp_path, monkeypatch
+):
+    write(1, WILD)
+    with monkeypatch.context() as killed:
+        killed.setattr("flows.watch.judge_runs", lambda *_: [])
+        watch(tmp_path / "runs", home)
+    assert alerts.told(home) == {}
+    assert watch(tmp_path / "runs", home, return_state=True).name == "Critical"
