@@ -24,6 +24,17 @@ from sequences
 where prompt_ids is not null
 group by run, step
 """
+# How many steps old the weights of the typical rollout are, and were at the step before.
+WEIGHTS = """
+select *, lag(age) over (partition by run order by step) as before
+from (
+    select run, step, median(step - policy_version_min) as age
+    from sequences
+    where policy_version_min is not null
+    group by run, step
+)
+order by run, step
+"""
 STANDING_OUT = 40  # tokens and changes listed
 
 
@@ -45,9 +56,18 @@ def compare(steps: Sequence[Step], runs: Sequence[str], baseline: str | None) ->
     found = tables.queries(asked, {name: f"from {name}" for name in TABLES})
     if baseline:
         found["run_pairs"] = _from(baseline, found["run_pairs"])
-    told = {step.run: onset.events(Path(step.facts()["source"])) for step in asked}
-    changes = onset.of_runs(found["run_trend"], told)
+    changes = onset.of_runs(found["run_trend"], events(asked))
     return Comparison(runs, baseline, asked, found, changes, inputs(asked, runs))
+
+
+def events(steps: Sequence[Step]) -> dict[str, list[dict[str, Any]]]:
+    """What happened to each run: its `events.jsonl`, and where the rollouts' weights got older."""
+    told = {step.run: onset.events(Path(step.facts()["source"])) for step in steps}
+    ages = tables.query(list(steps), WEIGHTS)
+    for run, step, age, before in ages.filter(pl.col("age") != pl.col("before")).iter_rows():
+        event = f"rollouts by weights {age:g} steps old, {before:g} before"
+        told[run].append({"step": step, "event": event})
+    return told
 
 
 def _from(baseline: str, pairs: pl.DataFrame) -> pl.DataFrame:

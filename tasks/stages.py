@@ -144,7 +144,7 @@ def log_trend(run: str, into: Path, home: Path) -> None:
     """The run's metrics over its steps: chart and table, to the run's artifacts in MLflow."""
     steps = [step for step in lake.steps(home / "lake") if step.run == run]
     trend = tables.query(steps, "from run_trend")
-    changes = onset.of_runs(trend, {run: onset.events(Path(steps[-1].facts()["source"]))})
+    changes = onset.of_runs(trend, comparison.events(steps))
     family = bands.family(steps[-1].facts())
     drawn = {"run_trend": run_charts.trend(trend, changes, bands.for_family(family))}
     charts.save(drawn, into)

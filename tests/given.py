@@ -7,6 +7,8 @@ import duckdb
 import numpy as np
 import polars as pl
 import torch
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import Page
 
 from tasks import captures, lake, tables
 from tasks.tables import CHAIN
@@ -140,6 +142,14 @@ def batch_fields(
         "uid": [f"group-{row // 2}" for row in range(rows)],
         "global_step": 3,
     }
+
+
+def barriers(page: Page) -> list[tuple[str, str]]:
+    """Serious violations of the accessibility rules on a page, with all its details open."""
+    page.evaluate("document.querySelectorAll('details').forEach(one => one.open = true)")
+    found = Axe().run(page, options={"resultTypes": ["violations"]}).response["violations"]
+    grave = (rule for rule in found if rule["impact"] in ("serious", "critical"))
+    return [(rule["id"], rule["nodes"][0]["html"][:200]) for rule in grave]
 
 
 def ingest(path: Path, into: Path, **given: Any) -> lake.Step:

@@ -11,7 +11,7 @@ from pytest import approx
 from flows.cli import main
 from tasks import certificate, comparison, lake, onset, pairs, tables
 from tasks.hook import save_step_batch
-from tests.given import batch_fields, ingest, sql_connection, token_frame
+from tests.given import barriers, batch_fields, ingest, sql_connection, token_frame
 
 
 def trend_rows(run: str, gaps: list[float]) -> list[dict]:
@@ -247,6 +247,14 @@ def test_a_comparison_says_whether_inputs_match_and_when_a_run_changed(compared)
 
 
 @pytest.mark.slow
+def test_older_weights_are_an_event(tmp_path):
+    for number, version in enumerate([1, 2, 2, 3], start=1):
+        stored(tmp_path, "a", number, policy_version=version)
+    told = comparison.events(lake.steps(tmp_path / "lake"))
+    assert told == {"a": [{"step": 3, "event": "rollouts by weights 1 steps old, 0 before"}]}
+
+
+@pytest.mark.slow
 def test_a_baseline_turns_the_differences(compared):
     steps = lake.steps(compared / "lake")
     plain = comparison.compare(steps, ["off", "on"], None).tables["run_pairs"]
@@ -276,6 +284,9 @@ def test_the_comparison_page_opens(compared, browser, prefect, tmp_path, capsys,
     assert "on: changed at step 6" in text
     assert "off: no change over 10 steps" in text
     assert complaints == []
+    assert barriers(page) == []
+    page.set_viewport_size({"width": 390, "height": 900})
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
     page.close()
 
 

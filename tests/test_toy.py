@@ -9,7 +9,7 @@ import pytest
 import torch
 from pytest import approx
 
-from tasks import tables
+from tasks import comparison, lake, onset, tables
 from tasks.toy_grpo import grpo, problems
 from tasks.toy_grpo.codec import Codec, SignedEma, orthonormal
 from tasks.toy_grpo.decoder import HIDDEN, LAYERS, Cache, Decoder
@@ -106,6 +106,7 @@ def test_the_signed_ema_merger_by_hand():
 
 
 STEPS = {"off": 20, "codec": 6, "scoring": 3}
+LATE = 10  # first step with the codec of the run `late`
 
 
 @pytest.fixture(scope="module")
@@ -119,13 +120,16 @@ def runs(tmp_path_factory):
     }
     stale = list(grpo.train(folder / "stale", "off", 4, 0, 4, folder))
     told["stale"] = stale
-    lake = folder / "lake"
-    steps = {name: [ingest(done.capture, lake) for done in told[name]] for name in told}
+    told["late"] = list(grpo.train(folder / "late", "codec", 14, 1, 1, folder, codec_from=LATE))
+    home = folder / "lake"
+    steps = {name: [ingest(done.capture, home) for done in told[name]] for name in told}
+    for step in [*steps["off"], *steps["codec"], *steps["late"]]:
+        lake.write_tables(step, tables.version(), tables.compute(step))
     return told, steps
 
 
 def metrics(step):
-    return tables.compute(step)["step_metrics"].row(0, named=True)
+    return tables.of(step)["step_metrics"].row(0, named=True)
 
 
 def test_without_codec_the_mismatch_is_the_literatures(runs):
@@ -147,6 +151,16 @@ def test_with_codec_the_mismatch_is_the_published_runs(runs):
     # Far below its expectation of 1 in the typical step: the missing mass is in tokens that are
     # never sampled. A step may hold one token with r in the thousands, so the median over steps.
     assert np.median([row["ratio_mean"] for row in rows]) < 0.8
+
+
+def test_a_codec_that_comes_late_is_found_where_it_came(runs):
+    steps = [*runs[1]["off"], *runs[1]["late"]]
+    trend = tables.query(steps, "from run_trend")
+    found = onset.of_runs(trend, comparison.events(steps))
+    assert set(found["run"]) == {"late"}
+    assert found["step"].is_between(LATE - 1, LATE + 1).all()
+    assert {"kl_k1", "kl_k3", "abs_logp_diff_p50", "tv"} <= set(found["metric"])
+    assert set(found["events"]) == {f"{LATE}: codec codec switched on"}
 
 
 def test_rewards_rise_without_codec(runs):
@@ -172,7 +186,7 @@ def test_the_links_add_up_on_every_token(runs):
         }
         gap = v["train"] - v["rollout"]
         assert np.abs(sum(links.values()) - gap).max() < 1e-12
-        table = tables.compute(step)["attribution"]
+        table = tables.of(step)["attribution"]
         assert table["residual_max"].max() < 1e-12
         assert table["share_abs"].sum() == approx(1)
         assert table["k1"].sum() == approx(metrics(step)["kl_k1"], rel=1e-9)
@@ -188,7 +202,7 @@ def test_the_cause_is_where_it_was_put(runs):
     share = {
         name: {
             row["component"]: row["share_abs"]
-            for row in tables.compute(steps[-1])["attribution"].to_dicts()
+            for row in tables.of(steps[-1])["attribution"].to_dicts()
         }
         for name, steps in runs[1].items()
     }

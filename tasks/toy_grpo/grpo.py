@@ -8,6 +8,7 @@ Shapes: N = 64 sequences (8 prompts x 8 samples), P prompt tokens, R response to
 import argparse
 import copy
 import hashlib
+import json
 import os
 import random
 from collections import deque
@@ -243,9 +244,18 @@ class Progress:
 
 
 def train(
-    out: Path, codec_name: str, steps: int, seed: int, sync_every: int, cache: Path
+    out: Path,
+    codec_name: str,
+    steps: int,
+    seed: int,
+    sync_every: int,
+    cache: Path,
+    codec_from: int = 1,
 ) -> Iterator[Progress]:
-    """Run GRPO and leave `out/step_<n>/step_batch.pt` after each recompute."""
+    """Run GRPO and leave `out/step_<n>/step_batch.pt` after each recompute.
+
+    The codec works from step `codec_from` on; if that is not the first, `events.jsonl` says so.
+    """
     setting = CODECS[codec_name]
     words = problems.tokenizer()
     out.mkdir(parents=True, exist_ok=True)
@@ -253,19 +263,23 @@ def train(
     model = warmed_up(cache, words)
     rng, generator = random.Random(seed), torch.Generator().manual_seed(seed)
     engine = Engine(model, words.get_vocab_size())
-    codec = Codec(setting.rank, seed) if setting.rank else None
-    training_codec = None if setting.scoring_only else codec
-    merger = SignedEma() if training_codec else None
+    late = Codec(setting.rank, seed) if setting.rank else None
+    merger = SignedEma() if late and not setting.scoring_only else None
+    if codec_from > 1:
+        event = {"step": codec_from, "event": f"codec {codec_name} switched on"}
+        (out / "events.jsonl").write_text(json.dumps(event) + "\n")
     optimizer = torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE, weight_decay=0.0)
     past: deque[tuple[dict[str, Tensor], Batch]] = deque(maxlen=ANCHOR_LATENCY + 1)
     for step in range(1, steps + 1):
         if (step - 1) % sync_every == 0:
             engine.sync(model, step - 1)
+        codec = late if step >= codec_from else None
+        training_codec = None if setting.scoring_only else codec
         batch = sampled(engine, words, rng, generator)
         views = scores(model, batch, engine, codec, learn=setting.scoring_only)
         meta = about(codec_name, setting, seed, sync_every, out.name)
         capture = save_step_batch(out, step, fields(batch, views, engine.version, meta))
-        if merger:
+        if merger and codec:
             past.append(({k: v.clone() for k, v in model.state_dict().items()}, batch))
             if len(past) > ANCHOR_LATENCY:
                 merger.update(anchor_gradient(*past[0], model))
@@ -328,11 +342,15 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--sync-every", type=int, default=1, help="steps between weight syncs")
+    parser.add_argument("--codec-from", type=int, default=1, help="first step with the codec")
     parser.add_argument("--cache", type=Path, help="folder of the warm-up (default: beside --out)")
     given = parser.parse_args()
     torch.set_num_threads(1)  # spinning threads cost ten times on two busy cores
     cache = given.cache or given.out.parent
-    run = train(given.out, given.codec, given.steps, given.seed, given.sync_every, cache)
+    run = train(
+        *(given.out, given.codec, given.steps, given.seed, given.sync_every),
+        *(cache, given.codec_from),
+    )
     for done in run:
         line = f"step {done.step}/{given.steps} reward {done.reward:.2f} kl_k1 {done.kl_k1:.4g}"
         print(line, flush=True)
