@@ -12,7 +12,7 @@ from typing import Any
 from prefect import flow
 
 from flows import runner
-from tasks import alerts, backlog, lake, stages
+from tasks import alerts, backlog, captures, lake, stages
 from tasks.alerts import Change
 from tasks.captures import Capture
 from tasks.lake import Step
@@ -121,8 +121,8 @@ def take_on(
     files = lake.scratch(into)
     work, log = _Work(files), _Log(home)
     try:
-        captures = (work.begin(*pair, into) for pair in _in_step_order(found, into))
-        outcomes += [log.outcome(begun) for begun in _ahead(captures)]
+        fresh = (work.begin(*pair, into) for pair in _in_step_order(found, into))
+        outcomes += [log.outcome(begun) for begun in _ahead(fresh)]
         done = {outcome.step for outcome in outcomes}
         steps = (step for step in unlogged if step not in done and step.path.exists())
         left = map(work.take_up, steps)  # but not what was done or replaced just now
@@ -169,6 +169,7 @@ def _in_step_order(found: list[Capture], into: Path) -> Iterator[tuple[Capture, 
         else:
             source = sources.get((capture.run, capture.step), capture.path)
             taken = source != capture.path and source.exists() and not lake.find(into, capture)
+            taken = taken and not captures.supersedes(capture.path, source)
             yield capture, source if taken else None
 
 

@@ -387,6 +387,27 @@ def _file_name(step: "Step") -> str:
     return f"{safe}-step-{step.step}"
 
 
+def _formats(options: Namespace) -> int:
+    from flows import screen
+    from tasks import captures
+
+    screen.print_formats(captures.READERS.values())
+    return DONE
+
+
+def _inspect(options: Namespace) -> int:
+    from flows import screen
+    from tasks import inspection
+    from tasks.tokens import BadCapture
+
+    try:
+        found = inspection.of(options.file)
+    except BadCapture as error:
+        return _fail(f"{options.file}: {error}")
+    screen.print_inspection(found)
+    return FAILED if found.problem else DONE
+
+
 def _tables(options: Namespace) -> int:
     from flows import screen
     from tasks import tables
@@ -446,6 +467,8 @@ VERBS: dict[str, Callable[[Namespace], int]] = {
     "diff": _diff,
     "certify": _certify,
     "gate": _gate,
+    "formats": _formats,
+    "inspect": _inspect,
     "tables": _tables,
     "ui": _ui,
     "demo": _demo,

@@ -109,6 +109,12 @@ def parser() -> argparse.ArgumentParser:
     _about_a_step(verbs)
     _about_runs(verbs)
 
+    verbs.add_parser("formats", help="the files that are read, and how to get them written")
+    inspect = verbs.add_parser(
+        "inspect", help="what a file is: format, run, step, fields, what is missing"
+    )
+    inspect.add_argument("file", metavar="FILE", type=Path)
+
     tables = verbs.add_parser("tables", help="list the tables, or the columns of one")
     tables.add_argument("name", nargs="?")
 

@@ -6,7 +6,7 @@ Free of Prefect, so that `tim sql` starts fast; flows/progress.py shows a flow w
 import json
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 import polars as pl
@@ -17,6 +17,7 @@ from rich.text import Text
 from tasks import bands, corrections, notation, pairs, strip, summary, tables
 from tasks.certificate import Certificate
 from tasks.findings import findings
+from tasks.inspection import Inspection
 from tasks.pairs import Pair
 from tasks.samples import Sample
 
@@ -185,6 +186,23 @@ def print_certificate(found: Certificate) -> None:
     _print(_grid(["ULP", "tokens"], histogram))
     places = ", ".join(f"{place['row']}:{place['pos']}" for place in found.first_unequal)
     print(f"\nfirst unequal, row:pos: {places}")
+
+
+def print_formats(readers: Iterable[Any]) -> None:
+    """The readers: which files each takes in a folder, and how to have them written."""
+    rows = [[reader.NAME, reader.FILES, reader.NEEDS] for reader in readers]
+    _print(_grid(["format", "files", "needs"], rows))
+
+
+def print_inspection(found: Inspection) -> None:
+    """What a file is, and what it lacks."""
+    rows = [["format", found.format or "none that is read"], *map(list, found.facts.items())]
+    _print(_grid([], rows))
+    print()
+    _print(_grid(["field", "holds"], [list(pair) for pair in found.fields.items()]))
+    for note in found.notes:
+        print(f"note: {note}")
+    print(f"\ncannot be read: {found.problem}" if found.problem else "\ncan be read")
 
 
 def print_headers(catalogue: dict[str, tables.Table], name: str | None) -> None:

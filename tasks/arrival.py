@@ -29,13 +29,15 @@ def is_whole(path: Path, quiet: float = QUIET, marker: str | None = None) -> boo
         return _says_so(marker, path)
     if any(_says_so(known, path) for known in MARKERS):
         return True
-    return time.time() - path.stat().st_mtime > quiet or _can_be_read(path)
+    if time.time() - captures.stamp(path)[1] / 1e9 > quiet:
+        return True
+    return captures.says_its_end(path) and _can_be_read(path)
 
 
 def _says_so(marker: str, path: Path) -> bool:
     """Whether the marker is there, and not one of an earlier file of this name."""
     beside = path.parent / marker.replace("{name}", path.name).replace("{stem}", path.stem)
-    return beside.exists() and beside.stat().st_mtime_ns >= path.stat().st_mtime_ns
+    return beside.exists() and beside.stat().st_mtime_ns >= captures.stamp(path)[1]
 
 
 def _can_be_read(path: Path) -> bool:

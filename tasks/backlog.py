@@ -64,7 +64,7 @@ def unlogged(
 
 def counts(seen: Backlog) -> dict[str, float | int]:
     """The look in numbers; `lag_seconds` is how long the oldest pending capture has waited."""
-    times = [path.stat().st_mtime for path in seen.pending if path.exists()]
+    times = [captures.stamp(path)[1] / 1e9 for path in seen.pending if path.exists()]
     return {
         "found": seen.found,
         "analysed": seen.analysed,
@@ -129,8 +129,7 @@ def _is_analysed(path: Path, known: tuple[Step, dict[str, Any]] | None) -> bool:
     if known is None:
         return False
     step, facts = known
-    stat = path.stat()
-    same = (stat.st_size, stat.st_mtime_ns) == (facts["bytes"], facts["mtime_ns"])
+    same = captures.stamp(path) == (facts["bytes"], facts["mtime_ns"])
     used = [Path(facts["tokenizer"])] if facts["tokenizer"] else []
     there = [file for file in used if file.is_file()]
     expected = places.tokenizer_beside(path.absolute()) or next(iter(there), None)

@@ -10,10 +10,20 @@ from typing import Any
 
 from tasks import places
 from tasks.places import Pattern
-from tasks.readers import step_batch
+from tasks.readers import (
+    contents,
+    nemo_rl,
+    one_sided,
+    prime_rl,
+    slime,
+    slime_ranks,
+    step_batch,
+)
+from tasks.readers.contents import Contents
 from tasks.tokens import SCHEMA_VERSION, BadCapture, Batch
 
-READERS = {reader.NAME: reader for reader in (step_batch,)}
+# By name, the first that knows a file opens it; `step_batch` takes what no other does.
+READERS = {reader.NAME: reader for reader in (nemo_rl, prime_rl, slime, slime_ranks, step_batch)}
 
 # The lake and MLflow name folders and tags after a run.
 LONGEST_NAME = 80  # bytes; three characters each once quoted
@@ -67,14 +77,42 @@ def find(path: Path, pattern: Pattern | None = None) -> list[Path]:
         raise BadCapture(f"no file under {path} matches the pattern {pattern.text}")
     if not found:
         raise BadCapture(
-            f"no capture under {path}; in folders, files called *step_batch*.pt or .npz are taken, "
-            "others can be named one by one"
+            f"no capture under {path}; `tim formats` says which files are taken, others can be "
+            "named one by one, or by --pattern"
         )
     return sorted(found - twins, key=places.natural)
 
 
 def _is_recognised(file: Path) -> bool:
-    return any(reader.recognises(file) for reader in READERS.values())
+    return _by_name(file) is not None
+
+
+def _by_name(file: Path) -> Any:
+    """The reader that takes a file for one of its own by where it lies and how it is called."""
+    return next((reader for reader in READERS.values() if reader.recognises(file)), None)
+
+
+def parts(path: Path) -> list[Path]:
+    """All files of a capture, itself first: the other ranks' of a sharded one, say."""
+    reader = _by_name(path)
+    return [path, *(reader.companions(path) if reader else ())]
+
+
+def stamp(path: Path) -> tuple[int, int]:
+    """Size of a capture's files [bytes] and time of the last write to one of them [ns]."""
+    stats = [part.stat() for part in parts(path)]
+    return sum(s.st_size for s in stats), max(s.st_mtime_ns for s in stats)
+
+
+def says_its_end(path: Path) -> bool:
+    """Whether a capture that can be read is whole: not so where lines or files may follow."""
+    reader = _by_name(path)
+    return reader is None or reader.SAYS_ITS_END
+
+
+def supersedes(path: Path, other: Path) -> bool:
+    """Whether a file was written in place of another: by the restart of an experiment."""
+    return nemo_rl.supersedes(path, other)
 
 
 def identify(
@@ -96,7 +134,7 @@ def identify(
         )
     if not 0 <= step < 2**53:
         raise BadCapture(f"{path} says training step {step:.6g}, expected 0 or more")
-    stat = path.stat()
+    size, written = stamp(path)
     name = run or batch.run or folder.name or "run"
     if not name.isprintable() or len(name.encode(errors="replace")) > LONGEST_NAME:
         raise BadCapture(
@@ -107,9 +145,9 @@ def identify(
         path=path.absolute(),
         run=name,
         step=step,
-        sha256=sha256_of(path),
-        bytes=stat.st_size,
-        mtime_ns=stat.st_mtime_ns,
+        sha256=digest(path),
+        bytes=size,
+        mtime_ns=written,
         tokenizer=tokenizer or places.tokenizer_beside(path.absolute()),
     )
     check_unchanged(capture)
@@ -118,7 +156,20 @@ def identify(
 
 def read(path: Path) -> Batch:
     """Open a capture with the reader for its format; rows are read later, block by block."""
-    return step_batch.open_batch(path)
+    seen = contents.look(path)
+    reader = by_contents(seen)
+    if reader is None or reader is step_batch:
+        said = one_sided.said_of(seen)
+        if said:
+            raise BadCapture(said)
+    if reader is None:
+        raise BadCapture(f"no reader knows this file; it has {', '.join(map(str, seen.top))}")
+    return reader.open_batch(path, seen)
+
+
+def by_contents(seen: Contents) -> Any:
+    """The reader that opens a file, None if none does."""
+    return next((reader for reader in READERS.values() if reader.opens(seen)), None)
 
 
 def reading(capture: Capture) -> dict[str, Any]:
@@ -139,9 +190,16 @@ def reading(capture: Capture) -> dict[str, Any]:
 
 def check_unchanged(capture: Capture) -> None:
     """Raise BadCapture when the file was written to since it was identified."""
-    stat = capture.path.stat()
-    if (stat.st_size, stat.st_mtime_ns) != (capture.bytes, capture.mtime_ns):
+    if stamp(capture.path) != (capture.bytes, capture.mtime_ns):
         raise BadCapture(f"{capture.path} changed while it was read; try again when it is complete")
+
+
+def digest(path: Path) -> str:
+    """The digest of a capture's bytes; of several files that of their digests, in order."""
+    digests = [sha256_of(part) for part in parts(path)]
+    return (
+        digests[0] if len(digests) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest()
+    )
 
 
 def sha256_of(path: Path) -> str:

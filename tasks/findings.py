@@ -120,6 +120,8 @@ def _tail(tables: Tables) -> Iterator[Finding]:
 
 def _context_blindness(tables: Tables) -> Iterator[Finding]:
     by_engine = {row["engine"]: row for row in tables["context_blindness"].to_dicts()}
+    if not by_engine:  # a capture without token ids
+        return
     train, rollout = by_engine["train"], by_engine["rollout"]
     if train["r2_token_id"] is None or rollout["r2_token_id"] is None:
         return

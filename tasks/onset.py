@@ -2,12 +2,14 @@
 
 One rule: a change must show in three ways. The best piecewise constant fit (`ruptures`) has it; the
 level moves by several times what steps scatter on both sides, so that single spikes are none, and
-by more than a quarter; and a steady drift does not fit as well.
+by more than a quarter; and a steady drift does not fit as well. And as all headline numbers are of
+the same log-ratios, one that only one of them shows is none.
 """
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from math import comb
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +50,7 @@ class Change:
     """The index at which a new level begins, its 95 % range, medians on both sides.
 
     `p_value` is that of a Mann-Whitney test of both sides; the place was chosen before, so it says
-    less than it seems to.
+    less than it seems to. Up to `limit` it is believed: of few steps, if the sides do not overlap.
     """
 
     at: int
@@ -57,6 +59,7 @@ class Change:
     before: float
     after: float
     p_value: float
+    limit: float
 
 
 def changes(values: Sequence[float]) -> list[Change]:
@@ -69,7 +72,7 @@ def changes(values: Sequence[float]) -> list[Change]:
     while True:
         edges = [0, *places, len(series)]
         found = [_change(series, level, *edges[i : i + 3]) for i in range(len(places))]
-        failed = [change for change in found if change.p_value > P_VALUE]
+        failed = [change for change in found if change.p_value > change.limit]
         if not failed:
             return found
         # The least believable goes, and its neighbours are judged again without it.
@@ -125,7 +128,8 @@ def _change(values: Array, level: Array, start: int, at: int, end: int) -> Chang
     )
     p_value = float(mannwhitneyu(*sides).pvalue) if is_one else 1.0
     low, high = _range(level[start:end], at - start)
-    return Change(at, start + low, start + high, before, after, p_value)
+    limit = max(P_VALUE, 1.001 * 2 / comb(end - start, at - start))
+    return Change(at, start + low, start + high, before, after, p_value, limit)
 
 
 def _range(level: Array, at: int) -> tuple[int, int]:
@@ -154,7 +158,16 @@ def of_runs(trend: pl.DataFrame, events: Mapping[str, Sequence[Mapping[str, Any]
             why = "; ".join(f"{e['step']}: {e['event']}" for e in told) or None
             where = (steps[change.at], steps[change.low], high)
             rows.append((run, metric, *where, change.before, change.after, change.p_value, why))
-    return pl.DataFrame(rows, schema=CHANGES, orient="row")
+    return _corroborated(pl.DataFrame(rows, schema=CHANGES, orient="row"))
+
+
+def _corroborated(found: pl.DataFrame) -> pl.DataFrame:
+    """The changes in whose range another metric of the run changes too."""
+    other = found.select("run", at="step", of="metric")
+    shared = found.join(other, on="run").filter(
+        (pl.col("metric") != pl.col("of")) & pl.col("at").is_between("step_low", "step_high")
+    )
+    return found.join(shared.select("run", "metric", "step"), ["run", "metric", "step"], "semi")
 
 
 def events(source: Path) -> list[dict[str, Any]]:

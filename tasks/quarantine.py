@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from tasks.captures import sha256_of
+from tasks.captures import digest, stamp
 
 
 @dataclass(frozen=True)
@@ -40,19 +40,19 @@ def holds(home: Path, path: Path) -> bool:
     if not file.exists():
         return False
     record = Record(**json.loads(file.read_text()))
-    stat = path.stat()
-    return (record.bytes, record.mtime_ns) == (stat.st_size, stat.st_mtime_ns)
+    return (record.bytes, record.mtime_ns) == stamp(path)
 
 
 def add(home: Path, path: Path, error: str) -> Record:
     """Set a capture aside, or count another try of it."""
-    file, now, stat = _file(home, path), datetime.now(UTC).isoformat(), path.stat()
+    file, now = _file(home, path), datetime.now(UTC).isoformat()
+    size, written = stamp(path)
     before = Record(**json.loads(file.read_text())) if file.exists() else None
     record = Record(
         path=str(path.absolute()),
-        bytes=stat.st_size,
-        mtime_ns=stat.st_mtime_ns,
-        sha256=sha256_of(path),
+        bytes=size,
+        mtime_ns=written,
+        sha256=digest(path),
         error=error,
         first_tried=before.first_tried if before else now,
         last_tried=now,

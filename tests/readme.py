@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from tasks import corrections, gate, tables
+from tasks import captures, corrections, gate, tables
 from tasks.corrections import Method
 
 ROOT = Path(__file__).parents[1]
@@ -35,7 +35,10 @@ def parts() -> dict[str, str]:
         (_typed(m), m.text, m.source, ", ".join(v.replace("_", ",") or "–" for v in m.settings))
         for m in methods
     ]
+    readers = captures.READERS.values()
+    formats = [(f"`{r.NAME}`", f"`{r.FILES}`", r.NEEDS, r.GIVES) for r in readers]
     return {
+        "formats": markdown(("format", "files in a folder", "needs", "has besides"), formats),
         "tables": markdown(("table", "one row for each", ""), listed),
         "metrics": markdown(("metric", ""), metrics),
         "gates": markdown(("preset", "rules", "who says so"), gates),

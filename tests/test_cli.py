@@ -96,7 +96,7 @@ def test_an_empty_lake_says_how_to_fill_it(home, capsys):
     ("arguments", "message"),
     [
         (["ingest", "nowhere"], "nowhere does not exist"),
-        (["ingest", "."], "no capture under .; in folders"),
+        (["ingest", "."], "no capture under .; `tim formats` says"),
         (["tables", "nothing"], "no table nothing; there are"),
     ],
 )

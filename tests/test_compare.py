@@ -107,6 +107,12 @@ def test_nothing_is_said_of_too_few_or_of_constant_steps(values):
     assert onset.changes(values) == []
 
 
+def test_of_eight_steps_sides_must_not_overlap():
+    apart = np.r_[noise(1, 4), 9.0 * noise(2, 4)]
+    assert [change.at for change in onset.changes(apart)] == [4]
+    assert onset.changes(np.r_[apart[:3], apart[6], apart[4:6], apart[3], apart[7]]) == []
+
+
 def test_changes_are_explained_by_events(tmp_path):
     diary = tmp_path / "run" / "events.jsonl"
     diary.parent.mkdir()
@@ -115,11 +121,13 @@ def test_changes_are_explained_by_events(tmp_path):
     told = onset.events(diary.parent / "step_10" / "step_batch.pt")
     assert told == [{"step": 10, "event": "codec on"}, {"step": 3, "event": "sync"}]
     values = [*(1e-5 * noise(1, 9)), *(2.0 * noise(2, 11))]
-    trend = pl.DataFrame(
+    of_one = pl.DataFrame(
         {"run": "r", "step": list(range(1, 21)), "metric": "kl_k3", "value": values}
     )
+    trend = pl.concat([of_one, of_one.with_columns(metric=pl.lit("tv"))])
     found = onset.of_runs(trend, {"r": told})
-    assert found.select("step", "events").rows() == [(10, "10: codec on")]
+    assert found.select("step", "events").rows() == [(10, "10: codec on")] * 2
+    assert onset.of_runs(of_one, {}).is_empty()  # what one metric alone shows is none
     [said] = onset.sentences(found, trend)
     assert said.startswith("r: changed at step 10 (95 %: ")
     assert "events there: 10: codec on" in said

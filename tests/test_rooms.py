@@ -24,7 +24,8 @@ HOMES = {
     "jinja2": {"tasks/html.py"},
     "ruptures": {"tasks/onset.py"},
     "pyarrow": {"tasks/parquet.py"},
-    "filelock": {"tasks/lake.py", "tasks/tracking.py"},
+    "filelock": {"tasks/alerts.py", "tasks/lake.py", "tasks/tracking.py"},
+    "orjson": {"tasks/readers/records.py"},
     "torch": {"tasks/readers", "tasks/hook.py", "tasks/seed_run.py", "tasks/toy_grpo"},
 }
 

@@ -50,6 +50,6 @@ select
     frac_of_confident as frac_confident_contradictions,
     share_abs_logp_diff as share_contradictions
 from aligned
-inner join blind using (run, step)
+left join blind using (run, step)
 inner join confident_contradictions using (run, step)
 left join noise_floor using (run, step)

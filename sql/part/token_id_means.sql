@@ -22,4 +22,5 @@ select
     var_pop(cast(logp_rollout as double)) as rollout_var,
     var_pop(cast(logp_train as double)) as train_var
 from trained_tokens
+where token_id is not null
 group by run, step, token_id

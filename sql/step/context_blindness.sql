@@ -1,5 +1,5 @@
 -- How much an engine's log-prob depends on the token alone. A model that reads its context leaves much of
--- the variance to it; one near 1 scores tokens as if it did not.
+-- the variance to it; one near 1 scores tokens as if it did not. No rows without token ids.
 -- grain: run, step, engine
 --
 -- run                | Training run.

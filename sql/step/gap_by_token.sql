@@ -17,6 +17,7 @@ with slices as (
         any_value(token) as token,
         gap(logp_diff, k3, prob_diff) as gap
     from trained_tokens
+    where token_id is not null
     group by run, step, token_id
 )
 

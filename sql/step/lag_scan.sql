@@ -112,8 +112,16 @@ select
     lag,
     any_value(tokens) as tokens,
     any_value(abs_logp_diff_mean) as abs_logp_diff_mean,
-    explained_variance(rollout, n, rollout_mean, rollout_var, tokens) as r2_rollout,
-    explained_variance(train, n, train_mean, train_var, tokens) as r2_train
+    if(
+        any_value(token_id) is null,
+        null,
+        explained_variance(rollout, n, rollout_mean, rollout_var, tokens)
+    ) as r2_rollout,
+    if(
+        any_value(token_id) is null,
+        null,
+        explained_variance(train, n, train_mean, train_var, tokens)
+    ) as r2_train
 from by_token
 inner join overall using (run, step, lag)
 group by run, step, lag

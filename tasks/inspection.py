@@ -1,0 +1,89 @@
+"""What is this file? Its format, run and step, its fields and shapes, and what a reading lacks."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tasks import captures
+from tasks.readers import contents, one_sided
+from tasks.readers.fields import shown
+from tasks.tokens import BadCapture, Batch, Check
+
+DEPTH = 3  # of nested mappings and lists that are listed
+FIELDS = 60  # at most
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """A file as far as it can be understood; `problem` says why it cannot be read."""
+
+    format: str | None
+    facts: Mapping[str, str]
+    fields: Mapping[str, str]
+    notes: tuple[str, ...]
+    problem: str | None
+
+
+def of(path: Path) -> Inspection:
+    """Look into a file and read it to its end; raises BadCapture if nothing can be said of it."""
+    seen = contents.look(path)
+    reader = None if one_sided.said_of(seen) else captures.by_contents(seen)
+    facts = {"container": seen.container}
+    parts = captures.parts(path)
+    if len(parts) > 1:
+        facts["with"] = ", ".join(str(part.relative_to(path.parent.parent)) for part in parts[1:])
+    notes: tuple[str, ...] = ()
+    problem = None
+    try:
+        batch = captures.read(path)
+        notes = batch.notes
+        facts |= _said(path, batch)
+        facts |= _counted(batch)
+    except BadCapture as error:
+        problem = str(error)
+    return Inspection(reader and reader.NAME, facts, dict(_fields(seen.top)), notes, problem)
+
+
+def _said(path: Path, batch: Batch) -> dict[str, str]:
+    """Run and step, as `tim ingest` would have them."""
+    try:
+        capture = captures.identify(path)
+        return {"run": capture.run, "step": str(capture.step)}
+    except BadCapture as error:
+        return {"run": batch.run or "-", "step": f"- ({error})"}
+
+
+def _counted(batch: Batch) -> dict[str, str]:
+    check = Check()
+    for _ in check.watch(batch.blocks()):
+        pass
+    verdict = check.verdict()
+    return {
+        "rollouts": f"{verdict.rows:,}",
+        "tokens": f"{verdict.tokens:,}, {verdict.trained_tokens:,} of them trained on",
+        "log-probs": ", ".join(["rollout", "train", *batch.views]),
+    }
+
+
+def _fields(top: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Names and what stands under them, nested ones with a dot; of a list its first entry."""
+    found: list[tuple[str, str]] = []
+    todo = [(str(name), value, 1) for name, value in list(top.items())[::-1]]
+    while todo and len(found) < FIELDS:
+        name, value, depth = todo.pop()
+        found.append((name, _shown(value)))
+        inside = value[0] if isinstance(value, list) and value else value
+        if isinstance(inside, dict) and depth < DEPTH:
+            todo += [(f"{name}.{key}", item, depth + 1) for key, item in list(inside.items())[::-1]]
+    return found
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, int | float | bool):
+        return repr(value)
+    if isinstance(value, str):
+        return repr(value if len(value) <= 40 else f"{value[:40]}...")
+    if isinstance(value, list) and value:
+        return f"{shown(value)}, first {_shown(value[0])}"
+    return shown(value)

@@ -1,0 +1,54 @@
+"""Files that have one engine's log-probs, or none: what they are, and how to get the rest."""
+
+from dataclasses import dataclass
+
+from tasks.readers.contents import Contents
+
+
+@dataclass(frozen=True)
+class OneSided:
+    """A format that is known by its names, and what to do about it."""
+
+    container: str
+    has: frozenset[str]
+    text: str
+
+
+KNOWN = (
+    OneSided(
+        "tensors",
+        frozenset({"rollout_id", "samples"}),
+        "this is slime's or miles's rollout_data: the rollout engine's side only. The trainer's is "
+        "in train_data beside it (--dump-details DIR), and is read together with this file",
+    ),
+    OneSided(
+        "jsonl",
+        frozenset({"input", "output", "score"}),
+        "this is verl's rollout_data_dir: texts and scores without log-probs. A hook of ten lines "
+        "saves both engines' (README, From verl)",
+    ),
+    OneSided(
+        "jsonl",
+        frozenset({"prompt_tokens", "response_tokens", "logprobs"}),
+        "this is open-instruct's rollouts: the engine's log-probs only. Save the trainer's too, "
+        "with tasks/hook.py, where they are recomputed",
+    ),
+    OneSided(
+        "jsonl",
+        frozenset({"task_id", "head_version", "completion"}),
+        "this is AReaL's rollout dump: texts and rewards without log-probs. Save `logprobs` and "
+        "`prox_logp` with tasks/hook.py before the update",
+    ),
+    OneSided(
+        "jsonl",
+        frozenset({"content", "input_lengths"}),
+        "this is NeMo RL's train_data of distillation, without the policy's log-probs",
+    ),
+)
+
+
+def said_of(seen: Contents) -> str | None:
+    """What is to say about a file that no reader can read, if it is known."""
+    names = {str(name) for name in seen.top}
+    known = (one for one in KNOWN if one.container == seen.container and one.has <= names)
+    return next((one.text for one in known), None)

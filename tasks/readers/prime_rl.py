@@ -1,0 +1,102 @@
+"""prime-rl's `token_exports/step_<N>/rank_<r>.jsonl` of `trainer.enable_token_export` (v0.6 on).
+
+A line per sequence, prompt included; each rank has a part of the batch. The trainer's log-probs are
+those of the training forward, at the policy before the step's update.
+"""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tasks.readers import records
+from tasks.readers.contents import Contents
+from tasks.readers.ragged import Sample, ragged_blocks
+from tasks.readers.slime import whole_number
+from tasks.tokens import BadCapture, Batch
+
+NAME = "prime_rl"
+FILES = "token_exports/step_<N>/rank_<r>.jsonl"
+NEEDS = "trainer.enable_token_export = true"
+GIVES = (
+    "advantage, entropy, in v0.6 reward; groups by prompt. The trainer's: of its update's forward"
+)
+SAYS_ITS_END = False  # the marker STABLE does
+FILE = re.compile(r"rank_(\d+)\.jsonl")
+FIELDS = {
+    "inference_logprobs": "rollout_log_probs",
+    "trainer_logprobs": "old_log_probs",
+    "advantages": "advantages",
+    "entropy": "entropy",
+}
+FROM_TRAINING = "trainer_logprobs are those of the training forward, not of a recompute before it"
+
+
+def recognises(path: Path) -> bool:
+    """By its folders and name; the lowest rank stands for all."""
+    named = FILE.fullmatch(path.name) and path.parent.parent.name == "token_exports"
+    return bool(named) and path == _ranks(path)[0]
+
+
+def companions(path: Path) -> list[Path]:
+    """The files of the other ranks."""
+    return [file for file in _ranks(path) if file != path]
+
+
+def _ranks(path: Path) -> list[Path]:
+    if not FILE.fullmatch(path.name):
+        return []
+    matches = ((FILE.fullmatch(file.name), file) for file in path.parent.iterdir())
+    return [file for _, file in sorted((int(m[1]), file) for m, file in matches if m)]
+
+
+def opens(seen: Contents) -> bool:
+    """By the names in its first line."""
+    return seen.container == "jsonl" and "trainer_logprobs" in seen.top
+
+
+def open_batch(path: Path, seen: Contents) -> Batch:
+    """Open the first rank's file; rows of all ranks are read later. Raises BadCapture."""
+    missing = {"token_ids", "loss_mask", "inference_logprobs"} - set(seen.top)
+    if missing:
+        raise BadCapture(
+            f"missing {', '.join(sorted(missing))}; the file has {', '.join(sorted(seen.top))}"
+        )
+    told = whole_number(seen.top.get("export_step", seen.top.get("step")))
+    run = seen.top.get("run_id")
+    return Batch(
+        format=NAME,
+        run=run if isinstance(run, str) and run else None,
+        step=told,
+        views=(),
+        meta={"ranks": 1 + len(companions(path))},
+        notes=(FROM_TRAINING,),
+        blocks=lambda: ragged_blocks(_samples([path, *companions(path)])),
+    )
+
+
+def _samples(files: list[Path]) -> Iterator[Sample]:
+    row = 0
+    for file in files:
+        for line, record in enumerate(records.read(file), start=1):
+            yield _sample(f"{file.name} line {line}", row, record)
+            row += 1
+
+
+def _sample(where: str, row: int, record: dict[str, Any]) -> Sample:
+    """One sequence: the response is what follows the first trained token."""
+    ids = records.numbers(where, "token_ids", record.get("token_ids"), np.int64)
+    mask = records.numbers(where, "loss_mask", record.get("loss_mask"), np.float64)
+    fields = {"responses": ids, "response_mask": mask}
+    for name, to in FIELDS.items():
+        if record.get(name) is not None:
+            fields[to] = records.numbers(where, name, record[name], np.float32)
+    records.check_lengths(where, fields, len(ids))
+    start = records.first_trained(mask)
+    sample: Sample = {name: values[start:] for name, values in fields.items()}
+    rewards = record.get("rewards")  # v0.6: the same one at each token
+    if isinstance(rewards, list) and rewards:
+        sample["rewards"] = records.numbers(where, "rewards", rewards, np.float64)[-1]
+    return {**sample, "prompts": ids[:start], "row_index": row}

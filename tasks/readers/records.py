@@ -1,0 +1,72 @@
+"""JSON lines without trust: one record at a time, each bounded, a cut one refused."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import orjson
+
+from tasks.readers.tensors import Array
+from tasks.tokens import BadCapture
+
+LONGEST_LINE = 1 << 27  # bytes; a line is held in memory, as Python numbers some ten times of it
+
+
+def read(path: Path) -> Iterator[dict[str, Any]]:
+    """The records of a file; raises BadCapture at the first line that is none, or is cut short."""
+    with path.open("rb") as file:
+        number = 0
+        while line := file.readline(LONGEST_LINE):
+            number += 1
+            if not line.endswith(b"\n"):
+                cut = len(line) < LONGEST_LINE
+                reason = "is cut short: it does not end" if cut else "is longer than 128 MiB"
+                raise BadCapture(f"line {number} {reason}")
+            if line.strip():
+                yield _record(line, number)
+        if not number:
+            raise BadCapture("the file is empty (0 bytes)")
+
+
+def _record(line: bytes, number: int) -> dict[str, Any]:
+    """NaN and Infinity stand as such in what Python writes; orjson, which is faster, has none."""
+    try:
+        bare = b"NaN" in line or b"Infinity" in line
+        record = json.loads(line) if bare else orjson.loads(line)
+    except (ValueError, RecursionError) as error:
+        raise BadCapture(f"line {number} is not JSON: {error}") from error
+    if not isinstance(record, dict):
+        raise BadCapture(f"line {number} is a {type(record).__name__}, expected an object")
+    return record
+
+
+def numbers(where: str, name: str, values: Any, dtype: Any) -> Array:
+    """A list of numbers as an array `[L]`; null is NaN in floats. Raises BadCapture."""
+    if not isinstance(values, list):
+        raise BadCapture(f"{where}: {name} is a {type(values).__name__}, expected a list")
+    try:
+        array = np.array(values, dtype=np.float64 if np.dtype(dtype).kind == "f" else None)
+        whole = array.dtype.kind in "biu" or not len(array)
+        if array.ndim != 1 or (np.dtype(dtype).kind in "iu" and not whole):
+            raise BadCapture(f"{where}: {name} holds other things than {np.dtype(dtype)} numbers")
+        return array.astype(dtype)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise BadCapture(f"{where}: {name} is no list of numbers: {error}") from error
+
+
+def check_lengths(where: str, fields: dict[str, Array], width: int) -> None:
+    """Raise BadCapture unless all have a number per token."""
+    for name, values in fields.items():
+        if len(values) != width:
+            raise BadCapture(f"{where}: {name} has {len(values)} tokens, expected {width}")
+
+
+def first_trained(mask: Array) -> int:
+    """Where the response of a whole sequence begins; its length if there is none.
+
+    Position 0 follows nothing and has no log-prob: it is never in a response.
+    """
+    trained = np.flatnonzero(mask)
+    return max(1, int(trained[0])) if len(trained) else len(mask)

@@ -1,0 +1,136 @@
+"""slime's `train_data/<id>.pt` of `--dump-details`, format_version 2 (main since 2026-08).
+
+A dict per sample, without padding, the shards of all data-parallel ranks in one file. Prompt groups
+and weight versions are in `rollout_data/<id>.pt` beside it, by `rollout_position`.
+"""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from tasks.readers.contents import Contents
+from tasks.readers.ragged import Sample, ragged_blocks
+from tasks.readers.tensors import check_sums, load
+from tasks.tokens import BadCapture, Batch, Block
+
+NAME = "slime"
+FILES = "train_data/<N>.pt with rollout_data/<N>.pt"
+NEEDS = "--dump-details DIR"
+GIVES = "group, reward, advantage, weight versions; ref and teacher as further views"
+SAYS_ITS_END = True
+ROLLOUTS, TRAINED = "rollout_data", "train_data"
+VIEWS = ("ref", "teacher")
+WITHOUT_LOG_PROBS = (
+    "missing log_probs, the trainer's: plain on-policy GRPO does not compute them "
+    "(--get-mismatch-metrics makes slime do so), and --use-rollout-logprobs takes the engine's"
+)
+
+
+def recognises(path: Path) -> bool:
+    """By its folder and name."""
+    return path.parent.name == TRAINED and path.suffix == ".pt" and path.stem.isdecimal()
+
+
+def companions(path: Path) -> list[Path]:
+    """The rollout engine's file of the same rollout."""
+    beside = path.parent.parent / ROLLOUTS / path.name
+    return [beside] if beside.is_file() else []
+
+
+def opens(seen: Contents) -> bool:
+    """By the names at its top."""
+    top = seen.top
+    return seen.container == "tensors" and "format_version" in top and "samples" in top
+
+
+def open_batch(path: Path, seen: Contents) -> Batch:
+    """Open a file; raises BadCapture for another version or without the trainer's log-probs."""
+    version, samples = seen.top["format_version"], seen.top["samples"]
+    if version != 2:
+        raise BadCapture(f"format_version is {version!r}, expected 2")
+    if not isinstance(samples, list) or not all(isinstance(s, dict) for s in samples):
+        raise BadCapture("samples is not a list of dicts")
+    if not samples:
+        raise BadCapture("the file has no samples")
+    if without := [i for i, s in enumerate(samples) if s.get("log_probs") is None]:
+        raise BadCapture(f"{len(without)} samples, first {without[0]}: {WITHOUT_LOG_PROBS}")
+    rollouts, notes = rollouts_of(path.parent.parent / ROLLOUTS / path.name)
+    if len(rollouts) > len(samples):
+        lacking = len(rollouts) - len(samples)
+        notes.append(f"{lacking} of {len(rollouts)} rollouts were not trained on: not in the file")
+    return Batch(
+        format=NAME,
+        run=None,
+        step=whole_number(seen.top.get("rollout_id")),
+        views=tuple(v for v in VIEWS if all(s.get(f"{v}_log_probs") is not None for s in samples)),
+        meta={},
+        notes=tuple(notes),
+        blocks=lambda: _blocks(path, samples, rollouts),
+    )
+
+
+def whole_number(value: Any) -> int | None:
+    """A step as the file says it."""
+    return value if isinstance(value, int) and not isinstance(value, bool) else None
+
+
+def rollouts_of(path: Path) -> tuple[list[Any], list[str]]:
+    """The samples of the rollout engine's file, and what is to be said of it."""
+    without = "so samples with the same prompt are a group"
+    if not path.is_file():
+        return [], [f"no {ROLLOUTS}/{path.name}, {without}"]
+    try:
+        rollouts = load(path).get("samples")
+    except BadCapture as error:
+        return [], [f"{ROLLOUTS}/{path.name} cannot be read, {without}: {error}"]
+    if not isinstance(rollouts, list) or not all(isinstance(r, dict) for r in rollouts):
+        return [], [f"{ROLLOUTS}/{path.name} has no list of samples, {without}"]
+    return rollouts, []
+
+
+def _blocks(path: Path, samples: list[Any], rollouts: list[Any]) -> Iterator[Block]:
+    check_sums(path)
+    yield from ragged_blocks(
+        sample(f"sample {row}", row, fields, _of_position(rollouts, fields))
+        for row, fields in enumerate(samples)
+    )
+
+
+def _of_position(rollouts: list[Any], fields: Mapping[str, Any]) -> Mapping[str, Any]:
+    position = fields.get("rollout_position")
+    if not isinstance(position, int) or not 0 <= position < len(rollouts):
+        return {}
+    return rollouts[position]
+
+
+def sample(where: str, row: int, fields: Mapping[str, Any], rollout: Mapping[str, Any]) -> Sample:
+    """One sample under verl's names: the response is the last of its tokens."""
+    missing = [n for n in ("tokens", "rollout_log_probs", "log_probs") if fields.get(n) is None]
+    if missing:
+        raise BadCapture(f"{where}: missing {', '.join(missing)}; it has {', '.join(fields)}")
+    tokens, length = fields["tokens"], len(fields["rollout_log_probs"])
+    if length > len(tokens):
+        raise BadCapture(f"{where}: a response of {length} tokens in a sequence of {len(tokens)}")
+    start = len(tokens) - length
+    named: Sample = {
+        "prompts": tokens[:start],
+        "responses": tokens[start:],
+        "rollout_log_probs": fields["rollout_log_probs"],
+        "old_log_probs": fields["log_probs"],
+        "row_index": row,
+    }
+    others = {
+        "loss_masks": "response_mask",
+        "advantages": "advantages",
+        "entropy": "entropy",
+        **{f"{view}_log_probs": f"{view}_log_probs" for view in VIEWS},
+    }
+    named |= {to: fields[name] for name, to in others.items() if fields.get(name) is not None}
+    reward = fields.get("local_raw_reward", fields.get("raw_reward"))
+    named["rewards"] = reward if isinstance(reward, int | float) else None
+    if rollout.get("group_index") is not None:
+        named["uid"] = str(rollout["group_index"])
+    versions = [int(v) for v in rollout.get("weight_versions") or () if str(v).isdecimal()]
+    if versions:
+        named |= {"min_global_steps": min(versions), "max_global_steps": max(versions)}
+    return named

@@ -1,0 +1,207 @@
+"""`train_data/<id>_<rank>.pt` of slime up to v0.3.1 and miles: a file per rank, lists by field.
+
+Ranks of one pipeline stage or tensor-parallel group hold copies, and only the last stage has
+log-probs; with context parallelism a rank has a zig-zag slice of each response. miles says which
+(cp_rank, cp_size), slime does not, and its slices are refused.
+"""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tasks.readers import slime
+from tasks.readers.contents import Contents
+from tasks.readers.fields import as_numpy
+from tasks.readers.ragged import ragged_blocks
+from tasks.readers.tensors import Array, check_sums, load
+from tasks.tokens import BadCapture, Batch, Block
+
+NAME = "slime_ranks"
+FILES = "train_data/<N>_<rank>.pt with rollout_data/<N>.pt"
+NEEDS = "--dump-details DIR (slime up to v0.3.1, miles)"
+GIVES = "the same; copies of a rank are dropped, context-parallel slices of miles are put together"
+SAYS_ITS_END = False  # the files of other ranks may still come
+FILE = re.compile(r"(\d+)_(\d+)\.pt")
+REQUIRED = ("tokens", "response_lengths", "rollout_log_probs", "log_probs")
+SLICED = ("rollout_log_probs", "log_probs", "ref_log_probs", "teacher_log_probs", "advantages")
+WHOLE = ("tokens", "loss_masks", "sample_indices", "total_lengths", "response_lengths")
+
+
+def recognises(path: Path) -> bool:
+    """By its folder and name; the lowest rank stands for all."""
+    named = FILE.fullmatch(path.name) and path.parent.name == slime.TRAINED
+    return bool(named) and path == _ranks(path)[0]
+
+
+def companions(path: Path) -> list[Path]:
+    """The files of the other ranks, and the rollout engine's."""
+    match = FILE.fullmatch(path.name)
+    if not match:
+        return []
+    rollouts = path.parent.parent / slime.ROLLOUTS / f"{match[1]}.pt"
+    others = [file for file in _ranks(path) if file != path]
+    return [*others, *([rollouts] if rollouts.is_file() else [])]
+
+
+def _ranks(path: Path) -> list[Path]:
+    match = FILE.fullmatch(path.name)
+    if not match:
+        return [path]
+    found = ((FILE.fullmatch(file.name), file) for file in path.parent.glob(f"{match[1]}_*.pt"))
+    return [file for _, file in sorted((int(m[2]), file) for m, file in found if m)]
+
+
+def opens(seen: Contents) -> bool:
+    """By the names at its top."""
+    return seen.container == "tensors" and {"rollout_data", "rank"} <= set(seen.top)
+
+
+@dataclass(frozen=True)
+class _Shard:
+    """What one rank's file holds."""
+
+    path: Path
+    columns: dict[str, Any]
+    cp_rank: int
+    cp_size: int
+
+    @property
+    def indices(self) -> list[int]:
+        """Which samples of the rollout these are."""
+        told = self.columns.get("sample_indices")
+        count = len(self.columns["tokens"])
+        return [int(i) for i in told] if told is not None else list(range(count))
+
+
+def open_batch(path: Path, seen: Contents) -> Batch:
+    """Open the files of all ranks; raises BadCapture when no rank has the trainer's log-probs."""
+    shards = [_shard(file) for file in _ranks(path)]
+    having = [shard for shard in shards if shard.columns.get("log_probs") is not None]
+    if not having:
+        raise BadCapture(f"in {len(shards)} ranks: {slime.WITHOUT_LOG_PROBS}")
+    for shard in having:
+        if missing := [name for name in REQUIRED if shard.columns.get(name) is None]:
+            raise BadCapture(f"{shard.path.name}: missing {', '.join(missing)}")
+    groups = _by_sample(having)
+    rollouts, notes = slime.rollouts_of(path.parent.parent / slime.ROLLOUTS / _rollout_name(path))
+    if len(rollouts) > len(groups):
+        notes.append(
+            f"{len(groups)} of {len(rollouts)} rollouts are in the files of {len(shards)} ranks: "
+            "files are missing, or the others were not trained on"
+        )
+    return Batch(
+        format=NAME,
+        run=None,
+        step=slime.whole_number(seen.top.get("rollout_id")),
+        views=tuple(v for v in slime.VIEWS if all(f"{v}_log_probs" in s.columns for s in having)),
+        meta={"ranks": len(shards)},
+        notes=tuple(notes),
+        blocks=lambda: _blocks([s.path for s in shards], groups, rollouts),
+    )
+
+
+def _rollout_name(path: Path) -> str:
+    match = FILE.fullmatch(path.name)
+    return f"{match[1]}.pt" if match else path.name
+
+
+def _shard(path: Path) -> _Shard:
+    loaded = load(path)
+    columns, size = loaded.get("rollout_data"), loaded.get("cp_size", 1)
+    if not isinstance(columns, dict) or not isinstance(columns.get("tokens"), list):
+        raise BadCapture(f"{path.name}: rollout_data has no list of tokens")
+    count = len(columns["tokens"])
+    for name in (*SLICED, *WHOLE):
+        values = columns.get(name)
+        if values is not None and (not hasattr(values, "__len__") or len(values) != count):
+            raise BadCapture(f"{path.name}: {name} is not a list of {count}, as tokens is")
+    rank = loaded.get("cp_rank", 0)
+    if not (isinstance(size, int) and isinstance(rank, int) and 0 <= rank < size):
+        raise BadCapture(f"{path.name}: cp_rank {rank!r} of cp_size {size!r}")
+    return _Shard(path, columns, rank, size)
+
+
+def _by_sample(shards: list[_Shard]) -> dict[int, dict[int, tuple[_Shard, int]]]:
+    """Where each sample is: by its index, and by context-parallel rank; copies are dropped."""
+    found: dict[int, dict[int, tuple[_Shard, int]]] = {}
+    for shard in shards:
+        for at, index in enumerate(shard.indices):
+            found.setdefault(index, {}).setdefault(shard.cp_rank, (shard, at))
+    return dict(sorted(found.items()))
+
+
+def _blocks(
+    files: list[Path],
+    groups: dict[int, dict[int, tuple[_Shard, int]]],
+    rollouts: list[Any],
+) -> Iterator[Block]:
+    for file in files:
+        check_sums(file)
+    by_index = {r.get("index", at): r for at, r in enumerate(rollouts)}
+    yield from ragged_blocks(
+        slime.sample(f"sample {index}", row, _merged(index, parts), by_index.get(index, {}))
+        for row, (index, parts) in enumerate(groups.items())
+    )
+
+
+def _merged(index: int, parts: dict[int, tuple[_Shard, int]]) -> dict[str, Any]:
+    """One sample's fields, its slices put together."""
+    shard, at = next(iter(parts.values()))
+    fields = {
+        name: shard.columns[name][at] for name in WHOLE if shard.columns.get(name) is not None
+    }
+    length = int(fields["response_lengths"])
+    fields["raw_reward"] = _reward(shard, at, index)
+    for name in SLICED:
+        if shard.columns.get(name) is None:
+            continue
+        slices = {rank: as_numpy(name, s.columns[name][i]) for rank, (s, i) in parts.items()}
+        fields[name] = _joined(f"sample {index}: {name}", slices, shard.cp_size, fields, length)
+    return fields
+
+
+def _reward(shard: _Shard, at: int, index: int) -> float | None:
+    """`raw_reward` is that of the whole batch, in the rollout's order."""
+    raw = shard.columns.get("raw_reward")
+    if raw is None:
+        return None
+    own = at if len(raw) == len(shard.columns["tokens"]) else index
+    value = raw[own] if own < len(raw) else None
+    return float(value) if isinstance(value, int | float) else None
+
+
+def _joined(
+    where: str, slices: dict[int, Array], size: int, fields: dict[str, Any], length: int
+) -> Array:
+    """A response from its zig-zag slices: of 2 * size chunks of the sequence, rank r has two.
+
+    Chunks r and 2 size - 1 - r, of equal length; the last ones padded. What stands at a token is
+    the log-prob computed at the position before it.
+    """
+    if size == 1:
+        if len(slices[0]) != length:
+            raise BadCapture(
+                f"{where} has {len(slices[0])} of {length} tokens: a slice of context parallelism "
+                "in a file that does not say which; slime from format_version 2 merges them"
+            )
+        return slices[0]
+    if len(slices) < size:
+        raise BadCapture(f"{where}: files of {len(slices)} of {size} context-parallel ranks")
+    total = len(fields["tokens"])
+    chunk = -(-total // (2 * size))
+    computed_at = np.arange(total - length - 1, total - 1)
+    chunks = computed_at // chunk
+    owner = np.minimum(chunks, 2 * size - 1 - chunks)
+    joined = np.empty(length, dtype=np.float32)
+    for rank, values in slices.items():
+        if len(values) != (owner == rank).sum():
+            raise BadCapture(
+                f"{where}: rank {rank} of {size} has {len(values)} tokens, expected "
+                f"{(owner == rank).sum()} by zig-zag chunks of {chunk}"
+            )
+        joined[owner == rank] = values
+    return joined

@@ -1,0 +1,210 @@
+"""One batch as every framework would write it: faithful tiny files, made from `batch_fields`."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from tests.given import batch_fields
+
+Batch = dict[str, Any]
+VOCABULARY = 90
+
+
+def a_batch(seed: int = 0) -> Batch:
+    """A padded batch with a tool turn in row 0, every response's first token trained."""
+    fields = batch_fields(seed=seed)
+    fields["response_mask"][0, 3:5] = 0
+    fields["advantages"] = fields["advantages"].float()
+    return {name: value for name, value in fields.items() if name != "global_step"}
+
+
+def samples(batch: Batch) -> list[dict[str, Any]]:
+    """The rows without padding, as lists of numbers."""
+    width = batch["prompts"].shape[1]
+    found = []
+    for row in range(len(batch["responses"])):
+        real = batch["attention_mask"][row].bool()
+        prompt, response = real[:width], real[width:]
+        found.append(
+            {
+                "prompt": batch["prompts"][row][prompt],
+                "ids": batch["responses"][row][response],
+                "mask": batch["response_mask"][row][response],
+                "rollout": batch["rollout_log_probs"][row][response],
+                "train": batch["old_log_probs"][row][response],
+                "advantage": batch["advantages"][row][response],
+                "reward": float(batch["token_level_scores"][row].sum()),
+                "uid": batch["uid"][row],
+            }
+        )
+    return found
+
+
+def step_batch(root: Path, batch: Batch, step: int) -> Path:
+    return _saved(root / f"step_{step}" / "step_batch.pt", batch)
+
+
+def nemo_rl(root: Path, batch: Batch, step: int, masked: bool = True) -> Path:
+    """Whole sequences, right padded to one width, everything wrapped once more."""
+    rows = samples(batch)
+    width = max(len(row["prompt"]) + len(row["ids"]) for row in rows) + 3
+    lines = []
+    for index, row in enumerate(rows):
+        before, length = len(row["prompt"]), len(row["prompt"]) + len(row["ids"])
+
+        def whole(values: Any, prompt: float, width: int = width, before: int = before) -> list:
+            padded = [prompt] * before + values.tolist()
+            return [padded + [0] * (width - len(padded))]
+
+        ids = row["prompt"].tolist() + row["ids"].tolist()
+        record = {
+            "content": ["text"],
+            "rewards": [row["reward"]],
+            "input_lengths": [length],
+            "generation_logprobs": whole(row["rollout"] * row["mask"], 0.0),
+            "prev_logprobs": whole(row["train"], -1.5),
+            "idx": index,
+        }
+        if masked:
+            record |= {
+                "token_ids": [ids + [0] * (width - length)],
+                "token_loss_mask": whole(row["mask"], 0),
+                "sample_loss_mask": [1.0],
+                "advantages": whole(row["advantage"], 0.0),
+            }
+        lines.append(json.dumps(record))
+    return _written(root / "exp_001" / f"train_data_step{step}.jsonl", lines)
+
+
+def slime(root: Path, batch: Batch, step: int) -> Path:
+    """format_version 2, with the rollout engine's file of more samples beside it."""
+    rows = samples(batch)
+    trained = [
+        {
+            "data_parallel_rank": index % 2,
+            "rollout_position": index + 1,
+            "tokens": torch.cat([row["prompt"], row["ids"]]),
+            "response_lengths": len(row["ids"]),
+            "total_lengths": len(row["prompt"]) + len(row["ids"]),
+            "rewards": 0.0,
+            "local_raw_reward": row["reward"],
+            "loss_masks": row["mask"].int(),
+            "rollout_log_probs": row["rollout"],
+            "log_probs": row["train"],
+            "advantages": row["advantage"],
+        }
+        for index, row in enumerate(rows)
+    ]
+    _rollouts(root, rows, step, first=1)
+    content = {"format_version": 2, "rollout_id": step, "rank": 0, "samples": trained}
+    return _saved(
+        root / "train_data" / f"{step}.pt", {**content, "dp_shards": [], "raw_reward": []}
+    )
+
+
+def _rollouts(root: Path, rows: list[dict[str, Any]], step: int, first: int) -> None:
+    removed = [{"group_index": 99, "index": 0, "remove_sample": True}] * first
+    rollouts = [
+        {"group_index": row["uid"], "index": at, "weight_versions": [str(step), str(step + 1)]}
+        for at, row in enumerate(rows, start=first)
+    ]
+    _saved(
+        root / "rollout_data" / f"{step}.pt", {"rollout_id": step, "samples": removed + rollouts}
+    )
+
+
+def slime_ranks(root: Path, batch: Batch, step: int, cp_size: int = 1) -> Path:
+    """Two data-parallel shards, each with a tensor-parallel copy and a stage without log-probs."""
+    rows = samples(batch)
+    _rollouts(root, rows, step, first=0)
+    rank = 0
+    for shard in (0, 1):
+        own = list(range(shard, len(rows), 2))
+        for copy in ("stage 0", "stage 1", "stage 1 copy"):
+            for cp_rank in range(cp_size):
+                columns = _columns([rows[i] for i in own], own, rows, cp_rank, cp_size)
+                if copy == "stage 0":
+                    del columns["log_probs"]
+                content = {"rollout_id": step, "rank": rank, "rollout_data": columns}
+                if cp_size > 1:
+                    content |= {"cp_rank": cp_rank, "cp_size": cp_size, "qkv_format": "thd"}
+                _saved(root / "train_data" / f"{step}_{rank}.pt", content)
+                rank += 1
+    return root / "train_data" / f"{step}_0.pt"
+
+
+def _columns(
+    rows: list[dict[str, Any]],
+    indices: list[int],
+    everyone: list[dict[str, Any]],
+    cp_rank: int,
+    cp_size: int,
+) -> dict[str, Any]:
+    def cut(row: dict[str, Any], name: str) -> torch.Tensor:
+        return zigzag(row[name], len(row["prompt"]), cp_rank, cp_size)
+
+    return {
+        "tokens": [torch.cat([row["prompt"], row["ids"]]) for row in rows],
+        "response_lengths": [len(row["ids"]) for row in rows],
+        "total_lengths": [len(row["prompt"]) + len(row["ids"]) for row in rows],
+        "loss_masks": [row["mask"].int() for row in rows],
+        "sample_indices": indices,
+        "raw_reward": [row["reward"] for row in everyone],
+        "rollout_log_probs": [cut(row, "rollout") for row in rows],
+        "log_probs": [cut(row, "train") for row in rows],
+        "advantages": [cut(row, "advantage") for row in rows],
+    }
+
+
+def zigzag(values: torch.Tensor, prompt: int, rank: int, size: int) -> torch.Tensor:
+    """A rank's part of a response: position by position, where its log-prob is computed."""
+    if size == 1:
+        return values
+    total = prompt + len(values)
+    chunk = -(-total // (2 * size))
+    mine = (rank, 2 * size - 1 - rank)
+    kept = [i for i in range(len(values)) if (prompt - 1 + i) // chunk in mine]
+    return values[kept]
+
+
+def prime_rl(root: Path, batch: Batch, step: int) -> Path:
+    """Two ranks, STABLE; fillers where nothing is trained."""
+    folder = root / "token_exports" / f"step_{step}"
+    rows = samples(batch)
+    for rank in (0, 1):
+        lines = []
+        for row in rows[rank * len(rows) // 2 : (rank + 1) * len(rows) // 2]:
+            before = len(row["prompt"])
+            mask = row["mask"].bool()
+            filler = [float(np.log(1 / VOCABULARY))] + [-1.5] * (before - 1)
+            rollout = torch.where(mask, row["rollout"], -0.0).tolist()
+            record = {
+                **{"schema_version": 1, "step": step, "rank": rank, "env_name": "gsm8k"},
+                "token_ids": row["prompt"].tolist() + row["ids"].tolist(),
+                "loss_mask": [False] * before + mask.tolist(),
+                "advantages": [0.0] * before + row["advantage"].tolist(),
+                "inference_logprobs": [-0.0] * before + rollout,
+                "trainer_logprobs": filler + row["train"].tolist(),
+                "entropy": [0.5] * (before + len(mask)),
+                "mismatch_kl": [None] * (before + len(mask)),
+                "rewards": [row["reward"]] * (before + len(mask)),
+            }
+            lines.append(json.dumps(record, allow_nan=False))
+        _written(folder / f"rank_{rank}.jsonl", lines)
+    (folder / "STABLE").touch()
+    return folder / "rank_0.jsonl"
+
+
+def _saved(path: Path, content: Any) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    torch.save(content, path)
+    return path
+
+
+def _written(path: Path, lines: list[str]) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(f"{line}\n" for line in lines))
+    return path

@@ -1,0 +1,280 @@
+"""What frameworks write gives the token table that the same data gives as step_batch.pt."""
+
+import json
+import os
+import shutil
+
+import polars as pl
+import pytest
+import torch
+from polars.testing import assert_frame_equal
+
+from flows.cli import main
+from tasks import arrival, captures, findings, lake, tables
+from tasks.tokens import BadCapture
+from tests import formats
+from tests.given import ingest
+from tests.test_step_batch import read
+
+STEP = 7
+WRITERS = {
+    "step_batch": formats.step_batch,
+    "nemo_rl": formats.nemo_rl,
+    "slime": formats.slime,
+    "slime_ranks": formats.slime_ranks,
+    "prime_rl": formats.prime_rl,
+}
+
+
+@pytest.fixture
+def batch():
+    return formats.a_batch()
+
+
+def same_groups(tokens: pl.DataFrame) -> list[int]:
+    """The groups by the row that they begin with: names differ, members do not."""
+    firsts = tokens.select(pl.col("row").min().over(pl.col("uid").cast(pl.String)))
+    return firsts["row"].to_list()
+
+
+@pytest.mark.parametrize("name", [name for name in WRITERS if name != "step_batch"])
+def test_every_format_reads_like_step_batch(name, batch, tmp_path):
+    expected, sequences = read(
+        ingest(formats.step_batch(tmp_path / "a", batch, STEP), tmp_path / "l")
+    )
+    path = WRITERS[name](tmp_path / name, batch, STEP)
+    step = ingest(path, tmp_path / "lake")
+    tokens, rows = read(step)
+    assert step.step == STEP
+    assert step.facts()["format"] == name
+    known = [c for c in expected.columns if c not in ("uid", "entropy")]
+    assert_frame_equal(tokens[known], expected[known])
+    shared = ["row", "prompt_tokens", "response_tokens", "trained_tokens", "turns", "prompt_ids"]
+    assert_frame_equal(rows[shared], sequences[shared])
+    assert rows["reward"].to_list() == sequences["reward"].to_list()
+
+
+@pytest.mark.parametrize("name", ["slime", "slime_ranks"])
+def test_groups_and_weights_come_from_the_rollout_file(name, batch, tmp_path):
+    _, expected = read(ingest(formats.step_batch(tmp_path / "a", batch, STEP), tmp_path / "l"))
+    _, rows = read(ingest(WRITERS[name](tmp_path / "b", batch, STEP), tmp_path / "lake"))
+    assert rows["uid"].to_list() == expected["uid"].to_list()
+    assert set(rows["policy_version_min"]) == {STEP}
+    assert set(rows["policy_version_max"]) == {STEP + 1}
+
+
+@pytest.mark.parametrize("name", list(WRITERS))
+def test_without_a_group_the_prompt_is_one(name, batch, tmp_path):
+    del batch["uid"]
+    batch["uid"] = [f"u{row}" for row in range(6)]
+    batch["prompts"][1] = batch["prompts"][0]
+    batch["attention_mask"][1, :4] = batch["attention_mask"][0, :4]
+    path = WRITERS[name](tmp_path / name, batch, STEP)
+    shutil.rmtree(tmp_path / name / "rollout_data", ignore_errors=True)
+    _, rows = read(ingest(path, tmp_path / "lake"))
+    wanted = name == "step_batch"
+    assert (rows["uid"][0] == rows["uid"][1]) is not wanted
+
+
+def test_a_mixed_directory_is_one_ingest(batch, tmp_path):
+    for index, (name, write) in enumerate(WRITERS.items()):
+        write(tmp_path / "runs" / name, formats.a_batch(index), STEP)
+    found = captures.find(tmp_path / "runs")
+    steps = [ingest(path, tmp_path / "lake") for path in found]
+    assert {step.facts()["format"] for step in steps} == set(WRITERS)
+    assert {step.run for step in steps} == {*WRITERS, "nemo_rl/exp_001"} - {"nemo_rl"}
+    assert len(steps) == len(WRITERS)
+
+
+def test_nemo_rl_up_to_v05_has_no_ids_and_a_guessed_mask(batch, tmp_path):
+    expected, _ = read(ingest(formats.step_batch(tmp_path / "a", batch, STEP), tmp_path / "l"))
+    step = ingest(formats.nemo_rl(tmp_path, batch, STEP, masked=False), tmp_path / "lake")
+    tokens, rows = read(step)
+    known = ["row", "pos", "is_trained", "logp_rollout", "logp_train"]
+    assert_frame_equal(tokens[known], expected[known])
+    assert tokens["token_id"].null_count() == len(tokens)
+    assert rows["uid"].null_count() == len(rows)
+    assert "no token_loss_mask" in " ".join(step.facts()["notes"])
+    computed = tables.compute(step)
+    assert computed["step_metrics"]["token_r2_train"][0] is None
+    assert computed["gap_by_token"].is_empty()
+    assert findings.findings(computed)
+
+
+def test_nemo_rl_writes_what_json_does_not_have(batch, tmp_path):
+    path = formats.nemo_rl(tmp_path, batch, STEP)
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    lines[1]["prev_logprobs"][0][-1] = float("-inf")
+    lines[1]["rewards"] = [float("nan")]
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    _, rows = read(ingest(path, tmp_path / "lake"))
+    assert rows["reward"][1] is None
+    lines[1]["prev_logprobs"][0][lines[1]["input_lengths"][0] - 1] = float("nan")
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    with pytest.raises(BadCapture, match=r"1 of .* no finite logp_train, first at row 1"):
+        ingest(path, tmp_path / "lake")
+
+
+def test_nemo_rl_without_a_recompute_is_said(batch, tmp_path):
+    batch["old_log_probs"] = torch.zeros_like(batch["old_log_probs"])
+    with pytest.raises(BadCapture, match=r"logp_train is 0 on all .* not computed"):
+        ingest(formats.nemo_rl(tmp_path, batch, STEP), tmp_path / "lake")
+
+
+def test_samples_that_are_left_out_are_not_trained_on(batch, tmp_path):
+    path = formats.nemo_rl(tmp_path, batch, STEP)
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    lines[2]["sample_loss_mask"] = [0.0]
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    _, rows = read(ingest(path, tmp_path / "lake"))
+    assert rows["trained_tokens"][2] == 0
+    assert rows["response_tokens"][2] > 0
+
+
+def test_nemo_rl_restarts_are_one_run(batch, tmp_path):
+    """exp_002 goes on from step 2, exp_003 begins anew."""
+    logs = tmp_path / "logs"
+    for name, steps in {"exp_001": (1, 2, 3), "exp_002": (2,), "exp_003": (1,)}.items():
+        for step in steps:
+            written = formats.nemo_rl(tmp_path / "aside", formats.a_batch(step), step)
+            (logs / name).mkdir(parents=True, exist_ok=True)
+            shutil.move(written, logs / name / written.name)
+    found = captures.find(logs)
+    names = [path.relative_to(logs).as_posix() for path in found]
+    assert names == [
+        *("exp_001/train_data_step1.jsonl", "exp_001/train_data_step3.jsonl"),
+        *("exp_002/train_data_step2.jsonl", "exp_003/train_data_step1.jsonl"),
+    ]
+    runs = [captures.identify(path).run for path in found]
+    assert runs == ["logs/exp_001", "logs/exp_001", "logs/exp_001", "logs/exp_003"]
+    old = logs / "exp_001/train_data_step2.jsonl"
+    assert captures.supersedes(found[2], old)
+    assert not captures.supersedes(old, found[2])
+
+
+@pytest.mark.parametrize("size", [2, 4])
+def test_context_parallel_slices_are_put_together(size, batch, tmp_path):
+    expected, _ = read(ingest(formats.step_batch(tmp_path / "a", batch, STEP), tmp_path / "l"))
+    path = formats.slime_ranks(tmp_path / "b", batch, STEP, cp_size=size)
+    tokens, _ = read(ingest(path, tmp_path / "lake"))
+    known = ["row", "pos", "token_id", "is_trained", "logp_rollout", "logp_train", "advantage"]
+    assert_frame_equal(tokens[known], expected[known])
+
+
+def test_slices_that_do_not_say_which_are_refused(batch, tmp_path):
+    path = formats.slime_ranks(tmp_path, batch, STEP, cp_size=2)
+    for file in path.parent.glob("*.pt"):
+        content = torch.load(file)
+        torch.save({k: v for k, v in content.items() if not k.startswith("cp_")}, file)
+    with pytest.raises(BadCapture, match="slice of context parallelism"):
+        ingest(path, tmp_path / "lake")
+
+
+def test_a_missing_rank_is_said(batch, tmp_path):
+    path = formats.slime_ranks(tmp_path, batch, STEP)
+    for rank in (3, 4, 5):
+        (path.parent / f"{STEP}_{rank}.pt").unlink()
+    step = ingest(path, tmp_path / "lake")
+    assert "3 of 6 rollouts are in the files of 3 ranks" in " ".join(step.facts()["notes"])
+    path = formats.slime_ranks(tmp_path / "cp", batch, STEP, cp_size=2)
+    for rank in (2, 4):  # of the first shard's last stage: context-parallel rank 0
+        (path.parent / f"{STEP}_{rank}.pt").unlink()
+    with pytest.raises(BadCapture, match="files of 1 of 2 context-parallel ranks"):
+        ingest(path, tmp_path / "lake")
+
+
+def test_slime_without_a_recompute_says_which_flag(batch, tmp_path):
+    path = formats.slime(tmp_path, batch, STEP)
+    content = torch.load(path)
+    del content["samples"][2]["log_probs"]
+    torch.save(content, path)
+    with pytest.raises(BadCapture, match=r"1 samples, first 2: .*--get-mismatch-metrics"):
+        ingest(path, tmp_path / "lake")
+
+
+def test_another_rank_makes_another_capture(batch, tmp_path):
+    path = formats.prime_rl(tmp_path, batch, STEP)
+    before = captures.identify(path)
+    assert [part.name for part in captures.parts(path)] == ["rank_0.jsonl", "rank_1.jsonl"]
+    second = path.with_name("rank_1.jsonl")
+    lines = second.read_text().splitlines(keepends=True)
+    second.write_text("".join(lines[:-1]))
+    after = captures.identify(path)
+    assert after.id != before.id
+    assert (after.bytes, after.mtime_ns) != (before.bytes, before.mtime_ns)
+    with pytest.raises(BadCapture, match="changed while it was read"):
+        captures.check_unchanged(before)
+    assert not captures.READERS["prime_rl"].recognises(second)
+
+
+def test_a_stale_marker_does_not_count(batch, tmp_path):
+    path = formats.prime_rl(tmp_path, batch, STEP)
+    assert arrival.is_whole(path)
+    os.utime(path.with_name("rank_1.jsonl"))  # rewritten after a resume, STABLE is the old one's
+    os.utime(path.with_name("STABLE"), (1, 1))
+    assert not arrival.is_whole(path)
+    assert arrival.is_whole(path, quiet=0)
+
+
+def test_a_cut_line_is_refused_and_named(batch, tmp_path):
+    path = formats.nemo_rl(tmp_path, batch, STEP)
+    path.write_bytes(path.read_bytes()[:-20])
+    with pytest.raises(BadCapture, match="line 6 is cut short"):
+        ingest(path, tmp_path / "lake")
+
+
+@pytest.mark.parametrize(
+    ("lines", "says"),
+    [
+        ({"input": "a", "output": "b", "gts": "c", "score": 1.0, "step": 3}, "rollout_data_dir"),
+        ({"prompt_tokens": [1], "response_tokens": [2], "logprobs": [0.1]}, "open-instruct"),
+        ({"content": ["a"], "input_lengths": [3], "idx": 0}, "distillation"),
+        ({"anything": 1}, "no reader knows this file; it has anything"),
+    ],
+)
+def test_one_side_is_said_with_what_is_missing(lines, says, tmp_path):
+    path = tmp_path / "3.jsonl"
+    path.write_text(json.dumps(lines) + "\n")
+    with pytest.raises(BadCapture, match=says):
+        captures.read(path)
+
+
+def test_the_rollout_file_alone_is_one_side(batch, tmp_path):
+    formats.slime(tmp_path, batch, STEP)
+    with pytest.raises(BadCapture, match="rollout engine's side only"):
+        captures.read(tmp_path / "rollout_data" / f"{STEP}.pt")
+
+
+def test_the_lake_takes_a_chunk_after_the_other(batch, tmp_path, monkeypatch):
+    """Blocks of a few tokens give the same as one."""
+    path = formats.nemo_rl(tmp_path, batch, STEP)
+    whole = read(ingest(path, tmp_path / "whole"))
+    monkeypatch.setattr("tasks.readers.ragged.BLOCK_TOKENS", 5)
+    parts = read(ingest(path, tmp_path / "parts"))
+    for one, other in zip(whole, parts, strict=True):
+        assert_frame_equal(one, other)
+    assert len(lake.steps(tmp_path / "parts")) == 1
+
+
+@pytest.mark.parametrize("name", list(WRITERS))
+def test_inspect_says_what_a_file_is(name, batch, tmp_path, capsys):
+    path = WRITERS[name](tmp_path / name, batch, STEP)
+    assert main(["inspect", str(path)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    told = dict(line.split(maxsplit=1) for line in lines[: lines.index("")])
+    assert (told["format"], told["step"]) == (name, str(STEP))
+    assert told["rollouts"] == "6"
+    assert lines[-1] == "can be read"
+
+
+def test_inspect_says_what_is_missing(batch, tmp_path, capsys):
+    formats.slime(tmp_path, batch, STEP)
+    assert main(["inspect", str(tmp_path / "rollout_data" / f"{STEP}.pt")]) == 1
+    told = capsys.readouterr().out
+    assert "format      none that is read" in told
+    assert "samples.group_index" in told
+    assert "cannot be read: this is slime's or miles's rollout_data" in told
+    assert main(["inspect", str(tmp_path)]) == 2
+    assert main(["formats"]) == 0
+    listed = {line.split()[0] for line in capsys.readouterr().out.splitlines()[1:]}
+    assert listed == set(WRITERS)
