@@ -158,18 +158,16 @@ def read(path: Path) -> Batch:
     """Open a capture with the reader for its format; rows are read later, block by block."""
     seen = contents.look(path)
     reader = by_contents(seen)
-    if reader is None or reader is step_batch:
-        said = one_sided.said_of(seen)
-        if said:
-            raise BadCapture(said)
     if reader is None:
-        raise BadCapture(f"no reader knows this file; it has {', '.join(map(str, seen.top))}")
+        unknown = f"no reader knows this file; it has {', '.join(map(str, seen.top))}"
+        raise BadCapture(one_sided.said_of(seen) or unknown)
     return reader.open_batch(path, seen)
 
 
 def by_contents(seen: Contents) -> Any:
-    """The reader that opens a file, None if none does."""
-    return next((reader for reader in READERS.values() if reader.opens(seen)), None)
+    """The reader that opens a file; None if none does, or half of what it needs is there."""
+    reader = next((reader for reader in READERS.values() if reader.opens(seen)), None)
+    return None if reader is step_batch and one_sided.said_of(seen) else reader
 
 
 def reading(capture: Capture) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from tasks import captures
-from tasks.readers import contents, one_sided
+from tasks.readers import contents
 from tasks.readers.fields import shown
 from tasks.tokens import BadCapture, Batch, Check
 
@@ -28,7 +28,7 @@ class Inspection:
 def of(path: Path) -> Inspection:
     """Look into a file and read it to its end; raises BadCapture if nothing can be said of it."""
     seen = contents.look(path)
-    reader = None if one_sided.said_of(seen) else captures.by_contents(seen)
+    reader = captures.by_contents(seen)
     facts = {"container": seen.container}
     parts = captures.parts(path)
     if len(parts) > 1:

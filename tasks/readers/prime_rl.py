@@ -21,7 +21,7 @@ NAME = "prime_rl"
 FILES = "token_exports/step_<N>/rank_<r>.jsonl"
 NEEDS = "trainer.enable_token_export = true"
 GIVES = (
-    "advantage, entropy, in v0.6 reward; groups by prompt. The trainer's: of its update's forward"
+    "advantage, entropy, in v0.6 reward; groups by prompt. The trainer's are those of its update"
 )
 SAYS_ITS_END = False  # the marker STABLE does
 FILE = re.compile(r"rank_(\d+)\.jsonl")
