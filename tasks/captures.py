@@ -15,6 +15,7 @@ from tasks.readers import (
     nemo_rl,
     one_sided,
     prime_rl,
+    skyrl,
     slime,
     slime_ranks,
     step_batch,
@@ -23,7 +24,9 @@ from tasks.readers.contents import Contents
 from tasks.tokens import SCHEMA_VERSION, BadCapture, Batch
 
 # By name, the first that knows a file opens it; `step_batch` takes what no other does.
-READERS = {reader.NAME: reader for reader in (nemo_rl, prime_rl, slime, slime_ranks, step_batch)}
+READERS = {
+    reader.NAME: reader for reader in (nemo_rl, prime_rl, skyrl, slime, slime_ranks, step_batch)
+}
 
 # The lake and MLflow name folders and tags after a run.
 LONGEST_NAME = 80  # bytes; three characters each once quoted

@@ -1,6 +1,10 @@
 """One batch as every framework would write it: faithful tiny files, made from `batch_fields`."""
 
+import io
 import json
+import pickle
+import sys
+import types
 from pathlib import Path
 from typing import Any
 
@@ -196,6 +200,86 @@ def prime_rl(root: Path, batch: Batch, step: int) -> Path:
         _written(folder / f"rank_{rank}.jsonl", lines)
     (folder / "STABLE").touch()
     return folder / "rank_0.jsonl"
+
+
+def skyrl(root: Path, batch: Batch, step: int, layout: str = "left") -> Path:
+    """All padded on the `left`; responses on the `right`; a `dict` as pickled before 2026-03."""
+    rows = samples(batch)
+    width = max(len(row["ids"]) for row in rows)
+    whole = max(len(row["prompt"]) for row in rows) + width
+    fields: dict[str, Any] = {
+        name: torch.zeros(len(rows), whole, dtype=torch.int64)
+        for name in ("sequences", "attention_mask")
+    }
+    fields["response_mask"] = torch.zeros(len(rows), width, dtype=torch.int64)
+    sources = {"loss_mask": "mask", "rollout_logprobs": "rollout", "action_log_probs": "train"}
+    sources["advantages"] = "advantage"
+    fields |= {name: torch.zeros(len(rows), width) for name in sources}
+    for at, row in enumerate(rows):
+        length, before = len(row["ids"]), len(row["prompt"])
+        end = width if layout == "left" else length
+        first = whole - width + end - length
+        fields["sequences"][at, first - before : first + length] = torch.cat(
+            [row["prompt"], row["ids"]]
+        )
+        fields["attention_mask"][at, first - before : first + length] = 1
+        fields["response_mask"][at, end - length : end] = 1
+        for name, source in sources.items():
+            fields[name][at, end - length : end] = row[source].float()
+    fields |= {"base_action_log_probs": None, "values": None}
+    path = root / "dumped_data" / f"global_step_{step}_training_input.pkl"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(_pickled_as_skyrl(fields, old=layout == "dict"))
+    return path
+
+
+def _pickled_as_skyrl(fields: dict[str, Any], old: bool) -> bytes:
+    name = "skyrl_train.training_batch" if old else "skyrl.backends.skyrl_train.training_batch"
+    module = types.ModuleType(name)
+
+    class TrainingInputBatch(dict):  # type: ignore[type-arg]
+        def __reduce__(self) -> Any:
+            return _rebuild_tensor_batch, (TrainingInputBatch, state(_as_numpy))
+
+    class Old(dict):  # type: ignore[type-arg]
+        def __getstate__(self) -> Any:
+            return state(_as_torch)
+
+    def state(kept: Any) -> dict[str, Any]:
+        held = {name: kept(value) for name, value in fields.items()}
+        return {"batch_dict": held, "batch_size": 6, "device": None, "metadata": {"epoch": 1}}
+
+    def _rebuild_tensor_batch(cls: Any, state: Any) -> None:
+        raise AssertionError("SkyRL's code must not run")
+
+    made = Old if old else TrainingInputBatch
+    for item, called in ((made, "TrainingInputBatch"), (_rebuild_tensor_batch, None)):
+        item.__module__, item.__qualname__ = name, called or item.__name__
+        item.__name__ = item.__qualname__
+        setattr(module, item.__name__, item)
+    packages = [name.rsplit(".", depth)[0] for depth in range(1, name.count(".") + 1)]
+    sys.modules.update({package: types.ModuleType(package) for package in packages})
+    sys.modules[name] = module
+    try:
+        return pickle.dumps(made(fields))
+    finally:
+        for package in (name, *packages):
+            del sys.modules[package]
+
+
+def _as_numpy(value: Any) -> Any:
+    if value is None:
+        return None
+    array = value.numpy()
+    told = {"shape": list(array.shape), "dtype": str(array.dtype)}
+    return {"format": "numpy", "data": array.tobytes(), **told}
+
+
+def _as_torch(value: Any) -> bytes:
+    file = io.BytesIO()
+    if value is not None:
+        torch.save(value, file)
+    return file.getvalue()
 
 
 def _saved(path: Path, content: Any) -> Path:

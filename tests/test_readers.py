@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+from pathlib import Path
 
 import polars as pl
 import pytest
@@ -23,7 +24,9 @@ WRITERS = {
     "slime": formats.slime,
     "slime_ranks": formats.slime_ranks,
     "prime_rl": formats.prime_rl,
+    "skyrl": formats.skyrl,
 }
+BY_TENSORDICT = Path(__file__).parent / "written_by_tensordict"
 
 
 @pytest.fixture
@@ -51,7 +54,8 @@ def test_every_format_reads_like_step_batch(name, batch, tmp_path):
     assert_frame_equal(tokens[known], expected[known])
     shared = ["row", "prompt_tokens", "response_tokens", "trained_tokens", "turns", "prompt_ids"]
     assert_frame_equal(rows[shared], sequences[shared])
-    assert rows["reward"].to_list() == sequences["reward"].to_list()
+    if name != "skyrl":  # which has none
+        assert rows["reward"].to_list() == sequences["reward"].to_list()
 
 
 @pytest.mark.parametrize("name", ["slime", "slime_ranks"])
@@ -278,3 +282,39 @@ def test_inspect_says_what_is_missing(batch, tmp_path, capsys):
     assert main(["formats"]) == 0
     listed = {line.split()[0] for line in capsys.readouterr().out.splitlines()[1:]}
     assert listed == set(WRITERS)
+
+
+@pytest.mark.parametrize("layout", ["right", "dict"])
+def test_skyrl_before_2026_03_padded_responses_on_the_right(layout, batch, tmp_path):
+    expected, _ = read(ingest(formats.step_batch(tmp_path / "a", batch, STEP), tmp_path / "l"))
+    path = formats.skyrl(tmp_path / "b", batch, STEP, layout)
+    tokens, rows = read(ingest(path, tmp_path / "lake"))
+    known = ["row", "pos", "token_id", "is_trained", "logp_rollout", "logp_train", "advantage"]
+    assert_frame_equal(tokens[known], expected[known])
+    assert rows["prompt_tokens"].sum() == int(batch["attention_mask"][:, :4].sum())
+
+
+def test_skyrl_without_a_forward_is_said(batch, tmp_path, monkeypatch):
+    whole = formats._pickled_as_skyrl
+    monkeypatch.setattr(
+        formats,
+        "_pickled_as_skyrl",
+        lambda fields, old: whole({**fields, "action_log_probs": None}, old),
+    )
+    with pytest.raises(BadCapture, match="missing action_log_probs: the trainer's forward was"):
+        ingest(formats.skyrl(tmp_path, batch, STEP), tmp_path / "lake")
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["dataproto.pt", "dataproto.dp", "dataproto_numpy.dp", "tensordict.pt", "tq_batch.pt"],
+)
+def test_verls_own_containers_are_read_without_verl(name, batch, tmp_path):
+    expected, sequences = read(ingest(formats.step_batch(tmp_path, batch, STEP), tmp_path / "l"))
+    step = ingest(BY_TENSORDICT / name, tmp_path / "lake", step=STEP)
+    tokens, rows = read(step)
+    known = [c for c in expected.columns if c != "uid"]
+    assert_frame_equal(tokens[known], expected[known])
+    if name != "tensordict.pt":
+        assert rows["uid"].to_list() == sequences["uid"].to_list()
+        assert captures.identify(BY_TENSORDICT / name).step == STEP

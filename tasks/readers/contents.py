@@ -5,13 +5,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tasks.readers import records, tensors
+from tasks.readers import pickles, records, tensors
 from tasks.tokens import BadCapture
+
+MOST_PER_BYTE = 1100  # deflate makes at most 1032 bytes of one
+LEGACY_TORCH = b"\x80\x02\x8a"  # torch.save before 1.6: a pickle of its magic number first
 
 
 @dataclass(frozen=True)
 class Contents:
-    """A file opened as far as its top: `tensors` (a dict by torch.save, or .npz) or `jsonl`."""
+    """A file opened as far as its top: `tensors` (torch.save, .npz), `pickle` or `jsonl`."""
 
     container: str
     top: Mapping[str, Any]  # the dict; of JSON lines the first record
@@ -22,7 +25,19 @@ def look(path: Path) -> Contents:
     if not path.is_file():
         raise BadCapture(f"{path} is not a file")
     with path.open("rb") as file:
-        head = file.read(1)
-    if head == b"{":
+        head = file.read(3)
+    if head[:1] == b"{":
         return Contents("jsonl", next(records.read(path)))
+    if head[:1] == b"\x80" and head != LEGACY_TORCH:
+        return Contents("pickle", pickles.load(path))
     return Contents("tensors", tensors.load(path))
+
+
+def check_size(tokens: int, path: Path) -> None:
+    """Raise BadCapture when a file says more tokens than its bytes can hold, however compressed.
+
+    A tensor may repeat one element billions of times, a list itself.
+    """
+    size = path.stat().st_size
+    if tokens > MOST_PER_BYTE * size:
+        raise BadCapture(f"a file of {size} bytes cannot hold the {tokens} tokens that it declares")

@@ -148,9 +148,17 @@ def _is_plain(values: Any) -> bool:
 def dimensions(values: Any) -> int:
     """2 for `[B, R]` and for a list of 1-D arrays, 1 for one value a row, -1 for a mixed list."""
     if isinstance(values, list | tuple):
-        inner = {np.ndim(item) for item in values}
+        inner = {_inner_dimensions(item) for item in values}
         return 1 + max(inner) if len(inner) == 1 else 1 if not inner else -1
     return int(getattr(values, "ndim", 0))
+
+
+def _inner_dimensions(item: Any) -> int:
+    """Of a list, 1, or 2 if it holds more than values: looked at, never unrolled."""
+    if not isinstance(item, list | tuple):
+        return int(getattr(item, "ndim", 0))
+    deeper = any(isinstance(i, list | tuple) or getattr(i, "ndim", 0) for i in item)
+    return 2 if deeper else 1
 
 
 def as_numpy(name: str, values: Any) -> Array:

@@ -36,7 +36,7 @@ class _Dtype:
         return np.frombuffer(raw, dtype=self.code).reshape(shape)
 
 
-class _Array:
+class Array:
     """Stands for numpy.ndarray; `value` is there once the state was read."""
 
     value: Any = None
@@ -47,8 +47,8 @@ class _Array:
         self.value = built.T if fortran else built
 
 
-def _reconstruct(*_: Any) -> _Array:
-    return _Array()
+def _reconstruct(*_: Any) -> Array:
+    return Array()
 
 
 def _scalar(dtype: _Dtype, data: Any) -> Any:
@@ -56,7 +56,7 @@ def _scalar(dtype: _Dtype, data: Any) -> Any:
 
 
 STAND_INS: list[Any] = [
-    (_Array, "numpy.ndarray"),
+    (Array, "numpy.ndarray"),
     (_Dtype, "numpy.dtype"),
     *(
         (stand_in, f"numpy.{core}.multiarray.{name}")
@@ -64,17 +64,6 @@ STAND_INS: list[Any] = [
         for stand_in, name in ((_reconstruct, "_reconstruct"), (_scalar, "scalar"))
     ),
 ]
-
-
-def resolved(value: Any, depth: int = 3) -> Any:
-    """The loaded object with the arrays in place of their stand-ins, as deep as captures nest."""
-    if isinstance(value, _Array):
-        return value.value
-    if depth and isinstance(value, dict):
-        return {key: resolved(item, depth - 1) for key, item in value.items()}
-    if depth and isinstance(value, list | tuple):
-        return [resolved(item, depth - 1) for item in value]
-    return value
 
 
 def reason(error: Exception) -> str:

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from tasks.readers.contents import Contents
+from tasks.readers.contents import Contents, check_size
 from tasks.readers.ragged import Sample, ragged_blocks
 from tasks.readers.tensors import check_sums, load
 from tasks.tokens import BadCapture, Batch, Block
@@ -54,6 +54,7 @@ def open_batch(path: Path, seen: Contents) -> Batch:
         raise BadCapture("the file has no samples")
     if without := [i for i, s in enumerate(samples) if s.get("log_probs") is None]:
         raise BadCapture(f"{len(without)} samples, first {without[0]}: {WITHOUT_LOG_PROBS}")
+    check_size(sum(length(s["log_probs"]) for s in samples), path)
     rollouts, notes = rollouts_of(path.parent.parent / ROLLOUTS / path.name)
     if len(rollouts) > len(samples):
         lacking = len(rollouts) - len(samples)
@@ -67,6 +68,11 @@ def open_batch(path: Path, seen: Contents) -> Batch:
         notes=tuple(notes),
         blocks=lambda: _blocks(path, samples, rollouts),
     )
+
+
+def length(values: Any) -> int:
+    """Of an array or list; 0 of what is none."""
+    return len(values) if getattr(values, "ndim", 1) and hasattr(values, "__len__") else 0
 
 
 def whole_number(value: Any) -> int | None:

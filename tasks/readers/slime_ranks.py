@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from tasks.readers import slime
-from tasks.readers.contents import Contents
+from tasks.readers.contents import Contents, check_size
 from tasks.readers.fields import as_numpy
 from tasks.readers.ragged import ragged_blocks
 from tasks.readers.tensors import Array, check_sums, load
@@ -86,6 +86,8 @@ def open_batch(path: Path, seen: Contents) -> Batch:
     for shard in having:
         if missing := [name for name in REQUIRED if shard.columns.get(name) is None]:
             raise BadCapture(f"{shard.path.name}: missing {', '.join(missing)}")
+    for shard in having:
+        check_size(sum(map(slime.length, shard.columns["log_probs"])), shard.path)
     groups = _by_sample(having)
     rollouts, notes = slime.rollouts_of(path.parent.parent / slime.ROLLOUTS / _rollout_name(path))
     if len(rollouts) > len(groups):

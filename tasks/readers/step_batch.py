@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from tasks.readers.contents import Contents
+from tasks.readers.contents import Contents, check_size
 from tasks.readers.fields import as_numpy
 from tasks.readers.layout import Layout, blocks
 from tasks.readers.tensors import check_sums
@@ -22,7 +22,7 @@ GIVES = "what the hook saves, see below"
 SAYS_ITS_END = True
 
 # Nestings seen in the wild; their contents count as if they stood at the top.
-SECTIONS = ("batch", "batch_tensors", "batch_non_tensors", "non_tensor_batch")
+SECTIONS = ("batch", "batch_tensors", "batch_non_tensors", "non_tensor_batch", "tensordict")
 META_SECTIONS = ("meta_info", "batch_meta_info", "meta")
 
 
@@ -38,7 +38,7 @@ def companions(path: Path) -> list[Path]:
 
 def opens(seen: Contents) -> bool:
     """Any dict of tensors that no other reader knows."""
-    return seen.container == "tensors"
+    return seen.container in ("tensors", "pickle")
 
 
 def open_batch(path: Path, seen: Contents) -> Batch:
@@ -47,6 +47,9 @@ def open_batch(path: Path, seen: Contents) -> Batch:
     fields = _flattened(loaded, SECTIONS)
     meta = _scalars(_flattened(loaded, (*SECTIONS, *META_SECTIONS)))
     layout = layout_of(fields, meta)
+    responses = layout.tokens["token_id"]
+    lengths = responses.lengths(slice(None)).sum() if responses.ragged else responses.width
+    check_size(int(lengths) * (1 if responses.ragged else layout.rows), path)
     run, step = named(meta, "run"), named(meta, "step")
     return Batch(
         format=NAME,

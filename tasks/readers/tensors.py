@@ -8,13 +8,14 @@ import shutil
 import tempfile
 import threading
 import zipfile
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from tasks.readers import pickled_numpy
+from tasks.readers import pickled_numpy, stand_ins
 from tasks.tokens import BadCapture
 
 Array = npt.NDArray[Any]
@@ -53,7 +54,9 @@ def check_sums(path: Path) -> None:
 
     Reads the whole file. torch maps members without looking at their checksums.
     """
-    if zipfile.is_zipfile(path):
+    with path.open("rb") as file:
+        magic = file.read(4)
+    if magic == b"PK\x03\x04":
         with zipfile.ZipFile(path) as archive:
             for info in archive.infolist():
                 try:
@@ -72,28 +75,32 @@ def _load_zip(path: Path) -> dict[str, Any]:
         raise BadCapture(f"the file is cut short or damaged: {error}") from error
     if any(info.filename.endswith("data.pkl") for info in members):
         stored = all(info.compress_type == zipfile.ZIP_STORED for info in members)
-        loaded = _load_pt(path, mapped=stored)
-        _check_storages(loaded, [i.file_size for i in members if "/data/" in i.filename])
-        return loaded
+        records = [info.file_size for info in members if "/data/" in info.filename]
+        return _load_pt(path, mapped=stored, records=records)
     return _load_npz(path)
 
 
-def _load_pt(path: Path, mapped: bool) -> dict[str, Any]:
+def _load_pt(path: Path, mapped: bool, records: Sequence[int] | None = None) -> dict[str, Any]:
     import torch
 
     try:
-        with LOADING, torch.serialization.safe_globals(pickled_numpy.STAND_INS):
+        with LOADING, torch.serialization.safe_globals(stand_ins.for_torch()):
             loaded = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
+            if records is not None:
+                _check_storages(loaded, records)
+            loaded = stand_ins.resolved(loaded)
+    except BadCapture:
+        raise
     except Exception as error:  # a damaged pickle makes the loader raise anything
         raise BadCapture(pickled_numpy.reason(error)) from error
     if not isinstance(loaded, dict):
         raise BadCapture(f"the file holds a {type(loaded).__name__}, expected a dict of tensors")
-    return pickled_numpy.resolved(loaded)
+    return loaded
 
 
-def _check_storages(loaded: dict[str, Any], records: list[int]) -> None:
+def _check_storages(loaded: Any, records: Sequence[int]) -> None:
     """A tensor's storage must be as long as a record: a mapped one reads what lies behind."""
-    sizes = {s.data_ptr(): s.nbytes() for s in _storages(loaded, depth=3)}
+    sizes = {s.data_ptr(): s.nbytes() for s in _storages(loaded)}
     missing = set(sizes.values()) - set(records)
     if missing:
         raise BadCapture(
@@ -102,14 +109,20 @@ def _check_storages(loaded: dict[str, Any], records: list[int]) -> None:
         )
 
 
-def _storages(value: Any, depth: int) -> list[Any]:
-    if hasattr(value, "untyped_storage"):
-        usable = value.layout.__repr__() == "torch.strided" and value.device.type == "cpu"
-        return [value.untyped_storage()] if usable and not value.is_nested else []
-    items = value.values() if isinstance(value, dict) else value
-    if depth and isinstance(value, dict | list | tuple):
-        return [storage for item in items for storage in _storages(item, depth - 1)]
-    return []
+def _storages(loaded: Any) -> Iterator[Any]:
+    """Those of all tensors in it; what is there a thousand times is looked at once."""
+    todo, seen = [loaded], {id(loaded)}
+    while todo:
+        value = todo.pop()
+        if hasattr(value, "untyped_storage"):
+            usable = value.layout.__repr__() == "torch.strided" and value.device.type == "cpu"
+            if usable and not value.is_nested:
+                yield value.untyped_storage()
+        elif isinstance(value, dict | list | tuple):
+            items = value.values() if isinstance(value, dict) else value
+            inside = [item for item in items if id(item) not in seen]
+            seen.update(map(id, inside))
+            todo += inside
 
 
 def _load_npz(path: Path) -> dict[str, Any]:

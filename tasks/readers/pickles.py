@@ -1,0 +1,60 @@
+"""Pickle files without trust: `DataProto.save_to_disk`, SkyRL's dumps. Only named stand-ins run.
+
+Python's own unpickler, not the C one: that one makes room for any memo index a file names.
+"""
+
+import pickle
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from tasks.readers import pickled_numpy, stand_ins
+from tasks.readers.tensors import LOADING
+from tasks.tokens import BadCapture
+
+
+class _Bounded:
+    """A file of which nobody gets more than there is: no room is made for what is only declared."""
+
+    def __init__(self, file: BinaryIO, size: int) -> None:
+        self._file = file
+        self._size = size
+
+    def read(self, count: int = -1) -> bytes:
+        """Exactly `count` bytes."""
+        if count < 0 or count > self._size - self._file.tell():
+            raise EOFError(f"{count} bytes are declared, fewer are there")
+        return self._file.read(count)
+
+    def readline(self) -> bytes:
+        """A line, of names: short."""
+        return self._file.readline(1 << 16)
+
+
+class _Restricted(pickle._Unpickler):
+    """Calls stand-ins only."""
+
+    def __init__(self, file: _Bounded) -> None:
+        super().__init__(file)
+        self._allowed = stand_ins.for_pickle()
+
+    def find_class(self, module: str, name: str) -> Any:
+        """The stand-in for a name; every other is refused."""
+        if f"{module}.{name}" not in self._allowed:
+            raise pickle.UnpicklingError(f"GLOBAL {module}.{name}")
+        return self._allowed[f"{module}.{name}"]
+
+
+def load(path: Path) -> dict[str, Any]:
+    """The mapping in a pickle; raises BadCapture when it holds another thing or names other code.
+
+    Takes as much memory as the file has bytes.
+    """
+    try:
+        with path.open("rb") as file, LOADING:
+            loaded = _Restricted(_Bounded(file, path.stat().st_size)).load()
+            found = stand_ins.resolved(loaded)
+    except Exception as error:  # a damaged pickle makes the loader raise anything
+        raise BadCapture(pickled_numpy.reason(error)) from error
+    if not isinstance(found, dict):
+        raise BadCapture(f"the file holds a {type(found).__name__}, expected a batch")
+    return found

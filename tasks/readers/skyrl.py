@@ -1,0 +1,124 @@
+"""SkyRL's `dumped_data/global_step_<N>_training_input.pkl` of `trainer.dump_data_batch`.
+
+Padded `[B, S]` sequences with `[B, R]` masks and log-probs over their last R columns. Since 2026-03
+everything is padded on the left, before, prompts on the left and responses on the right: in both,
+what the response mask marks among the last R columns is the response.
+"""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tasks.readers.contents import Contents
+from tasks.readers.fields import TokenField, token_field
+from tasks.readers.ragged import Sample, ragged_blocks
+from tasks.tokens import BadCapture, Batch
+
+NAME = "skyrl"
+FILES = "dumped_data/global_step_<N>_training_input.pkl"
+NEEDS = "trainer.dump_data_batch=true"
+GIVES = "advantage; groups by prompt. Neither reward nor group is in the file"
+SAYS_ITS_END = True
+FILE = re.compile(r"global_step_(\d+)_training_input\.pkl")
+PARTS = {
+    "sequences": "int",
+    "attention_mask": "mask",
+    "response_mask": "mask",
+    "rollout_logprobs": "float",
+    "action_log_probs": "float",
+}
+OPTIONAL = {"loss_mask": "mask", "advantages": "float", "base_action_log_probs": "float"}
+NAMES = {
+    "rollout_logprobs": "rollout_log_probs",
+    "action_log_probs": "old_log_probs",
+    "loss_mask": "response_mask",
+    "advantages": "advantages",
+    "base_action_log_probs": "ref_log_probs",
+}
+NOT_COMPUTED = (
+    "the trainer's forward was skipped, as losses anchored on the rollout's log-probs do: "
+    "nothing to compare with"
+)
+
+
+def recognises(path: Path) -> bool:
+    """By its name."""
+    return bool(FILE.fullmatch(path.name))
+
+
+def companions(path: Path) -> list[Path]:
+    """Other files of the same capture: none."""
+    return []
+
+
+def opens(seen: Contents) -> bool:
+    """By the names of its fields."""
+    return seen.container == "pickle" and {"sequences", "response_mask"} <= set(seen.top)
+
+
+def open_batch(path: Path, seen: Contents) -> Batch:
+    """The batch of a file that was loaded; raises BadCapture when a side is missing."""
+    if missing := [name for name in PARTS if seen.top.get(name) is None]:
+        reason = f": {NOT_COMPUTED}" if missing == ["action_log_probs"] else ""
+        raise BadCapture(f"missing {', '.join(missing)}{reason}")
+    wanted = {
+        **PARTS,
+        **{name: k for name, k in OPTIONAL.items() if seen.top.get(name) is not None},
+    }
+    fields = {name: token_field(name, seen.top[name], kind) for name, kind in wanted.items()}
+    _check_shapes(fields)
+    match = FILE.fullmatch(path.name)
+    said = seen.top.get("meta_info")
+    told = said if isinstance(said, dict) else {}
+    return Batch(
+        format=NAME,
+        run=None,
+        step=int(match[1]) if match else None,
+        views=("ref",) if "base_action_log_probs" in fields else (),
+        meta={str(k): v for k, v in told.items() if isinstance(v, str | int | float)},
+        notes=(),
+        blocks=lambda: ragged_blocks(_samples(fields)),
+    )
+
+
+def _check_shapes(fields: dict[str, TokenField]) -> None:
+    """Sequences are wider than responses, all else is as wide as one or the other."""
+    if ragged := [name for name, field in fields.items() if field.ragged]:
+        raise BadCapture(f"{', '.join(ragged)}: lists, expected padded [rows, tokens] tensors")
+    whole, response = fields["sequences"], fields["response_mask"]
+    if whole.width < response.width:
+        raise BadCapture(f"sequences are {whole.width} wide, responses {response.width}")
+    for name, field in fields.items():
+        of = whole if name in ("sequences", "attention_mask") else response
+        if (field.rows, field.width) != (whole.rows, of.width):
+            raise BadCapture(
+                f"{name} has shape [{field.rows}, {field.width}], expected "
+                f"[{whole.rows}, {of.width}]"
+            )
+
+
+def _samples(fields: dict[str, TokenField]) -> Iterator[Sample]:
+    for row in range(fields["sequences"].rows):
+        yield _sample(row, {n: field.padded(slice(row, row + 1))[0] for n, field in fields.items()})
+
+
+def _sample(row: int, values: dict[str, Any]) -> Sample:
+    responded = values["response_mask"] != 0
+    ids = values["sequences"]
+    real = ids[values["attention_mask"] != 0]
+    length = int(responded.sum())
+    if length > len(real):
+        raise BadCapture(
+            f"row {row}: a response of {length} tokens, but attention_mask has {len(real)}"
+        )
+    named = {to: values[name][responded] for name, to in NAMES.items() if name in values}
+    return {
+        "response_mask": np.ones(length),
+        **named,
+        "responses": ids[len(ids) - len(responded) :][responded],
+        "prompts": real[: len(real) - length],
+        "row_index": row,
+    }
