@@ -58,13 +58,14 @@ def analyse(
     run: str | None = None,
     step: int | None = None,
     tokenizer: Path | None = None,
+    columns: str | None = None,
 ) -> list[Outcome]:
     """Analyse captures; one that fails does not stop the others.
 
     The lake and, without MLFLOW_TRACKING_URI, the MLflow store are in `home`. Raises CapturesFailed
     at the end if any capture failed, so that the flow run shows it.
     """
-    given = {"run": run, "step": step, "tokenizer": tokenizer}
+    given = {"run": run, "step": step, "tokenizer": tokenizer, "columns": columns}
     outcomes = take_on(paths, home, given=lambda path: given)
     runs = {outcome.step.run for outcome in outcomes if outcome.link and outcome.step}
     # With other SQL or another store than before, MLflow lacks the other steps of these runs too.

@@ -128,6 +128,7 @@ def _ingest(options: Namespace) -> int:
     from flows.progress import analyse_with_progress
 
     given = {"run": options.run, "step": options.step, "tokenizer": options.tokenizer}
+    given["columns"] = options.columns
     outcomes = analyse_with_progress(paths, options.home, **given)
     screen.show(outcomes)
     return FAILED if any(outcome.error for outcome in outcomes) else DONE
@@ -150,6 +151,7 @@ def _watch(options: Namespace) -> int:
         options.pattern,
         options.marker,
         options.alerts and options.alerts.absolute(),
+        options.columns,
     )
     failed = watch_with_progress(source, home, options.once, options.every)
     return FAILED if failed else DONE
@@ -179,6 +181,7 @@ def _serve(options: Namespace) -> int:
             "quiet": options.quiet,
             "pattern": options.pattern,
             "marker": options.marker,
+            "columns": options.columns,
             "alerts": options.alerts and str(options.alerts.absolute()),
         },
         global_limit=alone,

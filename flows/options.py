@@ -64,6 +64,8 @@ def parser() -> argparse.ArgumentParser:
     how.add_argument("--follow", action="store_true", help="go on until interrupted (the default)")
     how.add_argument("--once", action="store_true", help="analyse what is there, then stop")
     _alerting(watch)
+    for verb in (ingest, watch):
+        _mapping(verb)
     watch.add_argument("--every", type=float, default=2.0, help="seconds between looks")
 
     status = verbs.add_parser(
@@ -77,6 +79,7 @@ def parser() -> argparse.ArgumentParser:
         help="the same as a Prefect deployment, without a worker",
     )
     _alerting(serve)
+    _mapping(serve)
     serve.add_argument("--every", type=float, default=60.0, help="seconds between sweeps")
 
     prune = verbs.add_parser("prune", help="delete token tables of old steps, keep their metrics")
@@ -133,6 +136,21 @@ def parser() -> argparse.ArgumentParser:
     )
     demo.add_argument("--seed", type=int, default=0)
     return tim
+
+
+def _mapping(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument(
+        "--columns",
+        type=_checked(_columns),
+        metavar="PART=NAME,...",
+        help="what a home-made dump calls its fields: logp_rollout=vllm,logp_train=fsdp,...",
+    )
+
+
+def _columns(text: str) -> str:
+    from tasks.readers.columns import parse  # not at the start of every `tim`: it brings polars
+
+    return parse(text).text
 
 
 def _alerting(verb: argparse.ArgumentParser) -> None:

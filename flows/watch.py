@@ -41,19 +41,21 @@ def watch(
     pattern: str | None = None,
     marker: str | None = None,
     alerts: Path | None = None,
+    columns: str | None = None,
 ) -> Any:
     """One sweep: captures below `root` that are new or changed, and steps that MLflow still lacks.
 
     A capture that cannot be read is set aside until it changes, unless it was written to in the
     last `quiet` seconds. `pattern` says how captures are called (tasks/places.py), `marker` which
-    file beside one says that it is whole, `alerts` when a run is a warning (tasks/alerts.py).
+    file beside one says that it is whole, `alerts` when a run is a warning (tasks/alerts.py),
+    `columns` what a home-made dump calls its fields (tasks/readers/columns.py).
 
     Returns the outcomes, list[Outcome]; the flow run's state is called Warning or Critical in the
     sweep that finds a run to be so. Raises CapturesFailed at the end if any capture failed.
     """
     began = time.monotonic()
     lake.sweep_staging(home / "lake")
-    source = Source(root, quiet, pattern, marker)
+    source = Source(root, quiet, pattern, marker, columns=columns)
     seen = source.look(home)
     outcomes = take_on(source.whole(seen), home, seen.unlogged, source.named)
     draw_trends(outcomes, home)
@@ -87,6 +89,7 @@ class Source:
     pattern: str | None = None
     marker: str | None = None
     alerts: Path | None = None
+    columns: str | None = None
 
     def look(self, home: Path) -> Backlog:
         """What is still to be done."""
@@ -94,11 +97,14 @@ class Source:
 
     def whole(self, seen: Backlog) -> list[Path]:
         """The pending captures that are not still being written."""
-        return [path for path in seen.pending if is_whole(path, self.quiet, self.marker)]
+        return [
+            path for path in seen.pending if is_whole(path, self.quiet, self.marker, self.columns)
+        ]
 
     def named(self, path: Path) -> dict[str, object]:
-        """Run and step of a capture, if the pattern says them."""
-        return Pattern(self.pattern).reads(path, self.root) if self.pattern else {}
+        """What is known of a capture: columns, run and step if the pattern says them."""
+        said = Pattern(self.pattern).reads(path, self.root) if self.pattern else {}
+        return {**said, "columns": self.columns}
 
 
 def follow(

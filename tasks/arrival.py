@@ -17,7 +17,9 @@ QUIET = 30.0
 MARKERS = ("STABLE", "meta.json")
 
 
-def is_whole(path: Path, quiet: float = QUIET, marker: str | None = None) -> bool:
+def is_whole(
+    path: Path, quiet: float = QUIET, marker: str | None = None, columns: str | None = None
+) -> bool:
     """Whether a file can be taken on: what is wrong with it now will not mend itself.
 
     With `marker` (a name beside the capture; `{name}` and `{stem}` are the capture's), only when
@@ -31,7 +33,7 @@ def is_whole(path: Path, quiet: float = QUIET, marker: str | None = None) -> boo
         return True
     if time.time() - captures.stamp(path)[1] / 1e9 > quiet:
         return True
-    return captures.says_its_end(path) and _can_be_read(path)
+    return captures.says_its_end(path) and _can_be_read(path, columns)
 
 
 def _says_so(marker: str, path: Path) -> bool:
@@ -40,9 +42,9 @@ def _says_so(marker: str, path: Path) -> bool:
     return beside.exists() and beside.stat().st_mtime_ns >= captures.stamp(path)[1]
 
 
-def _can_be_read(path: Path) -> bool:
+def _can_be_read(path: Path, columns: str | None) -> bool:
     try:
-        captures.read(path)
+        captures.read(path, columns)
     except (BadCapture, OSError):
         return False
     return True

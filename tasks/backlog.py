@@ -129,12 +129,13 @@ def _is_analysed(path: Path, known: tuple[Step, dict[str, Any]] | None) -> bool:
     if known is None:
         return False
     step, facts = known
-    same = captures.stamp(path) == (facts["bytes"], facts["mtime_ns"])
+    columns = facts.get("columns")
+    same = captures.stamp(path, columns) == (facts["bytes"], facts["mtime_ns"])
     used = [Path(facts["tokenizer"])] if facts["tokenizer"] else []
     there = [file for file in used if file.is_file()]
     expected = places.tokenizer_beside(path.absolute()) or next(iter(there), None)
     return (
         same
-        and captures.identity(facts["sha256"], expected) == step.capture
+        and captures.identity(facts["sha256"], expected, columns) == step.capture
         and tables.are_computed(step)
     )

@@ -10,6 +10,7 @@ from typing import Any
 
 from tasks import places
 from tasks.places import Pattern
+from tasks.readers import columns as by_columns
 from tasks.readers import (
     contents,
     nemo_rl,
@@ -43,6 +44,7 @@ class Capture:
     bytes: int
     mtime_ns: int
     tokenizer: Path | None
+    columns: str | None = None  # mapping of a home-made dump's names
 
     @property
     def name(self) -> str:
@@ -51,13 +53,14 @@ class Capture:
 
     @property
     def id(self) -> str:
-        """16 hex digits; other bytes, tokenizer or version of the token table give another id."""
-        return identity(self.sha256, self.tokenizer)
+        """16 hex digits; other bytes, tokenizer, columns or version of the table give another."""
+        return identity(self.sha256, self.tokenizer, self.columns)
 
 
-def identity(sha256: str, tokenizer: Path | None) -> str:
+def identity(sha256: str, tokenizer: Path | None, columns: str | None = None) -> str:
     """The id of a capture with these bytes, and this tokenizer beside it."""
-    parts = (sha256, sha256_of(tokenizer) if tokenizer else "", SCHEMA_VERSION)
+    used = sha256_of(tokenizer) if tokenizer else ""
+    parts = (sha256, used, SCHEMA_VERSION, *([columns] if columns else []))
     return hashlib.sha256("/".join(map(str, parts)).encode()).hexdigest()[:16]
 
 
@@ -95,15 +98,17 @@ def _by_name(file: Path) -> Any:
     return next((reader for reader in READERS.values() if reader.recognises(file)), None)
 
 
-def parts(path: Path) -> list[Path]:
+def parts(path: Path, columns: str | None = None) -> list[Path]:
     """All files of a capture, itself first: the other ranks' of a sharded one, say."""
+    if columns:
+        return [path, *by_columns.companions(path, by_columns.parse(columns))]
     reader = _by_name(path)
     return [path, *(reader.companions(path) if reader else ())]
 
 
-def stamp(path: Path) -> tuple[int, int]:
+def stamp(path: Path, columns: str | None = None) -> tuple[int, int]:
     """Size of a capture's files [bytes] and time of the last write to one of them [ns]."""
-    stats = [part.stat() for part in parts(path)]
+    stats = [part.stat() for part in parts(path, columns)]
     return sum(s.st_size for s in stats), max(s.st_mtime_ns for s in stats)
 
 
@@ -119,15 +124,19 @@ def supersedes(path: Path, other: Path) -> bool:
 
 
 def identify(
-    path: Path, run: str | None = None, step: int | None = None, tokenizer: Path | None = None
+    path: Path,
+    run: str | None = None,
+    step: int | None = None,
+    tokenizer: Path | None = None,
+    columns: str | None = None,
 ) -> Capture:
     """Which run and step a capture belongs to: as told, else as the file says, else by its path.
 
     By path, the step is the number of the capture's folder, or of the one around it, if that is
     called `step_20`, `global_step_20`, ..., else that in the file's name; the run is the folder
-    around that.
+    around that. `columns` maps the names of a home-made dump.
     """
-    batch = read(path)
+    batch = read(path, columns)
     folder, number = places.run_and_step(path.absolute())
     step = next((s for s in (step, batch.step, number) if s is not None), None)
     if step is None:
@@ -137,7 +146,7 @@ def identify(
         )
     if not 0 <= step < 2**53:
         raise BadCapture(f"{path} says training step {step:.6g}, expected 0 or more")
-    size, written = stamp(path)
+    size, written = stamp(path, columns)
     name = run or batch.run or folder.name or "run"
     if not name.isprintable() or len(name.encode(errors="replace")) > LONGEST_NAME:
         raise BadCapture(
@@ -148,17 +157,20 @@ def identify(
         path=path.absolute(),
         run=name,
         step=step,
-        sha256=digest(path),
+        sha256=digest(path, columns),
         bytes=size,
         mtime_ns=written,
         tokenizer=tokenizer or places.tokenizer_beside(path.absolute()),
+        columns=columns,
     )
     check_unchanged(capture)
     return capture
 
 
-def read(path: Path) -> Batch:
+def read(path: Path, columns: str | None = None) -> Batch:
     """Open a capture with the reader for its format; rows are read later, block by block."""
+    if columns:
+        return by_columns.open_batch(path, by_columns.parse(columns))
     seen = contents.look(path)
     reader = by_contents(seen)
     if reader is None:
@@ -175,7 +187,7 @@ def by_contents(seen: Contents) -> Any:
 
 def reading(capture: Capture) -> dict[str, Any]:
     """What `lake.write_step` takes of a capture: its batch, and its tokenizer to make text."""
-    batch = read(capture.path)
+    batch = read(capture.path, capture.columns)
     if capture.tokenizer is None:
         return {"batch": batch}
     from tasks import text
@@ -191,13 +203,13 @@ def reading(capture: Capture) -> dict[str, Any]:
 
 def check_unchanged(capture: Capture) -> None:
     """Raise BadCapture when the file was written to since it was identified."""
-    if stamp(capture.path) != (capture.bytes, capture.mtime_ns):
+    if stamp(capture.path, capture.columns) != (capture.bytes, capture.mtime_ns):
         raise BadCapture(f"{capture.path} changed while it was read; try again when it is complete")
 
 
-def digest(path: Path) -> str:
+def digest(path: Path, columns: str | None = None) -> str:
     """The digest of a capture's bytes; of several files that of their digests, in order."""
-    digests = [sha256_of(part) for part in parts(path)]
+    digests = [sha256_of(part) for part in parts(path, columns)]
     return (
         digests[0] if len(digests) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest()
     )

@@ -325,6 +325,7 @@ def _facts(capture: Capture, batch: Batch, verdict: Verdict) -> dict[str, Any]:
         "bytes": capture.bytes,
         "mtime_ns": capture.mtime_ns,
         "format": batch.format,
+        "columns": capture.columns,
         "tokenizer": str(capture.tokenizer) if capture.tokenizer else None,
         "measurement": "bypass" if verdict.bit_equal else "measured",
         **{name: asdict(verdict)[name] for name in ("rows", "tokens", "trained_tokens")},

@@ -59,10 +59,14 @@ def _may_pass(_task: Any, _run: Any, state: Any) -> bool:
     retry_condition_fn=_may_pass,
 )
 def identify_capture(
-    path: Path, run: str | None = None, step: int | None = None, tokenizer: Path | None = None
+    path: Path,
+    run: str | None = None,
+    step: int | None = None,
+    tokenizer: Path | None = None,
+    columns: str | None = None,
 ) -> Capture:
     """Open a capture far enough to know its run, step and digest."""
-    return captures.identify(path, run, step, tokenizer)
+    return captures.identify(path, run, step, tokenizer, columns)
 
 
 @task(

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import polars as pl
 import torch
 
 from tests.given import batch_fields
@@ -200,6 +201,32 @@ def prime_rl(root: Path, batch: Batch, step: int) -> Path:
         _written(folder / f"rank_{rank}.jsonl", lines)
     (folder / "STABLE").touch()
     return folder / "rank_0.jsonl"
+
+
+MAPPED = {
+    **{"token_id": "ids", "response_mask": "mask", "prompts": "prompt", "reward": "reward"},
+    **{"logp_rollout": "rollout", "logp_train": "train", "advantage": "advantage", "uid": "uid"},
+}
+COLUMNS = ",".join(f"{part}={name}" for part, name in MAPPED.items())
+
+
+def home_made(root: Path, batch: Batch, kind: str) -> Path:
+    """A row per response in a table or JSON lines, or arrays under names of one's own."""
+    rows = [
+        {name: v.tolist() if hasattr(v, "tolist") else v for name, v in row.items()}
+        for row in samples(batch)
+    ]
+    root.mkdir(parents=True, exist_ok=True)
+    path = root / f"dump_7.{kind}"
+    if kind == "jsonl":
+        return _written(path, [json.dumps(row) for row in rows])
+    if kind == "parquet":
+        pl.DataFrame(rows).write_parquet(path)
+    elif kind == "arrow":
+        pl.DataFrame(rows).write_ipc(path)
+    else:
+        torch.save({name: [row[name] for row in samples(batch)] for name in rows[0]}, path)
+    return path
 
 
 def skyrl(root: Path, batch: Batch, step: int, layout: str = "left") -> Path:

@@ -5,6 +5,7 @@ import os
 import shutil
 from pathlib import Path
 
+import numpy as np
 import polars as pl
 import pytest
 import torch
@@ -318,3 +319,77 @@ def test_verls_own_containers_are_read_without_verl(name, batch, tmp_path):
     if name != "tensordict.pt":
         assert rows["uid"].to_list() == sequences["uid"].to_list()
         assert captures.identify(BY_TENSORDICT / name).step == STEP
+
+
+@pytest.mark.parametrize("kind", ["jsonl", "parquet", "arrow", "pt"])
+def test_home_made_dumps_are_read_by_a_mapping(kind, batch, tmp_path):
+    expected, sequences = read(ingest(formats.step_batch(tmp_path, batch, STEP), tmp_path / "l"))
+    path = formats.home_made(tmp_path / "home", batch, kind)
+    step = ingest(path, tmp_path / "lake", step=STEP, columns=formats.COLUMNS)
+    tokens, rows = read(step)
+    assert_frame_equal(tokens, expected)
+    known = ["uid", "reward", "prompt_tokens", "prompt_ids", "turns"]
+    assert_frame_equal(rows[known], sequences[known])
+    assert step.facts()["columns"] == formats.COLUMNS
+    other = captures.identify(path, step=STEP, columns=f"{formats.COLUMNS},entropy=train")
+    assert other.id != step.capture
+
+
+def test_arrays_side_by_side(batch, tmp_path):
+    """Two .npy files and a mask; without ids, as some forks write them."""
+    expected, _ = read(ingest(formats.step_batch(tmp_path / "a", batch, STEP), tmp_path / "l"))
+    fields = ("rollout_log_probs", "old_log_probs", "response_mask")
+    for name in fields:
+        np.save(tmp_path / f"{name}.npy", batch[name].numpy())
+    mapped = ("logp_rollout", "logp_train", "response_mask")
+    columns = ",".join(f"{part}={name}.npy" for part, name in zip(mapped, fields, strict=True))
+    path = tmp_path / "old_log_probs.npy"
+    step = ingest(path, tmp_path / "lake", step=STEP, columns=columns)
+    tokens, _ = read(step)
+    trained = expected.filter("is_trained")
+    known = ["row", "pos", "logp_rollout", "logp_train"]
+    assert_frame_equal(tokens.filter("is_trained")[known], trained[known])
+    assert tokens["token_id"].null_count() == len(tokens)
+    before = captures.identify(path, step=STEP, columns=columns)
+    np.save(tmp_path / "rollout_log_probs.npy", batch["rollout_log_probs"].numpy() - 0.5)
+    assert captures.identify(path, step=STEP, columns=columns).id != before.id
+
+
+def test_flat_arrays_are_one_rollout(tmp_path):
+    for name in ("log_probs", "rollout_log_probs"):
+        np.save(tmp_path / f"{name}.npy", -np.arange(1, 6, dtype=np.float32))
+    columns = "logp_train=log_probs.npy,logp_rollout=rollout_log_probs.npy"
+    step = ingest(tmp_path / "log_probs.npy", tmp_path / "lake", step=1, columns=columns)
+    tokens, _ = read(step)
+    assert tokens["logp_train"].to_list() == [-1, -2, -3, -4, -5]
+    notes = " ".join(step.facts()["notes"])
+    assert all(
+        word in notes for word in ("no sample boundaries", "no token ids", "no response_mask")
+    )
+
+
+@pytest.mark.parametrize(
+    ("columns", "says"),
+    [
+        ("logp_rollout", "is not part=name"),
+        ("logp_rollout=a,logp_trian=b", "'logp_trian=b' is not part=name; parts are token_id"),
+        ("logp_rollout=a", "does not say which column is logp_train"),
+    ],
+)
+def test_a_bad_mapping_is_wrong_usage(columns, says, capsys, tmp_path):
+    with pytest.raises(SystemExit) as stopped:
+        main(["ingest", str(tmp_path), "--columns", columns])
+    assert stopped.value.code == 2
+    assert says in capsys.readouterr().err
+
+
+def test_a_column_that_is_not_there_is_named(batch, tmp_path):
+    path = formats.home_made(tmp_path, batch, "parquet")
+    with pytest.raises(BadCapture, match="no vllm in the file; it has advantage, ids, mask"):
+        captures.read(path, "logp_rollout=vllm,logp_train=train")
+    path.write_bytes(path.read_bytes()[:200])
+    with pytest.raises(BadCapture, match="the table cannot be read"):
+        captures.read(path, "logp_rollout=rollout,logp_train=train")
+    np.save(tmp_path / "a.npy", np.array(["text"], dtype=object), allow_pickle=True)
+    with pytest.raises(BadCapture, match=r"a\.npy is no array of numbers"):
+        captures.read(tmp_path / "a.npy", "logp_rollout=a.npy,logp_train=a.npy")

@@ -7,14 +7,13 @@ v0.5 there are no ids and no mask: tokens with a log-prob of the rollout count a
 
 import re
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import polars as pl
 
 from tasks.readers import records
+from tasks.readers.columns import without_ids
 from tasks.readers.contents import Contents
 from tasks.readers.ragged import ragged_blocks
 from tasks.tokens import BadCapture, Batch, Block
@@ -113,7 +112,7 @@ def _blocks(path: Path, masked: bool) -> Iterator[Block]:
         for row, record in enumerate(records.read(path))
     )
     for block in ragged_blocks(samples):
-        yield block if masked else _without_ids(block)
+        yield block if masked else without_ids(block)
 
 
 def _sample(where: str, row: int, record: dict[str, Any], masked: bool) -> dict[str, Any]:
@@ -155,9 +154,3 @@ def _length(where: str, told: Any, width: int) -> int:
     if not isinstance(told, int) or not 0 <= told <= width:
         raise BadCapture(f"{where}: input_lengths is {told!r}, expected 0 to {width}")
     return told
-
-
-def _without_ids(block: Block) -> Block:
-    return replace(
-        block, tokens=block.tokens.with_columns(pl.lit(None, pl.Int32()).alias("token_id"))
-    )

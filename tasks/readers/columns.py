@@ -1,0 +1,204 @@
+"""Home-made dumps: any file with the two log-probs, by a mapping of its names (`--columns`).
+
+`.npz` and `.pt` dicts, JSON lines, Parquet and Arrow files with a row per response, or `.npy` files
+side by side. `logp_rollout=vllm,logp_train=fsdp` says which name plays which part.
+"""
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from tasks.readers import records
+from tasks.readers.contents import check_size, look
+from tasks.readers.fields import dimensions
+from tasks.readers.layout import Layout, blocks
+from tasks.readers.ragged import Sample, ragged_blocks
+from tasks.readers.tensors import check_sums
+from tasks.readers.verl_names import ALIASES, layout_of
+from tasks.tokens import BadCapture, Batch, Block
+
+NAME = "columns"
+REQUIRED = ("logp_rollout", "logp_train")
+PARTS = tuple(part for part in ALIASES if part not in ("run", "step"))
+PER_ROW = {"reward", "uid", "row", "policy_version_min", "policy_version_max"}
+MAPPED = re.compile(r"\s*(\w+)\s*=\s*([^,=]+?)\s*")
+ROWS = 256  # of a table that are read at once
+NO_IDS = "no token ids: `token_id` is not among the columns"
+NO_MASK = "no response_mask: every token is taken as trained on"
+ONE_ROW = "no sample boundaries in a flat array: taken as one rollout"
+
+
+class BadColumns(ValueError):
+    """Not a mapping of columns."""
+
+
+@dataclass(frozen=True)
+class Columns:
+    """Which name of the file plays which part."""
+
+    text: str
+    names: Mapping[str, str]
+
+
+def parse(text: str) -> Columns:
+    """`part=name,part=name`; raises BadColumns."""
+    names = {}
+    for item in text.split(","):
+        match = MAPPED.fullmatch(item)
+        if not match or match[1] not in PARTS:
+            raise BadColumns(f"{item!r} is not part=name; parts are {', '.join(PARTS)}")
+        names[match[1]] = match[2]
+    if missing := [part for part in REQUIRED if part not in names]:
+        raise BadColumns(f"{text!r} does not say which column is {' and '.join(missing)}")
+    return Columns(text, names)
+
+
+def companions(path: Path, columns: Columns) -> list[Path]:
+    """The other `.npy` files of a capture that is several."""
+    if not _starts(path, b"\x93NUMPY"):
+        return []
+    files = [path.parent / name for name in columns.names.values()]
+    return sorted({file for file in files if file != path and file.is_file()})
+
+
+def _starts(path: Path, magic: bytes) -> bool:
+    with path.open("rb") as file:
+        return file.read(len(magic)) == magic
+
+
+def open_batch(path: Path, columns: Columns) -> Batch:
+    """Open a file of columns; raises BadCapture when one that is named is not there."""
+    if not path.is_file():
+        raise BadCapture(f"{path} is not a file")
+    if _starts(path, b"PAR1") or _starts(path, b"ARROW1"):
+        return _by_records(columns, lambda: _table(path, columns), _table_names(path))
+    if _starts(path, b"{"):
+        first = next(records.read(path))
+        return _by_records(columns, lambda: records.read(path), list(first))
+    arrays = _arrays(path, columns) if _starts(path, b"\x93NUMPY") else dict(look(path).top)
+    return _by_arrays(path, columns, arrays)
+
+
+def _check_names(columns: Columns, there: list[str]) -> None:
+    if missing := sorted(set(columns.names.values()) - set(there)):
+        raise BadCapture(f"no {', '.join(missing)} in the file; it has {', '.join(sorted(there))}")
+
+
+def _batch(columns: Columns, notes: list[str], made: Any) -> Batch:
+    notes = [*notes, *([] if "token_id" in columns.names else [NO_IDS])]
+    return Batch(NAME, None, None, (), {"columns": columns.text}, tuple(notes), made)
+
+
+def _by_records(columns: Columns, read: Any, there: list[str]) -> Batch:
+    _check_names(columns, there)
+    notes = [] if "response_mask" in columns.names else [NO_MASK]
+
+    def made() -> Iterator[Block]:
+        samples = (_sample(row, record, columns) for row, record in enumerate(read()))
+        for block in ragged_blocks(samples):
+            yield block if "token_id" in columns.names else without_ids(block)
+
+    return _batch(columns, notes, made)
+
+
+def _sample(row: int, record: Mapping[str, Any], columns: Columns) -> Sample:
+    where = f"row {row}"
+    sample: Sample = {"row_index": row}
+    for part, name in columns.names.items():
+        value = record.get(name)
+        if part in PER_ROW or not isinstance(value, list):
+            sample[ALIASES[part][0]] = value
+        else:
+            ids = part in ("token_id", "prompts")
+            kind = np.int64 if ids else np.float64 if part == "response_mask" else np.float32
+            sample[ALIASES[part][0]] = records.numbers(where, name, value, kind)
+    for part in REQUIRED:
+        if not isinstance(sample[ALIASES[part][0]], np.ndarray):
+            raise BadCapture(f"{where}: {columns.names[part]} is not a list of log-probs")
+    length = len(sample["rollout_log_probs"])
+    sample.setdefault("responses", np.zeros(length, dtype=np.int64))
+    sample.setdefault("response_mask", np.ones(length))
+    return sample
+
+
+def _table_names(path: Path) -> list[str]:
+    return _polars(lambda: _scan(path).collect_schema().names())
+
+
+def _table(path: Path, columns: Columns) -> Iterator[dict[str, Any]]:
+    wanted = list(dict.fromkeys(columns.names.values()))
+    start = 0
+    while True:
+        part = _scan(path).select(wanted).slice(start, ROWS)
+        rows = _polars(lambda part=part: part.collect().to_dicts())
+        yield from rows
+        if len(rows) < ROWS:
+            return
+        start += ROWS
+
+
+def _scan(path: Path) -> pl.LazyFrame:
+    return pl.scan_parquet(path) if _starts(path, b"PAR1") else pl.scan_ipc(path)
+
+
+def _polars(read: Any) -> Any:
+    try:
+        return read()
+    except (Exception, pl.exceptions.PanicException) as error:
+        reason = str(error).splitlines()
+        raise BadCapture(f"the table cannot be read: {reason[0] if reason else error!r}") from error
+
+
+def _arrays(path: Path, columns: Columns) -> dict[str, Any]:
+    """The `.npy` files that the columns name, mapped."""
+    found = {}
+    for name in columns.names.values():
+        file = path.parent / name
+        if not file.is_file() or file.resolve().parent != path.parent.resolve():
+            raise BadCapture(f"no file {name} beside {path.name}")
+        try:
+            found[name] = np.load(file, mmap_mode="r", allow_pickle=False)
+        except Exception as error:  # a bad header has errors of its own
+            raise BadCapture(f"{name} is no array of numbers: {error}") from error
+    return found
+
+
+def _by_arrays(path: Path, columns: Columns, arrays: dict[str, Any]) -> Batch:
+    _check_names(columns, list(arrays))
+    notes = []
+    fields = {ALIASES[part][0]: arrays[name] for part, name in columns.names.items()}
+    logp = fields["rollout_log_probs"]
+    if dimensions(logp) == 1:
+        notes.append(ONE_ROW)
+        fields = {n: v if n in PER_ROW else [np.asarray(v)] for n, v in fields.items()}
+        logp = fields["rollout_log_probs"]
+    ragged = isinstance(logp, list | tuple)
+    if "responses" not in fields:
+        zeros = [np.zeros(len(v), dtype=np.int64) for v in logp] if ragged else None
+        fields["responses"] = zeros or np.broadcast_to(np.int64(0), tuple(logp.shape))
+    if "response_mask" not in fields:
+        if not ragged:
+            raise BadCapture("padded arrays need a response_mask among the columns")
+        notes.append(NO_MASK)
+        fields["response_mask"] = [np.ones(len(values)) for values in logp]
+    layout = layout_of(fields, {})
+    responses = layout.tokens["token_id"]
+    check_size(layout.rows * responses.width, path)
+    return _batch(columns, [*notes, *layout.notes], lambda: _checked(path, columns, layout))
+
+
+def _checked(path: Path, columns: Columns, layout: Layout) -> Iterator[Block]:
+    check_sums(path)
+    for block in blocks(layout):
+        yield block if "token_id" in columns.names else without_ids(block)
+
+
+def without_ids(block: Block) -> Block:
+    """The block with ids that were made up as NULL."""
+    unknown = pl.lit(None, pl.Int32()).alias("token_id")
+    return replace(block, tokens=block.tokens.with_columns(unknown))
