@@ -108,7 +108,8 @@ def parts(path: Path, columns: str | None = None) -> list[Path]:
 
 def stamp(path: Path, columns: str | None = None) -> tuple[int, int]:
     """Size of a capture's files [bytes] and time of the last write to one of them [ns]."""
-    stats = [part.stat() for part in parts(path, columns)]
+    there = (part for part in parts(path, columns) if part == path or part.exists())
+    stats = [part.stat() for part in there]
     return sum(s.st_size for s in stats), max(s.st_mtime_ns for s in stats)
 
 

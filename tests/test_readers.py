@@ -13,6 +13,7 @@ from polars.testing import assert_frame_equal
 
 from flows.cli import main
 from tasks import arrival, captures, findings, lake, tables
+from tasks.readers import siblings
 from tasks.tokens import BadCapture
 from tests import formats
 from tests.given import ingest
@@ -393,3 +394,29 @@ def test_a_column_that_is_not_there_is_named(batch, tmp_path):
     np.save(tmp_path / "a.npy", np.array(["text"], dtype=object), allow_pickle=True)
     with pytest.raises(BadCapture, match=r"a\.npy is no array of numbers"):
         captures.read(tmp_path / "a.npy", "logp_rollout=a.npy,logp_train=a.npy")
+
+
+def test_a_new_rank_is_seen_at_once_and_a_large_folder_listed_once(batch, tmp_path):
+    path = formats.slime_ranks(tmp_path, batch, STEP)
+    assert len(captures.parts(path)) == 7  # six ranks and the rollout's
+    shutil.copy(path, path.with_name(f"{STEP}_6.pt"))
+    assert len(captures.parts(path)) == 8
+    os.utime(path.parent, (1, 1))  # long settled
+    listed = siblings._grouped.cache_info().misses
+    for file in path.parent.iterdir():
+        captures.parts(file)
+    assert siblings._grouped.cache_info().misses == listed + 1
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("prefect")
+def test_a_restart_takes_the_place_of_a_step(home, tmp_path):
+    logs = tmp_path / "logs"
+    for experiment, step, seed in (("exp_001", 1, 1), ("exp_001", 2, 2), ("exp_002", 2, 3)):
+        written = formats.nemo_rl(tmp_path / "aside", formats.a_batch(seed), step)
+        (logs / experiment).mkdir(parents=True, exist_ok=True)
+        shutil.move(written, logs / experiment / written.name)
+        assert main(["--home", str(home), "ingest", str(logs)]) == 0
+    steps = lake.steps(home / "lake")
+    assert [(step.run, step.step) for step in steps] == [("logs/exp_001", 1), ("logs/exp_001", 2)]
+    assert "exp_002" in steps[1].facts()["source"]

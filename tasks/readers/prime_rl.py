@@ -14,6 +14,7 @@ import numpy as np
 from tasks.readers import records
 from tasks.readers.contents import Contents
 from tasks.readers.ragged import Sample, ragged_blocks
+from tasks.readers.siblings import ranks
 from tasks.readers.slime import whole_number
 from tasks.tokens import BadCapture, Batch
 
@@ -37,19 +38,12 @@ FROM_TRAINING = "trainer_logprobs are those of the training forward, not of a re
 def recognises(path: Path) -> bool:
     """By its folders and name; the lowest rank stands for all."""
     named = FILE.fullmatch(path.name) and path.parent.parent.name == "token_exports"
-    return bool(named) and path == _ranks(path)[0]
+    return bool(named) and path == ranks(path, FILE)[0]
 
 
 def companions(path: Path) -> list[Path]:
     """The files of the other ranks."""
-    return [file for file in _ranks(path) if file != path]
-
-
-def _ranks(path: Path) -> list[Path]:
-    if not FILE.fullmatch(path.name):
-        return []
-    matches = ((FILE.fullmatch(file.name), file) for file in path.parent.iterdir())
-    return [file for _, file in sorted((int(m[1]), file) for m, file in matches if m)]
+    return [file for file in ranks(path, FILE) if file != path]
 
 
 def opens(seen: Contents) -> bool:

@@ -17,6 +17,7 @@ from tasks.readers import slime
 from tasks.readers.contents import Contents, check_size
 from tasks.readers.fields import as_numpy
 from tasks.readers.ragged import ragged_blocks
+from tasks.readers.siblings import ranks
 from tasks.readers.tensors import Array, check_sums, load
 from tasks.tokens import BadCapture, Batch, Block
 
@@ -34,7 +35,7 @@ WHOLE = ("tokens", "loss_masks", "sample_indices", "total_lengths", "response_le
 def recognises(path: Path) -> bool:
     """By its folder and name; the lowest rank stands for all."""
     named = FILE.fullmatch(path.name) and path.parent.name == slime.TRAINED
-    return bool(named) and path == _ranks(path)[0]
+    return bool(named) and path == ranks(path, FILE)[0]
 
 
 def companions(path: Path) -> list[Path]:
@@ -43,16 +44,8 @@ def companions(path: Path) -> list[Path]:
     if not match:
         return []
     rollouts = path.parent.parent / slime.ROLLOUTS / f"{match[1]}.pt"
-    others = [file for file in _ranks(path) if file != path]
+    others = [file for file in ranks(path, FILE) if file != path]
     return [*others, *([rollouts] if rollouts.is_file() else [])]
-
-
-def _ranks(path: Path) -> list[Path]:
-    match = FILE.fullmatch(path.name)
-    if not match:
-        return [path]
-    found = ((FILE.fullmatch(file.name), file) for file in path.parent.glob(f"{match[1]}_*.pt"))
-    return [file for _, file in sorted((int(m[2]), file) for m, file in found if m)]
 
 
 def opens(seen: Contents) -> bool:
@@ -79,7 +72,7 @@ class _Shard:
 
 def open_batch(path: Path, seen: Contents) -> Batch:
     """Open the files of all ranks; raises BadCapture when no rank has the trainer's log-probs."""
-    shards = [_shard(file) for file in _ranks(path)]
+    shards = [_shard(file) for file in ranks(path, FILE)]
     having = [shard for shard in shards if shard.columns.get("log_probs") is not None]
     if not having:
         raise BadCapture(f"in {len(shards)} ranks: {slime.WITHOUT_LOG_PROBS}")

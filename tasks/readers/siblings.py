@@ -1,0 +1,36 @@
+"""Files of one step beside each other, by rank. A folder of thousands is listed once for all."""
+
+import re
+import time
+from functools import lru_cache
+from pathlib import Path
+
+SETTLED = 2.0  # seconds; clocks of file systems are coarse
+
+
+def ranks(path: Path, pattern: re.Pattern[str]) -> list[Path]:
+    """The files beside `path`, itself too, whose name matches with all groups equal but the last.
+
+    By the last group, which is a rank. Only `path` if its own name does not match.
+    """
+    match = pattern.fullmatch(path.name)
+    if not match:
+        return [path]
+    changed = path.parent.stat().st_mtime_ns
+    now = time.time_ns()
+    # While a folder's time may not tell two changes apart, what is known of it lives a second.
+    until = now // 10**9 if now - changed < SETTLED * 1e9 else 0
+    grouped = _grouped(path.parent, pattern, changed, until)
+    return [path.parent / name for _, name in grouped.get(match.groups()[:-1], [])]
+
+
+@lru_cache(maxsize=64)
+def _grouped(
+    folder: Path, pattern: re.Pattern[str], _changed: int, _until: int
+) -> dict[tuple[str, ...], list[tuple[int, str]]]:
+    found: dict[tuple[str, ...], list[tuple[int, str]]] = {}
+    for file in folder.iterdir():
+        if match := pattern.fullmatch(file.name):
+            *key, rank = match.groups()
+            found.setdefault(tuple(key), []).append((int(rank), file.name))
+    return {key: sorted(files) for key, files in found.items()}
