@@ -69,10 +69,10 @@ def test_a_capture_that_may_not_be_read_stops_no_other(saved, tmp_path, home, mo
     saved(batch_fields(seed=2) | {"global_step": 2}, "runs/a/step_2/step_batch.pt")
     root, really_open = tmp_path / "runs", step_batch.open_batch
 
-    def refused(path):  # as for a user who may not read it; these tests may be root's
+    def refused(path, seen):  # as for a user who may not read it; these tests may be root's
         if path == locked:
             raise PermissionError(errno.EACCES, "Permission denied", str(path))
-        return really_open(path)
+        return really_open(path, seen)
 
     with monkeypatch.context() as patched:
         patched.setattr(step_batch, "open_batch", refused)
