@@ -85,9 +85,10 @@ def draw_trends(outcomes: list[Outcome], home: Path) -> None:
             stages.log_trend(run, Path(files), home, return_state=True)
 
 
-def judge_runs(outcomes: list[Outcome], home: Path, rules: Path | None = None) -> list[Change]:
+def judge_runs(outcomes: list[Outcome], home: Path, given: Path | None = None) -> list[Change]:
     """The runs whose status changed with their last steps. Raises BadAlerts for a bad file."""
-    runs = alerts.unjudged(home, alerts.of_home(home, rules))
+    rules = alerts.of_home(home, given)
+    runs = alerts.unjudged(home, rules)
     changes = [change for run in runs if (change := stages.judge_run(run, home, rules))]
     for run in dict.fromkeys(o.step.run for o in outcomes if o.link and o.step):
         stages.tag_run(run, home, return_state=True)  # a failure shows in Prefect

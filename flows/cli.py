@@ -94,13 +94,10 @@ def _bad_bands() -> str | None:
 
 
 def _bad_alerts(options: Namespace) -> str | None:
-    given = getattr(options, "alerts", None)
-    if given is None and not (options.home / "alerts.toml").exists():
-        return None
     from tasks import alerts
 
     try:
-        alerts.of_home(options.home, given)
+        alerts.of_home(options.home, getattr(options, "alerts", None))
         return None
     except alerts.BadAlerts as error:
         return str(error)

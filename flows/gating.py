@@ -35,7 +35,7 @@ def run(options: Namespace) -> int:
 
 def _numbers(steps: list[Step]) -> Numbers:
     """What MLflow has of each step: metrics and what-if numbers, by name."""
-    return {step.step: summary.logged(tables.of(step)) for step in steps}
+    return {step.step: summary.logged(tables.of(step, summary.LOGGED_FROM)) for step in steps}
 
 
 def _judged(options: Namespace, numbers: Numbers) -> list[Outcome]:

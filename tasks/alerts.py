@@ -179,7 +179,7 @@ def standing(before: Status | None, seen: Sequence[Seen], alerts: Alerts) -> Sta
 
 def _level(step: Step, alerts: Alerts) -> tuple[int, tuple[str, ...]]:
     """How bad one step is, an index of LEVELS, and which of its numbers say so."""
-    numbers = summary.logged(tables.of(step))
+    numbers = summary.logged(tables.of(step, summary.LOGGED_FROM))
     if alerts.rules is None:
         readings = bands.readings(step.facts(), numbers)
         worst = max((bands.LEVELS.index(reading.level) for reading in readings), default=0)

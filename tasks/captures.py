@@ -77,7 +77,7 @@ def find(path: Path, pattern: Pattern | None = None) -> list[Path]:
     if pattern:
         found = {f for f in path.rglob("*") if pattern.matches(f, path) and f.is_file()}
     else:
-        found = {f for f in path.rglob("*") if _is_recognised(f) and f.is_file()}
+        found = {f for f in path.rglob("*") if _by_name(f) and f.is_file()}
     twins = {file for file in found if file.suffix == ".npz" and file.with_suffix(".pt") in found}
     if not found and pattern:
         raise BadCapture(f"no file under {path} matches the pattern {pattern.text}")
@@ -87,10 +87,6 @@ def find(path: Path, pattern: Pattern | None = None) -> list[Path]:
             "named one by one, or by --pattern"
         )
     return sorted(found - twins, key=places.natural)
-
-
-def _is_recognised(file: Path) -> bool:
-    return _by_name(file) is not None
 
 
 def _by_name(file: Path) -> Any:
@@ -137,27 +133,12 @@ def identify(
     called `step_20`, `global_step_20`, ..., else that in the file's name; the run is the folder
     around that. `columns` maps the names of a home-made dump.
     """
-    batch = read(path, columns)
-    folder, number = places.run_and_step(path.absolute())
-    step = next((s for s in (step, batch.step, number) if s is not None), None)
-    if step is None:
-        raise BadCapture(
-            f"{path} does not say its training step; put it into a folder step_<n>, "
-            "store `global_step` in it, or give --step"
-        )
-    if not 0 <= step < 2**53:
-        raise BadCapture(f"{path} says training step {step:.6g}, expected 0 or more")
+    name, number = run_and_step(path, read(path, columns), run, step)
     size, written = stamp(path, columns)
-    name = run or batch.run or folder.name or "run"
-    if not name.isprintable() or len(name.encode(errors="replace")) > LONGEST_NAME:
-        raise BadCapture(
-            f"the run's name {name[:40]!r} is not printable or longer than {LONGEST_NAME} bytes; "
-            "give another with --run"
-        )
     capture = Capture(
         path=path.absolute(),
         run=name,
-        step=step,
+        step=number,
         sha256=digest(path, columns),
         bytes=size,
         mtime_ns=written,
@@ -168,11 +149,37 @@ def identify(
     return capture
 
 
+def run_and_step(
+    path: Path, batch: Batch, run: str | None = None, step: int | None = None
+) -> tuple[str, int]:
+    """What `identify` says of an opened capture; raises BadCapture for what cannot be its place."""
+    folder, number = places.run_and_step(path.absolute())
+    step = next((s for s in (step, batch.step, number) if s is not None), None)
+    if step is None:
+        raise BadCapture(
+            f"{path} does not say its training step; put it into a folder step_<n>, "
+            "store `global_step` in it, or give --step"
+        )
+    if not 0 <= step < 2**53:
+        raise BadCapture(f"{path} says training step {step:.6g}, expected 0 or more")
+    name = run or batch.run or folder.name or "run"
+    if not name.isprintable() or len(name.encode(errors="replace")) > LONGEST_NAME:
+        raise BadCapture(
+            f"the run's name {name[:40]!r} is not printable or longer than {LONGEST_NAME} bytes; "
+            "give another with --run"
+        )
+    return name, step
+
+
 def read(path: Path, columns: str | None = None) -> Batch:
     """Open a capture with the reader for its format; rows are read later, block by block."""
     if columns:
         return by_columns.open_batch(path, by_columns.parse(columns))
-    seen = contents.look(path)
+    return opened(path, contents.look(path))
+
+
+def opened(path: Path, seen: Contents) -> Batch:
+    """`read` for a file that was looked at."""
     reader = by_contents(seen)
     if reader is None:
         unknown = f"no reader knows this file; it has {', '.join(map(str, seen.top))}"

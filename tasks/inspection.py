@@ -36,7 +36,7 @@ def of(path: Path) -> Inspection:
     notes: tuple[str, ...] = ()
     problem = None
     try:
-        batch = captures.read(path)
+        batch = captures.opened(path, seen)
         notes = batch.notes
         facts |= _said(path, batch)
         facts |= _counted(batch)
@@ -48,8 +48,8 @@ def of(path: Path) -> Inspection:
 def _said(path: Path, batch: Batch) -> dict[str, str]:
     """Run and step, as `tim ingest` would have them."""
     try:
-        capture = captures.identify(path)
-        return {"run": capture.run, "step": str(capture.step)}
+        run, step = captures.run_and_step(path, batch)
+        return {"run": run, "step": str(step)}
     except BadCapture as error:
         return {"run": batch.run or "-", "step": f"- ({error})"}
 

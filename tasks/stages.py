@@ -159,13 +159,13 @@ def log_trend(run: str, into: Path, home: Path) -> None:
 
 
 @task(task_run_name="judge {run}", cache_policy=NO_CACHE)
-def judge_run(run: str, home: Path, rules: Path | None = None) -> alerts.Change | None:
+def judge_run(run: str, home: Path, rules: alerts.Alerts) -> alerts.Change | None:
     """How the run stands after its last steps; if that changed, an event for Prefect's automations.
 
     `timtrack.mismatch.<level>`, about the resource `timtrack.run.<run>`, with before, since,
     reasons and the run's name as payload.
     """
-    return alerts.update(home, run, alerts.of_home(home, rules), _tell_prefect)
+    return alerts.update(home, run, rules, _tell_prefect)
 
 
 def _tell_prefect(change: alerts.Change) -> None:

@@ -55,6 +55,9 @@ def metrics(tables: Mapping[str, pl.DataFrame]) -> dict[str, Any]:
     }
 
 
+LOGGED_FROM = ("step_metrics", "corrections")  # the tables that `logged` reads
+
+
 def logged(tables: Mapping[str, pl.DataFrame]) -> dict[str, Any]:
     """The numbers that MLflow has over steps: `metrics`, and what common corrections would do."""
     followed = corrections.metrics(tables["corrections"]) if "corrections" in tables else {}

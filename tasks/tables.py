@@ -193,16 +193,16 @@ def _computed(
     return {name: frame for name, frame in frames.items() if catalogue()[name].folder == "step"}
 
 
-def stored(step: Step) -> dict[str, pl.DataFrame]:
-    """The tables that were computed for a step, by name."""
+def stored(step: Step, only: Collection[str] | None = None) -> dict[str, pl.DataFrame]:
+    """The tables that were computed for a step, by name; only some, if these are all one needs."""
     folder = folder_of(step)
     files = sorted(folder.glob("*.parquet")) if folder else []
-    return {file.stem: pl.read_parquet(file) for file in files}
+    return {file.stem: pl.read_parquet(file) for file in files if not only or file.stem in only}
 
 
-def of(step: Step) -> dict[str, pl.DataFrame]:
+def of(step: Step, only: Collection[str] | None = None) -> dict[str, pl.DataFrame]:
     """A step's tables: as they are stored, else computed and not stored."""
-    return stored(step) or compute(step)
+    return stored(step, only) or compute(step)
 
 
 def query(steps: list[Step], sql: str) -> pl.DataFrame:

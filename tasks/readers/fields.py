@@ -113,6 +113,11 @@ def _number(field: str, row: int, item: Any, whole: bool) -> int | float:
     return int(item) if whole else float(item)
 
 
+def whole_number(value: Any) -> int | None:
+    """A step as the file says it."""
+    return value if isinstance(value, int) and not isinstance(value, bool) else None
+
+
 def names(name: str, values: Any, rows: int) -> list[str | None]:
     """One name a row as text, from strings, bytes or whole numbers; None stays None."""
     if isinstance(values, str | bytes | dict | set) or dimensions(values) != 1:

@@ -13,9 +13,9 @@ import numpy as np
 
 from tasks.readers import records
 from tasks.readers.contents import Contents
+from tasks.readers.fields import whole_number
 from tasks.readers.ragged import Sample, ragged_blocks
 from tasks.readers.siblings import ranks
-from tasks.readers.slime import whole_number
 from tasks.tokens import BadCapture, Batch
 
 NAME = "prime_rl"

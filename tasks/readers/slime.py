@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from tasks.readers.contents import Contents, check_size
+from tasks.readers.fields import whole_number
 from tasks.readers.ragged import Sample, ragged_blocks
 from tasks.readers.tensors import check_sums, load
 from tasks.tokens import BadCapture, Batch, Block
@@ -33,7 +34,12 @@ def recognises(path: Path) -> bool:
 
 def companions(path: Path) -> list[Path]:
     """The rollout engine's file of the same rollout."""
-    beside = path.parent.parent / ROLLOUTS / path.name
+    return rollout_files(path, path.stem)
+
+
+def rollout_files(path: Path, rollout: str) -> list[Path]:
+    """The rollout engine's file of a rollout, if it is there."""
+    beside = path.parent.parent / ROLLOUTS / f"{rollout}.pt"
     return [beside] if beside.is_file() else []
 
 
@@ -55,7 +61,7 @@ def open_batch(path: Path, seen: Contents) -> Batch:
     if without := [i for i, s in enumerate(samples) if s.get("log_probs") is None]:
         raise BadCapture(f"{len(without)} samples, first {without[0]}: {WITHOUT_LOG_PROBS}")
     check_size(sum(length(s["log_probs"]) for s in samples), path)
-    rollouts, notes = rollouts_of(path.parent.parent / ROLLOUTS / path.name)
+    rollouts, notes = rollouts_of(path, path.stem)
     if len(rollouts) > len(samples):
         lacking = len(rollouts) - len(samples)
         notes.append(f"{lacking} of {len(rollouts)} rollouts were not trained on: not in the file")
@@ -75,22 +81,19 @@ def length(values: Any) -> int:
     return len(values) if getattr(values, "ndim", 1) and hasattr(values, "__len__") else 0
 
 
-def whole_number(value: Any) -> int | None:
-    """A step as the file says it."""
-    return value if isinstance(value, int) and not isinstance(value, bool) else None
-
-
-def rollouts_of(path: Path) -> tuple[list[Any], list[str]]:
+def rollouts_of(path: Path, rollout: str) -> tuple[list[Any], list[str]]:
     """The samples of the rollout engine's file, and what is to be said of it."""
     without = "so samples with the same prompt are a group"
-    if not path.is_file():
-        return [], [f"no {ROLLOUTS}/{path.name}, {without}"]
+    name = f"{ROLLOUTS}/{rollout}.pt"
+    files = rollout_files(path, rollout)
+    if not files:
+        return [], [f"no {name}, {without}"]
     try:
-        rollouts = load(path).get("samples")
+        rollouts = load(files[0]).get("samples")
     except BadCapture as error:
-        return [], [f"{ROLLOUTS}/{path.name} cannot be read, {without}: {error}"]
+        return [], [f"{name} cannot be read, {without}: {error}"]
     if not isinstance(rollouts, list) or not all(isinstance(r, dict) for r in rollouts):
-        return [], [f"{ROLLOUTS}/{path.name} has no list of samples, {without}"]
+        return [], [f"{name} has no list of samples, {without}"]
     return rollouts, []
 
 

@@ -6,7 +6,7 @@ log-probs; with context parallelism a rank has a zig-zag slice of each response.
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ import numpy as np
 
 from tasks.readers import slime
 from tasks.readers.contents import Contents, check_size
-from tasks.readers.fields import as_numpy
+from tasks.readers.fields import as_numpy, whole_number
 from tasks.readers.ragged import ragged_blocks
 from tasks.readers.siblings import ranks
 from tasks.readers.tensors import Array, check_sums, load
@@ -43,9 +43,8 @@ def companions(path: Path) -> list[Path]:
     match = FILE.fullmatch(path.name)
     if not match:
         return []
-    rollouts = path.parent.parent / slime.ROLLOUTS / f"{match[1]}.pt"
     others = [file for file in ranks(path, FILE) if file != path]
-    return [*others, *([rollouts] if rollouts.is_file() else [])]
+    return [*others, *slime.rollout_files(path, match[1])]
 
 
 def opens(seen: Contents) -> bool:
@@ -72,7 +71,7 @@ class _Shard:
 
 def open_batch(path: Path, seen: Contents) -> Batch:
     """Open the files of all ranks; raises BadCapture when no rank has the trainer's log-probs."""
-    shards = [_shard(file) for file in ranks(path, FILE)]
+    shards = [_shard(file, seen.top if file == path else load(file)) for file in ranks(path, FILE)]
     having = [shard for shard in shards if shard.columns.get("log_probs") is not None]
     if not having:
         raise BadCapture(f"in {len(shards)} ranks: {slime.WITHOUT_LOG_PROBS}")
@@ -82,7 +81,8 @@ def open_batch(path: Path, seen: Contents) -> Batch:
     for shard in having:
         check_size(sum(map(slime.length, shard.columns["log_probs"])), shard.path)
     groups = _by_sample(having)
-    rollouts, notes = slime.rollouts_of(path.parent.parent / slime.ROLLOUTS / _rollout_name(path))
+    match = FILE.fullmatch(path.name)
+    rollouts, notes = slime.rollouts_of(path, match[1] if match else path.stem)
     if len(rollouts) > len(groups):
         notes.append(
             f"{len(groups)} of {len(rollouts)} rollouts are in the files of {len(shards)} ranks: "
@@ -91,7 +91,7 @@ def open_batch(path: Path, seen: Contents) -> Batch:
     return Batch(
         format=NAME,
         run=None,
-        step=slime.whole_number(seen.top.get("rollout_id")),
+        step=whole_number(seen.top.get("rollout_id")),
         views=tuple(v for v in slime.VIEWS if all(f"{v}_log_probs" in s.columns for s in having)),
         meta={"ranks": len(shards)},
         notes=tuple(notes),
@@ -99,13 +99,7 @@ def open_batch(path: Path, seen: Contents) -> Batch:
     )
 
 
-def _rollout_name(path: Path) -> str:
-    match = FILE.fullmatch(path.name)
-    return f"{match[1]}.pt" if match else path.name
-
-
-def _shard(path: Path) -> _Shard:
-    loaded = load(path)
+def _shard(path: Path, loaded: Mapping[str, Any]) -> _Shard:
     columns, size = loaded.get("rollout_data"), loaded.get("cp_size", 1)
     if not isinstance(columns, dict) or not isinstance(columns.get("tokens"), list):
         raise BadCapture(f"{path.name}: rollout_data has no list of tokens")
