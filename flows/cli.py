@@ -265,7 +265,7 @@ def _meant(options: Namespace, aside: Path) -> "Step":
     path = Path(options.what)
     if not path.is_file():
         return lake.pick(options.home / "lake", options.what, options.step)
-    capture = captures.identify(path, step=options.step)
+    capture = captures.identify(path, step=options.step, columns=options.columns)
     return lake.write_step(aside, capture, **captures.reading(capture))
 
 
@@ -401,7 +401,7 @@ def _inspect(options: Namespace) -> int:
     from tasks.tokens import BadCapture
 
     try:
-        found = inspection.of(options.file)
+        found = inspection.of(options.file, options.columns)
     except BadCapture as error:
         return _fail(f"{options.file}: {error}")
     screen.print_inspection(found)

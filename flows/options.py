@@ -108,6 +108,7 @@ def parser() -> argparse.ArgumentParser:
         help="one more setting, as tis:3 or icepop:0.3,4 (may be repeated)",
     )
     whatif.add_argument("--format", choices=("table", "csv", "json"), default="table")
+    _mapping(whatif)
 
     _about_a_step(verbs)
     _about_runs(verbs)
@@ -117,6 +118,7 @@ def parser() -> argparse.ArgumentParser:
         "inspect", help="what a file is: format, run, step, fields, what is missing"
     )
     inspect.add_argument("file", metavar="FILE", type=Path)
+    _mapping(inspect)
 
     tables = verbs.add_parser("tables", help="list the tables, or the columns of one")
     tables.add_argument("name", nargs="?")

@@ -1,11 +1,12 @@
 """What is this file? Its format, run and step, its fields and shapes, and what a reading lacks."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from tasks import captures
+from tasks.readers import columns as by_columns
 from tasks.readers import contents
 from tasks.readers.fields import shown
 from tasks.tokens import BadCapture, Batch, Check
@@ -25,24 +26,39 @@ class Inspection:
     problem: str | None
 
 
-def of(path: Path) -> Inspection:
+def of(path: Path, columns: str | None = None) -> Inspection:
     """Look into a file and read it to its end; raises BadCapture if nothing can be said of it."""
+    if columns:
+        return _mapped(path, columns)
     seen = contents.look(path)
     reader = captures.by_contents(seen)
-    facts = {"container": seen.container}
-    parts = captures.parts(path)
+    found = _read(path, {"container": seen.container}, lambda: captures.opened(path, seen))
+    return replace(found, format=reader and reader.NAME, fields=dict(_fields(seen.top)))
+
+
+def _mapped(path: Path, columns: str) -> Inspection:
+    """A home-made dump: its fields are those that the mapping names."""
+    found = _read(path, {}, lambda: captures.read(path, columns), columns)
+    return replace(found, format=by_columns.NAME, fields=dict(by_columns.parse(columns).names))
+
+
+def _read(
+    path: Path, facts: dict[str, str], opened: Callable[[], Batch], columns: str | None = None
+) -> Inspection:
+    """What a reading gives."""
+    parts = captures.parts(path, columns)
     if len(parts) > 1:
         facts["with"] = ", ".join(str(part.relative_to(path.parent.parent)) for part in parts[1:])
     notes: tuple[str, ...] = ()
     problem = None
     try:
-        batch = captures.opened(path, seen)
+        batch = opened()
         notes = batch.notes
         facts |= _said(path, batch)
         facts |= _counted(batch)
     except BadCapture as error:
         problem = str(error)
-    return Inspection(reader and reader.NAME, facts, dict(_fields(seen.top)), notes, problem)
+    return Inspection(None, facts, {}, notes, problem)
 
 
 def _said(path: Path, batch: Batch) -> dict[str, str]:

@@ -50,7 +50,7 @@ def _hook(event: str, arguments: tuple) -> None:
 sys.addaudithook(_hook)
 
 
-def taken(path: Path) -> str:
+def taken(path: Path, columns: str | None = None) -> str:
     """`read` or `refused`; any other error, a process or a written file is a failure."""
     global watched
     watched = []
@@ -114,6 +114,12 @@ SAMPLES = {
         if file.suffix != ".py"
     },
     "skyrl before": lambda root: formats.skyrl(root, formats.a_batch(), 7, "dict"),
+    **{
+        f"home-made {kind}": lambda root, kind=kind: formats.home_made(
+            root, formats.a_batch(), kind
+        )
+        for kind in ("jsonl", "parquet", "arrow", "pt")
+    },
 }
 
 
@@ -127,7 +133,7 @@ def test_a_damaged_file_is_refused_or_read_and_nothing_else(name, tmp_path):
         chance = random.Random(f"{name} {seed}")
         zipped = content.startswith(b"PK") and seed % 2
         path.write_bytes((in_zip if zipped else damaged)(content, chance))
-        seen[taken(path)] += 1
+        seen[taken(path, formats.COLUMNS if name.startswith("home-made") else None)] += 1
     assert seen["refused"]
 
 

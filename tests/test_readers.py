@@ -235,6 +235,8 @@ def test_a_cut_line_is_refused_and_named(batch, tmp_path):
         ({"input": "a", "output": "b", "gts": "c", "score": 1.0, "step": 3}, "rollout_data_dir"),
         ({"prompt_tokens": [1], "response_tokens": [2], "logprobs": [0.1]}, "open-instruct"),
         ({"content": ["a"], "input_lengths": [3], "idx": 0}, "distillation"),
+        ({"input_ids": [1], "labels": [1], "logprobs": [0], "group_id": "a"}, "PipelineRL"),
+        ({"response_tokens": ["a"], "logprobs": [0], "ref_logprobs": [0]}, "infer_logprobs"),
         ({"anything": 1}, "no reader knows this file; it has anything"),
     ],
 )
@@ -309,7 +311,10 @@ def test_skyrl_without_a_forward_is_said(batch, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize(
     "name",
-    ["dataproto.pt", "dataproto.dp", "dataproto_numpy.dp", "tensordict.pt", "tq_batch.pt"],
+    [
+        *("dataproto.pt", "dataproto.dp", "dataproto_numpy.dp"),
+        *("tensordict.pt", "tq_batch.pt", "tq_jagged.pt"),
+    ],
 )
 def test_verls_own_containers_are_read_without_verl(name, batch, tmp_path):
     expected, sequences = read(ingest(formats.step_batch(tmp_path, batch, STEP), tmp_path / "l"))
@@ -320,6 +325,24 @@ def test_verls_own_containers_are_read_without_verl(name, batch, tmp_path):
     if name != "tensordict.pt":
         assert rows["uid"].to_list() == sequences["uid"].to_list()
         assert captures.identify(BY_TENSORDICT / name).step == STEP
+
+
+def test_jagged_rows_outside_their_values_are_refused(batch, tmp_path):
+    rows = torch.nested.as_nested_tensor([torch.ones(3), torch.ones(2)], layout=torch.jagged)
+    for offsets in ([0, 3, 6], [0, -1, 5], [3, 0, 5]):
+        rows._offsets = torch.tensor(offsets)
+        batch["rollout_log_probs"] = rows
+        with pytest.raises(BadCapture, match="outside its 5 values"):
+            captures.read(formats.step_batch(tmp_path, batch, STEP))
+
+
+def test_inspect_and_whatif_take_a_mapping(batch, tmp_path, capsys):
+    path = formats.home_made(tmp_path, batch, "parquet")
+    mapped = ["--columns", formats.COLUMNS]
+    assert main(["inspect", str(path), *mapped]) == 0
+    assert "format      columns" in capsys.readouterr().out
+    assert main(["whatif", str(path), "7", *mapped, "--format", "csv"]) == 0
+    assert capsys.readouterr().out.count("\n") > 50
 
 
 @pytest.mark.parametrize("kind", ["jsonl", "parquet", "arrow", "pt"])

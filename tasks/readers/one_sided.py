@@ -35,6 +35,19 @@ KNOWN = (
     ),
     OneSided(
         "jsonl",
+        frozenset({"input_ids", "labels", "logprobs", "group_id"}),
+        "this is PipelineRL's stream: the engine's log-probs (and the reference's) only. Save the "
+        "trainer's too, with tasks/hook.py, where the loss computes them",
+    ),
+    OneSided(
+        "jsonl",
+        frozenset({"response_tokens", "logprobs", "ref_logprobs"}),
+        "this is the layout of RLLoggingBoard, which ROLL writes (save_logging_board_dir): "
+        "the trainer's log-probs only. ROLL holds the engine's as infer_logprobs; save both with "
+        "tasks/hook.py",
+    ),
+    OneSided(
+        "jsonl",
         frozenset({"task_id", "head_version", "completion"}),
         "this is AReaL's rollout dump: texts and rewards without log-probs. Save `logprobs` and "
         "`prox_logp` with tasks/hook.py before the update",

@@ -5,7 +5,8 @@ lists and arrays of them. Each load gets classes of its own: a pickle can write 
 """
 
 import io
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pickle import UnpicklingError
 from typing import Any
 
@@ -65,8 +66,35 @@ class NonTensorStack(Held):
         return [getattr(item, "value", item) for item in _state(self).get("tensordicts", [])]
 
 
+class Jagged(Held):
+    """torch's nested tensor of rows of their own lengths, as verl V1 keeps a batch."""
+
+    @property
+    def value(self) -> list[Any]:
+        """A tensor a row."""
+        state = _state(self)
+        return _rows(state.get("_values"), state.get("_offsets"), state.get("_lengths"))
+
+
 def _state(held: Held) -> dict[str, Any]:
     return held.state if isinstance(held.state, dict) else {}
+
+
+def _rows(values: Any, offsets: Any, lengths: Any) -> list[Any]:
+    """Rows that lie one after another in `values`, from `offsets`, as long as `lengths` if given.
+
+    No offset is followed that leads out of `values`.
+    """
+    if not all(getattr(part, "ndim", 0) == 1 for part in (values, offsets)):
+        raise UnpicklingError("a jagged tensor without flat values and offsets")
+    bounds = offsets.tolist()
+    stops = bounds[1:]
+    if lengths is not None:
+        stops = [start + n for start, n in zip(bounds[:-1], lengths.tolist(), strict=True)]
+    found = list(zip(bounds[:-1], stops, strict=True))
+    if any(not 0 <= start <= stop <= len(values) for start, stop in found):
+        raise UnpicklingError(f"rows of a jagged tensor outside its {len(values)} values")
+    return [values[start:stop] for start, stop in found]
 
 
 class TrainingInputBatch(dict[Any, Any]):
@@ -85,6 +113,7 @@ class TrainingInputBatch(dict[Any, Any]):
 
 def for_torch() -> list[Any]:
     """What torch's restricted unpickler may call: `(stand-in, name in the file)`."""
+    jagged = type("Jagged", (Jagged,), {})
     return [
         *pickled_numpy.STAND_INS,
         (type("DataProto", (DataProto,), {}), "verl.protocol.DataProto"),
@@ -92,8 +121,29 @@ def for_torch() -> list[Any]:
         (type("NonTensorData", (NonTensorData,), {}), "tensordict.tensorclass.NonTensorData"),
         (type("NonTensorStack", (NonTensorStack,), {}), "tensordict.tensorclass.NonTensorStack"),
         (_made, "tensordict._reductions._make_td"),
+        (jagged, "torch.nested._internal.nested_tensor.NestedTensor"),
+        (lambda _: jagged(), "torch.nested._internal.nested_tensor._rebuild_njt"),
+        (type("DimRange", (Held,), {}), "torch._dynamo.decorators._DimRange"),
         (_unpacked, "tensordict._reductions._rebuild_tensordict_files_consolidated"),
     ]
+
+
+@contextmanager
+def only_these() -> Iterator[None]:
+    """torch's restricted unpickler with these stand-ins, and nothing that others allowed it.
+
+    For the whole process: one thread at a time.
+    """
+    from torch.serialization import add_safe_globals, clear_safe_globals, get_safe_globals
+
+    others = get_safe_globals()
+    clear_safe_globals()
+    add_safe_globals(for_torch())
+    try:
+        yield
+    finally:
+        clear_safe_globals()
+        add_safe_globals(others)
 
 
 def for_pickle() -> dict[str, Any]:
@@ -103,7 +153,7 @@ def for_pickle() -> dict[str, Any]:
     named = {
         name: type(f"_{item.__name__}", (item,), {}) if isinstance(item, type) else _own(item)
         for item, name in for_torch()
-        if not name.startswith("tensordict.")
+        if not name.startswith(("tensordict.", "torch."))
     }
     return named | {
         "torch.Size": lambda sizes=(): tuple(sizes),
@@ -126,11 +176,12 @@ def _own(function: Any) -> Any:
 def resolved(value: Any, depth: int = 4, done: dict[int, Any] | None = None) -> Any:
     """The loaded object with plain ones in place of stand-ins, as deep as captures nest.
 
-    What is in it a thousand times is made once.
+    What is in it a thousand times is made once. `done` holds what it was made of, too: an object
+    that is gone would leave its id to another.
     """
     done = {} if done is None else done
     if id(value) in done:
-        return done[id(value)]
+        return done[id(value)][1]
     if isinstance(value, Held | TrainingInputBatch | pickled_numpy.Array):
         made = resolved(value.value, depth, done)
     elif depth and isinstance(value, dict):
@@ -139,7 +190,7 @@ def resolved(value: Any, depth: int = 4, done: dict[int, Any] | None = None) -> 
         made = [resolved(item, depth - 1, done) for item in value]
     else:
         return value
-    done[id(value)] = made
+    done[id(value)] = (value, made)
     return made
 
 
@@ -189,7 +240,7 @@ def _inner(data: bytes) -> Any:
     """A torch.save inside another file."""
     import torch
 
-    with torch.serialization.safe_globals(for_torch()):
+    with only_these():
         return resolved(torch.load(io.BytesIO(data), map_location="cpu", weights_only=True))
 
 

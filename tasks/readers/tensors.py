@@ -84,7 +84,7 @@ def _load_pt(path: Path, mapped: bool, records: Sequence[int] | None = None) -> 
     import torch
 
     try:
-        with LOADING, torch.serialization.safe_globals(stand_ins.for_torch()):
+        with LOADING, stand_ins.only_these():
             loaded = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
             if records is not None:
                 _check_storages(loaded, records)
@@ -118,8 +118,9 @@ def _storages(loaded: Any) -> Iterator[Any]:
             usable = value.layout.__repr__() == "torch.strided" and value.device.type == "cpu"
             if usable and not value.is_nested:
                 yield value.untyped_storage()
-        elif isinstance(value, dict | list | tuple):
-            items = value.values() if isinstance(value, dict) else value
+        elif isinstance(value, dict | list | tuple | stand_ins.Held):
+            held = [value.state] if isinstance(value, stand_ins.Held) else value
+            items = held.values() if isinstance(held, dict) else held
             inside = [item for item in items if id(item) not in seen]
             seen.update(map(id, inside))
             todo += inside

@@ -49,10 +49,32 @@ def main() -> None:
     by_numpy = DataProto((((len(uid),), None, triples), others, meta))
     (HERE / "dataproto_numpy.dp").write_bytes(pickle.dumps(by_numpy))
     torch.save(tensors, HERE / "tensordict.pt")
-    tensors["uid"] = NonTensorStack(*[NonTensorData(name) for name in uid.tolist()])
+    tensors["uid"] = named(uid)
     tags = [{} for _ in uid]
     queue = {"tensordict": tensors, "tags": tags, "keys": list("abcdef"), "global_steps": 7}
     torch.save(queue, HERE / "tq_batch.pt")
+    torch.save({**queue, "tensordict": jagged(tensors, uid)}, HERE / "tq_jagged.pt")
+
+
+def named(uid):
+    return NonTensorStack(*[NonTensorData(name) for name in uid.tolist()])
+
+
+def jagged(tensors, uid):
+    """As verl's V1 trainer keeps a batch: rows of their own lengths, no attention mask."""
+    real = tensors["attention_mask"].bool()
+    width = tensors["prompts"].shape[1]
+    rows = {
+        name: [row[keep] for row, keep in zip(value, masked, strict=True)]
+        for name, value in tensors.items()
+        if name not in ("attention_mask", "uid")
+        for masked in [real[:, :width] if name == "prompts" else real[:, width:]]
+    }
+    found = {
+        name: torch.nested.as_nested_tensor(values, layout=torch.jagged)
+        for name, values in rows.items()
+    }
+    return TensorDict({**found, "uid": named(uid)}, batch_size=[len(real)])
 
 
 module = types.ModuleType("verl.protocol")
