@@ -34,7 +34,7 @@ select
     prob_diff,
     coalesce(cast(advantage as double), 1) as advantage,
     exp(clip(logp_diff, 20)) as clipped_ratio,
-    pow(clip(logp_diff, 20), 2) / 2 as clipped_k2,
+    clip(logp_diff, 20) * clip(logp_diff, 20) / 2 as clipped_k2,
     k3(clip(logp_diff, 20)) as clipped_k3,
     -p_rollout * logp_diff
     + (1 - p_rollout) * ln(greatest(1e-12, 1 - p_rollout) / greatest(1e-12, 1 - p_train)) as binary_kl,

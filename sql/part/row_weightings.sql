@@ -30,8 +30,8 @@ with by_row as (
         step,
         row,
         count(*) as tokens,
-        sum(greatest(advantage, 0)) as positive,
-        sum(greatest(-advantage, 0)) as negative,
+        sum(cast(advantage > 0 as int) * advantage) as positive,
+        sum(cast(advantage < 0 as int) * -advantage) as negative,
         [/* settings */] as weightings
     from token_weights
     group by run, step, row

@@ -11,7 +11,7 @@ with binned as (
     select
         run,
         step,
-        pow(logp_diff, 2) as squared,
+        logp_diff * logp_diff as squared,
         floor(8 * ln(squared + 1e-30)) as bin
     from trained_tokens
 ),

@@ -42,7 +42,7 @@ places as (
         var_samp(logp_train) as train_var,
         max(logp_train) - min(logp_train) as train_range,
         sum(abs(logp_train - logp_rollout)) as abs_sum,
-        sum(pow(logp_train - logp_rollout, 2)) as square_sum
+        sum((logp_train - logp_rollout) * (logp_train - logp_rollout)) as square_sum
     from prefixed
     where is_trained
     group by run, step, uid, pos, prefix
