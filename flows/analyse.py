@@ -170,7 +170,9 @@ def _in_step_order(found: list[Capture], into: Path) -> Iterator[tuple[Capture, 
             yield capture, rival.path
         else:
             source = sources.get((capture.run, capture.step), capture.path)
-            taken = source != capture.path and source.exists() and not lake.find(into, capture)
+            taken = (
+                source != capture.path and captures.exists(source) and not lake.find(into, capture)
+            )
             taken = taken and not captures.supersedes(capture.path, source)
             yield capture, source if taken else None
 

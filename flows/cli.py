@@ -263,7 +263,7 @@ def _meant(options: Namespace, aside: Path) -> "Step":
     from tasks import captures, lake
 
     path = Path(options.what)
-    if not path.is_file():
+    if path.is_dir() or not captures.exists(path):
         return lake.pick(options.home / "lake", options.what, options.step)
     capture = captures.identify(path, step=options.step, columns=options.columns)
     return lake.write_step(aside, capture, **captures.reading(capture))

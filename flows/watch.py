@@ -22,7 +22,7 @@ from flows.analyse import (
     raise_if_failed,
     take_on,
 )
-from tasks import backlog, lake, quarantine, stages
+from tasks import backlog, captures, lake, quarantine, stages
 from tasks.alerts import LEVELS, Change
 from tasks.arrival import QUIET, is_whole
 from tasks.backlog import Backlog
@@ -60,7 +60,7 @@ def watch(
     outcomes = take_on(source.whole(seen), home, seen.unlogged, source.named)
     draw_trends(outcomes, home)
     for outcome in outcomes:
-        if isinstance(outcome.error, BadCapture) and outcome.path.exists():
+        if isinstance(outcome.error, BadCapture) and captures.exists(outcome.path):
             quarantine.add(home, outcome.path, str(outcome.error))
         elif outcome.step:
             quarantine.clear(home, outcome.path)

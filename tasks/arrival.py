@@ -25,7 +25,7 @@ def is_whole(
     With `marker` (a name beside the capture; `{name}` and `{stem}` are the capture's), only when
     that file is there.
     """
-    if not path.exists():
+    if not captures.exists(path):
         return False
     if marker is not None:
         return _says_so(marker, path)

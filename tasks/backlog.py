@@ -64,7 +64,7 @@ def unlogged(
 
 def counts(seen: Backlog) -> dict[str, float | int]:
     """The look in numbers; `lag_seconds` is how long the oldest pending capture has waited."""
-    times = [captures.stamp(path)[1] / 1e9 for path in seen.pending if path.exists()]
+    times = [captures.stamp(path)[1] / 1e9 for path in seen.pending if captures.exists(path)]
     return {
         "found": seen.found,
         "analysed": seen.analysed,
@@ -122,7 +122,7 @@ def _found(root: Path, pattern: Pattern | None) -> list[Path]:
 def _is_held(home: Path, record: Record, root: Path) -> bool:
     path = Path(record.path)
     below = path.is_relative_to(root.absolute())
-    return below and path.exists() and quarantine.holds(home, path)
+    return below and captures.exists(path) and quarantine.holds(home, path)
 
 
 def _is_analysed(path: Path, known: tuple[Step, dict[str, Any]] | None) -> bool:

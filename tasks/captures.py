@@ -16,17 +16,20 @@ from tasks.readers import (
     nemo_rl,
     one_sided,
     prime_rl,
+    prime_rl_traces,
     skyrl,
     slime,
     slime_ranks,
     step_batch,
+    traces,
 )
 from tasks.readers.contents import Contents
 from tasks.tokens import SCHEMA_VERSION, BadCapture, Batch
 
 # By name, the first that knows a file opens it; `step_batch` takes what no other does.
 READERS = {
-    reader.NAME: reader for reader in (nemo_rl, prime_rl, skyrl, slime, slime_ranks, step_batch)
+    reader.NAME: reader
+    for reader in (nemo_rl, prime_rl, prime_rl_traces, skyrl, slime, slime_ranks, step_batch)
 }
 
 # The lake and MLflow name folders and tags after a run.
@@ -70,14 +73,24 @@ def find(path: Path, pattern: Pattern | None = None) -> list[Path]:
     With a pattern those that match it, else those that a reader recognises. A `.npz` beside a
     `.pt` of the same name is the same batch in another container: left out.
     """
-    if path.is_file():
-        return [path]
-    if not path.exists():
+    if path.is_dir():
+        return _below(path, pattern)
+    if not exists(path):
         raise BadCapture(f"{path} does not exist")
+    return _captures_of(path)
+
+
+def exists(path: Path) -> bool:
+    """Whether a capture is there: a file, or a step of a stream (tasks/readers/traces.py)."""
+    return traces.exists(path) if traces.names_a_step(path) else path.exists()
+
+
+def _below(path: Path, pattern: Pattern | None) -> list[Path]:
     if pattern:
         found = {f for f in path.rglob("*") if pattern.matches(f, path) and f.is_file()}
     else:
         found = {f for f in path.rglob("*") if _by_name(f) and f.is_file()}
+    found = {capture for file in found for capture in _captures_of(file)}
     twins = {file for file in found if file.suffix == ".npz" and file.with_suffix(".pt") in found}
     if not found and pattern:
         raise BadCapture(f"no file under {path} matches the pattern {pattern.text}")
@@ -87,6 +100,11 @@ def find(path: Path, pattern: Pattern | None = None) -> list[Path]:
             "named one by one, or by --pattern"
         )
     return sorted(found - twins, key=places.natural)
+
+
+def _captures_of(file: Path) -> list[Path]:
+    """The captures that a file stands for: itself, or the steps of a stream."""
+    return traces.steps(file) if prime_rl_traces.recognises(file) else [file]
 
 
 def _by_name(file: Path) -> Any:
@@ -104,6 +122,8 @@ def parts(path: Path, columns: str | None = None) -> list[Path]:
 
 def stamp(path: Path, columns: str | None = None) -> tuple[int, int]:
     """Size of a capture's files [bytes] and time of the last write to one of them [ns]."""
+    if traces.names_a_step(path):
+        return traces.stamp(path)
     there = (part for part in parts(path, columns) if part == path or part.exists())
     stats = [part.stat() for part in there]
     return sum(s.st_size for s in stats), max(s.st_mtime_ns for s in stats)
@@ -175,7 +195,12 @@ def read(path: Path, columns: str | None = None) -> Batch:
     """Open a capture with the reader for its format; rows are read later, block by block."""
     if columns:
         return by_columns.open_batch(path, by_columns.parse(columns))
-    return opened(path, contents.look(path))
+    return opened(path, look(path))
+
+
+def look(path: Path) -> Contents:
+    """What a capture is, by its bytes; raises BadCapture."""
+    return prime_rl_traces.look(path) if traces.names_a_step(path) else contents.look(path)
 
 
 def opened(path: Path, seen: Contents) -> Batch:
@@ -217,6 +242,8 @@ def check_unchanged(capture: Capture) -> None:
 
 def digest(path: Path, columns: str | None = None) -> str:
     """The digest of a capture's bytes; of several files that of their digests, in order."""
+    if traces.names_a_step(path):
+        return prime_rl_traces.digest(path)
     digests = [sha256_of(part) for part in parts(path, columns)]
     return (
         digests[0] if len(digests) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest()

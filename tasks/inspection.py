@@ -7,7 +7,6 @@ from typing import Any
 
 from tasks import captures
 from tasks.readers import columns as by_columns
-from tasks.readers import contents
 from tasks.readers.fields import shown
 from tasks.tokens import BadCapture, Batch, Check
 
@@ -30,7 +29,7 @@ def of(path: Path, columns: str | None = None) -> Inspection:
     """Look into a file and read it to its end; raises BadCapture if nothing can be said of it."""
     if columns:
         return _mapped(path, columns)
-    seen = contents.look(path)
+    seen = captures.look(path)
     reader = captures.by_contents(seen)
     found = _read(path, {"container": seen.container}, lambda: captures.opened(path, seen))
     return replace(found, format=reader and reader.NAME, fields=dict(_fields(seen.top)))

@@ -2,15 +2,19 @@
 
 import io
 import json
+import os
 import pickle
+import struct
 import sys
 import types
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import polars as pl
 import torch
+import zstandard
 
 from tests.given import batch_fields
 
@@ -201,6 +205,83 @@ def prime_rl(root: Path, batch: Batch, step: int) -> Path:
         _written(folder / f"rank_{rank}.jsonl", lines)
     (folder / "STABLE").touch()
     return folder / "rank_0.jsonl"
+
+
+def prime_rl_traces(root: Path, batch: Batch, step: int, sealed: bool = False) -> Path:
+    """An episode a rollout, each with a second branch that was not trained on."""
+    streams: dict[str, list[dict[str, Any]]] = {"stream": [], "orchestrator": [], "trainer": []}
+    for at, row in enumerate(samples(batch)):
+        trace, before = f"{step:04x}{at:04x}", len(row["prompt"])
+        policy = {"start": step, "end": step + 1}
+        rewarded = {"rewards": {"correct": {"score": row["reward"] / 2, "weight": 2.0}}}
+        streams["stream"].append(
+            {
+                "id": f"episode-{at}",
+                "env": {"id": "math"},
+                "group": {"id": row["uid"]},
+                "run": {"id": "run-1", "work": {"type": "train", "step": step, "policy": policy}},
+                "traces": [
+                    {"id": f"{trace}-other", "nodes": []},
+                    {"id": trace, "nodes": _messages(row), **rewarded},
+                ],
+            }
+        )
+        info = {"effective": True, "ship": {"step": step, "time": 1e9 + step}, "advantage": 0.5}
+        advantages = {"index": 0, "advantages": [0.0] * before + row["advantage"].tolist()}
+        streams["orchestrator"].append({"trace_id": trace, "info": info, "branches": [advantages]})
+        kept = zip(row["train"].tolist(), row["mask"].tolist(), strict=True)
+        train = [None] * before + [value if trained else None for value, trained in kept]
+        scored = {"index": 0, "trainer_logprobs": train, "entropies": [0.25] * len(train)}
+        streams["trainer"].append({"trace_id": trace, "info": {}, "branches": [scored]})
+    folder = root / "monitors" / "file" / "traces"
+    for name, lines in streams.items():
+        _streamed(folder / ("" if name == "stream" else "annotations"), name, lines, sealed)
+    index = folder / "annotations" / "trainer.index.jsonl"
+    os.utime(index, (index.stat().st_mtime - 60,) * 2)  # nothing new for a while: it is whole
+    return folder / f"stream#{step}"
+
+
+def _messages(row: dict[str, Any]) -> list[dict[str, Any]]:
+    """Prompt, then runs of sampled and of other tokens; another answer to the prompt, the last."""
+    first = {"token_ids": row["prompt"].tolist(), "mask": [False] * len(row["prompt"])}
+    nodes: list[dict[str, Any]] = [{**first, "logprobs": []}]
+    mask = row["mask"].bool()
+    edges = [0, *(torch.nonzero(mask[1:] != mask[:-1]).flatten() + 1).tolist(), len(mask)]
+    for start, end in pairwise(edges):
+        kept = mask[start:end]
+        nodes.append(
+            {
+                "parent": len(nodes) - 1,
+                "token_ids": row["ids"][start:end].tolist(),
+                "mask": kept.tolist(),
+                "logprobs": row["rollout"][start:end][kept].tolist(),
+            }
+        )
+    return [*nodes, {"parent": 0, "token_ids": [1], "mask": [True], "logprobs": [-9.0]}]
+
+
+def _streamed(folder: Path, name: str, lines: list[dict[str, Any]], sealed: bool) -> None:
+    """Records behind those of chunk 0, and rows of the index; sealed, in frames of 100 bytes."""
+    chunk = folder / name / "00000.jsonl"
+    chunk.parent.mkdir(parents=True, exist_ok=True)
+    with chunk.open("ab") as records, (folder / f"{name}.index.jsonl").open("ab") as index:
+        for line in lines:
+            row: dict[str, Any] = {"chunk": 0, "offset": records.tell()}
+            if name == "stream":
+                row |= {"trace_ids": [trace["id"] for trace in line["traces"]], "kind": "train"}
+            else:
+                row |= {"trace_id": line["trace_id"], "info": line["info"]}
+            records.write(json.dumps(line).encode() + b"\n")
+            index.write(json.dumps(row).encode() + b"\n")
+    if sealed:
+        content = chunk.read_bytes()
+        parts = [content[at : at + 100] for at in range(0, len(content), 100)]
+        frames = [zstandard.compress(part) for part in parts]
+        sizes = (struct.pack("<II", len(f), len(p)) for f, p in zip(frames, parts, strict=True))
+        table = b"".join(sizes) + struct.pack("<IBI", len(frames), 0, 0x8F92EAB1)
+        skipped = struct.pack("<II", 0x184D2A5E, len(table)) + table
+        chunk.with_name("00000.jsonl.zst").write_bytes(b"".join(frames) + skipped)
+        chunk.unlink()
 
 
 MAPPED = {

@@ -26,6 +26,7 @@ WRITERS = {
     "slime": formats.slime,
     "slime_ranks": formats.slime_ranks,
     "prime_rl": formats.prime_rl,
+    "prime_rl_traces": formats.prime_rl_traces,
     "skyrl": formats.skyrl,
 }
 BY_TENSORDICT = Path(__file__).parent / "written_by_tensordict"
@@ -78,7 +79,7 @@ def test_without_a_group_the_prompt_is_one(name, batch, tmp_path):
     path = WRITERS[name](tmp_path / name, batch, STEP)
     shutil.rmtree(tmp_path / name / "rollout_data", ignore_errors=True)
     _, rows = read(ingest(path, tmp_path / "lake"))
-    wanted = name == "step_batch"
+    wanted = name in ("step_batch", "prime_rl_traces")  # which have a group
     assert (rows["uid"][0] == rows["uid"][1]) is not wanted
 
 
@@ -88,7 +89,8 @@ def test_a_mixed_directory_is_one_ingest(batch, tmp_path):
     found = captures.find(tmp_path / "runs")
     steps = [ingest(path, tmp_path / "lake") for path in found]
     assert {step.facts()["format"] for step in steps} == set(WRITERS)
-    assert {step.run for step in steps} == {*WRITERS, "nemo_rl/exp_001"} - {"nemo_rl"}
+    named = {"nemo_rl": "nemo_rl/exp_001", "prime_rl_traces": "run-1"}  # by the files
+    assert {step.run for step in steps} == {named.get(name, name) for name in WRITERS}
     assert len(steps) == len(WRITERS)
 
 

@@ -26,6 +26,7 @@ HOMES = {
     "pyarrow": {"tasks/parquet.py"},
     "filelock": {"tasks/alerts.py", "tasks/lake.py", "tasks/tracking.py"},
     "orjson": {"tasks/readers/records.py"},
+    "zstandard": {"tasks/readers/chunks.py"},
     "torch": {"tasks/readers", "tasks/hook.py", "tasks/seed_run.py", "tasks/toy_grpo"},
 }
 

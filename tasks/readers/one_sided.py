@@ -54,6 +54,12 @@ KNOWN = (
     ),
     OneSided(
         "jsonl",
+        frozenset({"traces", "run", "env"}),
+        "this is prime-rl's trace stream; a step of it is named stream#<step>, beside the folder "
+        "`stream`, once the trainer annotated it; or name the run's folder",
+    ),
+    OneSided(
+        "jsonl",
         frozenset({"content", "input_lengths"}),
         "this is NeMo RL's train_data of distillation, without the policy's log-probs",
     ),

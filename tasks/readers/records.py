@@ -25,20 +25,23 @@ def read(path: Path) -> Iterator[dict[str, Any]]:
                 reason = "is cut short: it does not end" if cut else "is longer than 128 MiB"
                 raise BadCapture(f"line {number} {reason}")
             if line.strip():
-                yield _record(line, number)
+                yield parsed(line, f"line {number}")
         if not number:
             raise BadCapture("the file is empty (0 bytes)")
 
 
-def _record(line: bytes, number: int) -> dict[str, Any]:
-    """NaN and Infinity stand as such in what Python writes; orjson, which is faster, has none."""
+def parsed(line: bytes, where: str) -> dict[str, Any]:
+    """The object in a line; raises BadCapture.
+
+    NaN and Infinity stand as such in what Python writes; orjson, which is faster, has none.
+    """
     try:
         bare = b"NaN" in line or b"Infinity" in line
         record = json.loads(line) if bare else orjson.loads(line)
     except (ValueError, RecursionError) as error:
-        raise BadCapture(f"line {number} is not JSON: {error}") from error
+        raise BadCapture(f"{where} is not JSON: {error}") from error
     if not isinstance(record, dict):
-        raise BadCapture(f"line {number} is a {type(record).__name__}, expected an object")
+        raise BadCapture(f"{where} is a {type(record).__name__}, expected an object")
     return record
 
 

@@ -1,0 +1,143 @@
+"""prime-rl's trace stream with the trainer's annotations (main since 2026-09, on by default).
+
+An episode holds traces, a trace a tree of messages with their tokens. The trainer annotates each
+branch that it trained on, from root to leaf: such a branch is a rollout here. Its log-probs are
+those of the training forward, at the policy before the step's update.
+"""
+
+import hashlib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from tasks.readers.chunks import Chunks
+from tasks.readers.contents import Contents
+from tasks.readers.prime_rl import FROM_TRAINING
+from tasks.readers.ragged import Sample, ragged_blocks
+from tasks.readers.trace_branch import Branch
+from tasks.readers.traces import INDEX, TRAINER, Traced, traces
+from tasks.tokens import BadCapture, Batch
+
+NAME = "prime_rl_traces"
+FILES = "monitors/file/traces/ (its steps: stream#<N>)"
+NEEDS = "nothing: the file monitor is on (off with --no-monitors.file)"
+GIVES = "group, reward, advantage, entropy, weight versions. Rounded to 4 decimals, unless told"
+SAYS_ITS_END = True
+ANNOTATED = (
+    "trained tokens are those with a log-prob of the trainer: it leaves out what is not finite, "
+    "too long for it, or trained on in another branch"
+)
+ROUNDED = (
+    "log-probs are rounded to 4 decimals: gaps of 1e-4 nats are rounding "
+    "(monitors.file.float_decimals = None writes all digits)"
+)
+
+
+def recognises(path: Path) -> bool:
+    """The stream's index stands for its steps."""
+    return path.name == INDEX and path.parent.name == "traces"
+
+
+def companions(path: Path) -> list[Path]:
+    """Other files of the same capture: none that are its alone."""
+    return []
+
+
+def opens(seen: Contents) -> bool:
+    """A step of a stream."""
+    return seen.container == "traces"
+
+
+def open_batch(path: Path, seen: Contents) -> Batch:
+    """Open a step without reading its records but the first. Raises BadCapture."""
+    found, earlier = traces(path)
+    told = f"{earlier} traces of an earlier attempt at this step left out"
+    first = next(_Reading(path.parent).of_trace(found[0]))
+    decimals = [value for value in first.trained["trainer_logprobs"] if value is not None]
+    rounded = all(round(value, 4) == value for value in decimals)
+    run = first.episode.get("run")
+    named = run.get("name") or run.get("id") if isinstance(run, dict) else None
+    return Batch(
+        format=NAME,
+        run=named if isinstance(named, str) else None,
+        step=found[0].shipped.step,
+        views=(),
+        meta={"traces": len(found)},
+        notes=(
+            FROM_TRAINING,
+            ANNOTATED,
+            *([ROUNDED] if rounded else []),
+            *([told] if earlier else []),
+        ),
+        blocks=lambda: ragged_blocks(_samples(path, found)),
+    )
+
+
+def look(path: Path) -> Contents:
+    """A step's first rollout: its episode and annotations. Raises BadCapture."""
+    found, _ = traces(path)
+    first = next(_Reading(path.parent).of_trace(found[0]))
+    return Contents("traces", {"episode": first.episode, TRAINER: first.trained})
+
+
+def digest(path: Path) -> str:
+    """The digest of the bytes of all the step's records, in their order."""
+    reading, whole = _Reading(path.parent), hashlib.sha256()
+    for trace in traces(path)[0]:
+        for line in reading.lines(trace):
+            whole.update(line)
+    return whole.hexdigest()
+
+
+class _Reading:
+    """The streams of one folder of traces."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._streams: dict[str, Chunks] = {}
+
+    def _stream(self, producer: str | None) -> Chunks:
+        name = producer or ""
+        if name not in self._streams:
+            within = self.folder / "annotations" / name if producer else self.folder / "stream"
+            self._streams[name] = Chunks(within)
+        return self._streams[name]
+
+    def lines(self, trace: Traced) -> Iterator[bytes]:
+        """All that was written about a trace, as it was written."""
+        yield self._stream(None).record(*trace.episode)[0]
+        yield self._stream(trace.shipped.producer).record(*trace.shipped.place)[0]
+        for place in trace.trained:
+            yield self._stream(TRAINER).record(*place)[0]
+
+    def of_trace(self, trace: Traced) -> Iterator[Branch]:
+        """Its branches that were trained on; of a branch that was scored twice the later."""
+        where = f"trace {trace.id}"
+        _, episode = self._stream(None).record(*trace.episode)
+        _, shipped = self._stream(trace.shipped.producer).record(*trace.shipped.place)
+        held = episode.get("traces")
+        same = (t for t in held or () if isinstance(t, dict) and t.get("id") == trace.id)
+        content = next(same, None) if isinstance(held, list) else None
+        if content is None:
+            raise BadCapture(f"{where} is not in the episode that the index names")
+        scored: dict[Any, Mapping[str, Any]] = {}
+        for place in trace.trained:
+            _, record = self._stream(TRAINER).record(*place)
+            if record.get("trace_id") != trace.id:
+                raise BadCapture(f"{where}: the index leads to {record.get('trace_id')!r}")
+            branches = record.get("branches")
+            for branch in branches if isinstance(branches, list) else ():
+                if isinstance(branch, dict) and isinstance(branch.get("trainer_logprobs"), list):
+                    scored[str(branch.get("index"))] = branch
+        if not scored:
+            raise BadCapture(f"{where}: the trainer's record has no branch with trainer_logprobs")
+        for branch in scored.values():
+            yield Branch(where, episode, content, shipped, dict(branch))
+
+
+def _samples(path: Path, found: list[Traced]) -> Iterator[Sample]:
+    reading, row = _Reading(path.parent), 0
+    for trace in found:
+        for branch in reading.of_trace(trace):
+            yield branch.sample(row)
+            row += 1

@@ -1,0 +1,200 @@
+"""Which steps prime-rl's trace stream holds, and where the records of each are.
+
+`<run>/monitors/file/traces/` has one stream of all episodes, and one of annotations per process:
+the orchestrator's say at which step a trace was shipped, the trainer's have its log-probs. A step
+of it is a capture under a name that is no file: `traces/stream#13`.
+
+One rule: only the indexes are read here. They only grow, so what was read of one is kept and what
+came since is added; a process that forgets it reads it again.
+"""
+
+import re
+import threading
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from tasks.readers import chunks
+from tasks.tokens import BadCapture
+
+NAMED = re.compile(r"stream#(\d+)")
+INDEX = "stream.index.jsonl"
+TRAINER = "trainer"
+# The trainer writes all of a step's records at once, before it updates.
+QUIET = 30.0  # seconds without a new one after which a step has all of its records
+# A cohort is shipped at once; traces of the same step from long before are an earlier attempt's.
+ATTEMPT = 60.0  # seconds
+
+Place = tuple[int, int]  # chunk and offset
+LOCK = threading.RLock()
+
+
+@dataclass(frozen=True)
+class Shipped:
+    """The orchestrator's record of a trace that went into a batch."""
+
+    step: int
+    seconds: float  # since 1970
+    producer: str  # whose stream of annotations it is in
+    place: Place
+
+
+@dataclass(frozen=True)
+class Traced:
+    """A trace of a step: where its episode is, and what was said of it later."""
+
+    id: str
+    episode: Place
+    shipped: Shipped
+    trained: tuple[Place, ...]  # the trainer's records, a branch each
+
+
+@dataclass
+class _Known:
+    """What is known of one folder of traces."""
+
+    read: dict[str, int] = field(default_factory=dict)  # bytes, of each index
+    episodes: dict[str, Place] = field(default_factory=dict)
+    shipped: dict[str, Shipped] = field(default_factory=dict)
+    trained: dict[str, list[Place]] = field(default_factory=dict)
+    sizes: dict[str, int] = field(default_factory=dict)  # bytes of a trace's rows
+    by_step: dict[int, dict[str, None]] = field(default_factory=dict)  # traces that were trained on
+    last_trained: int = -1  # step of the trainer's latest record
+
+
+_KNOWN: dict[Path, _Known] = {}
+
+
+def names_a_step(path: Path) -> bool:
+    """Whether a path is `traces/stream#<step>`."""
+    return bool(NAMED.fullmatch(path.name)) and not path.exists()
+
+
+def exists(path: Path) -> bool:
+    """Whether the stream has records of the trainer for this step."""
+    with LOCK:
+        return bool(_attempts(_known(path.parent), _step(path))[0])
+
+
+def steps(index: Path) -> list[Path]:
+    """The steps of a stream that have all their records, as captures; `index` is its INDEX."""
+    with LOCK:
+        known = _known(index.parent)
+        numbers = {step for step, traces in known.by_step.items() if traces}
+        if not _is_quiet(index.parent):
+            numbers.discard(known.last_trained)
+        return [index.with_name(f"stream#{step}") for step in sorted(numbers)]
+
+
+def stamp(path: Path) -> tuple[int, int]:
+    """Bytes of the step's rows in the indexes, and when it was shipped [ns]; BadCapture if none."""
+    with LOCK:
+        known = _known(path.parent)
+        ids, _ = _attempts(known, _step(path))
+        if not ids:
+            raise BadCapture(f"{path.parent} has no records of the trainer for step {_step(path)}")
+        shipped = max(known.shipped[trace].seconds for trace in ids)
+        return sum(known.sizes[trace] for trace in ids), int(shipped * 1e9)
+
+
+def traces(path: Path) -> tuple[list[Traced], int]:
+    """The step's traces in the order of the stream, and how many of an earlier attempt there are.
+
+    Raises BadCapture if there are none.
+    """
+    with LOCK:
+        stamp(path)
+        known = _known(path.parent)
+        ids, earlier = _attempts(known, _step(path))
+        if lost := [trace for trace in ids if trace not in known.episodes]:
+            raise BadCapture(f"{len(lost)} of {len(ids)} traces are not in {INDEX}: {lost[0]}, ...")
+        found = [
+            Traced(trace, known.episodes[trace], known.shipped[trace], tuple(known.trained[trace]))
+            for trace in ids
+        ]
+        return sorted(found, key=lambda trace: (trace.episode, trace.id)), earlier
+
+
+def _step(path: Path) -> int:
+    match = NAMED.fullmatch(path.name)
+    if not match:
+        raise BadCapture(f"{path.name} does not name a step of a stream, as stream#13 does")
+    return int(match[1])
+
+
+def _attempts(known: _Known, step: int) -> tuple[list[str], int]:
+    """The traces of a step's last attempt, and how many others there are, of earlier ones."""
+    ids = sorted(known.by_step.get(step, ()), key=lambda trace: known.shipped[trace].seconds)
+    seconds = [known.shipped[trace].seconds for trace in ids]
+    gaps = [at for at in range(1, len(ids)) if seconds[at] - seconds[at - 1] > ATTEMPT]
+    first = gaps[-1] if gaps else 0
+    return ids[first:], first
+
+
+def _is_quiet(folder: Path) -> bool:
+    index = chunks.index_of(folder / "annotations" / TRAINER)
+    return not index.exists() or time.time() - index.stat().st_mtime > QUIET
+
+
+def _known(folder: Path) -> _Known:
+    """What the indexes say now."""
+    folder = folder.absolute()
+    known = _KNOWN.setdefault(folder, _Known())
+    annotated = sorted((folder / "annotations").glob("*.index.jsonl"))
+    if any(_is_another(known, index) for index in (folder / INDEX, *annotated)):
+        known = _KNOWN[folder] = _Known()
+    for row, place, _ in _fresh(known, folder / INDEX):
+        ids = row.get("trace_ids")
+        known.episodes |= dict.fromkeys(map(str, ids if isinstance(ids, list) else ()), place)
+    for index in annotated:
+        producer = index.name.removesuffix(".index.jsonl")
+        for row, place, size in _fresh(known, index):
+            _note(known, producer, row, place, size)
+    return known
+
+
+def _note(known: _Known, producer: str, row: dict[str, Any], place: Place, size: int) -> None:
+    """One annotation: when its trace was shipped, or that the trainer scored a branch of it."""
+    trace, ship = str(row.get("trace_id")), inside(row, "info", "ship")
+    step, seconds = ship.get("step"), ship.get("time")
+    if isinstance(step, int):
+        before = known.shipped.get(trace)
+        if before:
+            known.by_step.get(before.step, {}).pop(trace, None)
+        at = float(seconds) if isinstance(seconds, int | float) else 0.0
+        known.shipped[trace] = Shipped(step, at, producer, place)
+    elif producer == TRAINER:
+        known.trained.setdefault(trace, []).append(place)
+    known.sizes[trace] = known.sizes.get(trace, 0) + size
+    if trace in known.trained and trace in known.shipped:
+        of_trace = known.shipped[trace].step
+        known.by_step.setdefault(of_trace, {})[trace] = None
+        known.last_trained = of_trace
+
+
+def inside(row: dict[str, Any], *names: str) -> dict[str, Any]:
+    """An object in an object; an empty one if there is none."""
+    value: Any = row
+    for name in names:
+        value = value.get(name) if isinstance(value, dict) else None
+    return value if isinstance(value, dict) else {}
+
+
+def _is_another(known: _Known, index: Path) -> bool:
+    """Whether an index is shorter than what was read of it."""
+    size = index.stat().st_size if index.is_file() else 0
+    return size < known.read.get(index.name, 0)
+
+
+def _fresh(known: _Known, index: Path) -> list[tuple[dict[str, Any], Place, int]]:
+    """The rows that came since the last look, each with its record's place and its own bytes."""
+    start = known.read.get(index.name, 0)
+    found = []
+    for end, row in chunks.rows(index, start):
+        chunk, offset = row.get("chunk"), row.get("offset")
+        if type(chunk) is int and type(offset) is int:
+            found.append((row, (chunk, offset), end - start))
+        start = end
+    known.read[index.name] = start
+    return found

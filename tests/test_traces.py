@@ -1,0 +1,198 @@
+"""prime-rl's trace stream: steps of a stream that grows, where the files lie or are damaged."""
+
+import json
+import os
+import random
+from pathlib import Path
+
+import pytest
+from polars.testing import assert_frame_equal
+
+from flows.cli import main
+from tasks import backlog, captures, lake
+from tasks.readers import traces
+from tasks.tokens import BadCapture
+from tests import formats
+from tests.given import ingest
+from tests.test_fuzz import MANY, damaged, taken
+from tests.test_step_batch import read
+
+STEP = 7
+
+
+def edited(folder: Path, name: str, change) -> None:
+    """A stream written anew, each record passed through `change`."""
+    place = folder / ("" if name == "stream" else "annotations")
+    records = [json.loads(line) for line in (place / name / "00000.jsonl").read_text().splitlines()]
+    index = place / f"{name}.index.jsonl"
+    written = index.stat().st_mtime
+    (place / name / "00000.jsonl").unlink()
+    index.unlink()
+    traces._KNOWN.clear()
+    formats._streamed(place, name, [change(at, record) for at, record in enumerate(records)], False)
+    os.utime(index, (written, written))
+
+
+def test_sealed_chunks_read_like_live_ones(tmp_path):
+    live = read(ingest(formats.prime_rl_traces(tmp_path / "a", formats.a_batch(), STEP), tmp_path))
+    sealed = formats.prime_rl_traces(tmp_path / "b", formats.a_batch(), STEP, sealed=True)
+    assert not list(sealed.parent.rglob("00000.jsonl"))
+    for one, other in zip(live, read(ingest(sealed, tmp_path / "l")), strict=True):
+        assert_frame_equal(one, other)
+
+
+def test_everything_that_the_stream_says_is_kept(tmp_path):
+    batch = formats.a_batch()
+    step = ingest(formats.prime_rl_traces(tmp_path / "run", batch, STEP), tmp_path)
+    tokens, rows = read(step)
+    assert rows["uid"].to_list() == batch["uid"]
+    assert set(rows["policy_version_min"]) == {STEP}
+    assert set(rows["policy_version_max"]) == {STEP + 1}
+    assert set(tokens.filter("is_trained")["entropy"]) == {0.25}
+    assert "training forward" in " ".join(step.facts()["notes"])
+    assert "rounded" not in " ".join(step.facts()["notes"])
+
+
+def test_a_step_shows_when_the_trainer_is_done_with_it(tmp_path):
+    """The latest one once nothing was written for a while, or a later one began."""
+    path = formats.prime_rl_traces(tmp_path, formats.a_batch(), STEP)
+    index = path.parent / "annotations" / "trainer.index.jsonl"
+    os.utime(index)
+    with pytest.raises(BadCapture, match="no capture under"):
+        captures.find(tmp_path)
+    formats.prime_rl_traces(tmp_path, formats.a_batch(1), STEP + 1)
+    os.utime(index)
+    assert captures.find(tmp_path) == [path]
+    os.utime(index, (1, 1))
+    assert captures.find(tmp_path) == [path, path.with_name(f"stream#{STEP + 1}")]
+
+
+def test_a_later_step_leaves_an_earlier_one_as_it_was(tmp_path):
+    path = formats.prime_rl_traces(tmp_path / "run", formats.a_batch(), STEP)
+    before = captures.identify(path)
+    ingest(path, tmp_path / "lake")
+    formats.prime_rl_traces(tmp_path / "run", formats.a_batch(1), STEP + 1)
+    assert captures.identify(path) == before
+    captures.check_unchanged(before)
+    seen = backlog.survey(tmp_path / "run", tmp_path)
+    assert [p.name for p in seen.pending] == [f"stream#{STEP}", f"stream#{STEP + 1}"]
+    assert lake.find(tmp_path / "lake", before)
+
+
+def test_a_step_that_was_trained_again_is_its_last_attempt(tmp_path):
+    path = formats.prime_rl_traces(tmp_path / "run", formats.a_batch(), STEP)
+    formats.prime_rl_traces(tmp_path / "run", formats.a_batch(1), STEP)
+
+    def second(at, record):
+        if at < 6:
+            return record
+        record["trace_id"] += "b"
+        record["info"].get("ship", {})["time"] = 2e9
+        return record
+
+    def renamed(at, record):
+        if at >= 6:
+            record["traces"][1]["id"] += "b"
+        return record
+
+    edited(path.parent, "stream", renamed)
+    edited(path.parent, "orchestrator", second)
+    edited(path.parent, "trainer", second)
+    step = ingest(path, tmp_path / "lake")
+    expected = ingest(formats.step_batch(tmp_path / "x", formats.a_batch(1), STEP), tmp_path / "y")
+    assert read(step)[0]["logp_train"].to_list() == read(expected)[0]["logp_train"].to_list()
+    assert "6 traces of an earlier attempt" in " ".join(step.facts()["notes"])
+
+
+def test_rounded_log_probs_are_said(tmp_path):
+    path = formats.prime_rl_traces(tmp_path / "run", formats.a_batch(), STEP)
+
+    def rounded(_, record):
+        values = record["branches"][0]["trainer_logprobs"]
+        record["branches"][0]["trainer_logprobs"] = [v and round(v, 4) for v in values]
+        return record
+
+    edited(path.parent, "trainer", rounded)
+    notes = ingest(path, tmp_path / "lake").facts()["notes"]
+    assert any("rounded to 4 decimals" in note for note in notes)
+
+
+def test_a_truncated_branch_is_trained_up_to_its_end(tmp_path):
+    path = formats.prime_rl_traces(tmp_path / "run", formats.a_batch(), STEP)
+
+    def cut(at, record):
+        for name in ("trainer_logprobs", "entropies"):
+            record["branches"][0][name] = record["branches"][0][name][: None if at else -1]
+        return record
+
+    edited(path.parent, "trainer", cut)
+    expected, _ = read(ingest(formats.step_batch(tmp_path, formats.a_batch(), STEP), tmp_path))
+    tokens, _ = read(ingest(path, tmp_path / "lake"))
+    last = expected.filter(row=0)["pos"].max()
+    assert tokens.filter(row=0, pos=last)["is_trained"].to_list() == [False]
+    assert len(tokens) == len(expected)
+
+
+DAMAGES = {
+    "no log-probs of the engine": (
+        "stream",
+        lambda r: r["traces"][1]["nodes"][1].update(logprobs=[]),
+        "no finite logp_rollout",
+    ),
+    "another trace": ("stream", lambda r: r["traces"][1].update(id="x"), "are not in stream.index"),
+    "a loop of messages": (
+        "stream",
+        lambda r: r["traces"][1]["nodes"][1].update(parent=1),
+        "message 1 has the parent 1",
+    ),
+    "a branch that is not there": (
+        "trainer",
+        lambda r: r["branches"][0].update(index=5),
+        "branch 5 of 2",
+    ),
+    "too many numbers": (
+        "trainer",
+        lambda r: r["branches"][0]["trainer_logprobs"].extend([-1.0] * 50),
+        "trainer_logprobs has",
+    ),
+    "nothing of the trainer": (
+        "trainer",
+        lambda r: r.update(branches=[]),
+        "no branch with trainer_logprobs",
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", DAMAGES)
+def test_what_does_not_fit_is_refused_and_named(kind, tmp_path):
+    name, change, says = DAMAGES[kind]
+    path = formats.prime_rl_traces(tmp_path / "run", formats.a_batch(), STEP)
+    edited(path.parent, name, lambda at, record: record if at != 2 else (change(record), record)[1])
+    with pytest.raises(BadCapture, match=says):
+        ingest(path, tmp_path / "lake")
+
+
+@pytest.mark.parametrize("sealed", [False, True])
+def test_damaged_streams_are_refused_or_read_and_nothing_else(sealed, tmp_path):
+    path = formats.prime_rl_traces(tmp_path, formats.a_batch(), STEP, sealed)
+    files = sorted(file for file in path.parent.rglob("*") if file.is_file())
+    contents = {file: file.read_bytes() for file in files}
+    seen = set()
+    for seed in range(MANY):
+        chance = random.Random(seed)
+        file = chance.choice(files)
+        file.write_bytes(damaged(contents[file], chance))
+        traces._KNOWN.clear()
+        seen.add(taken(path))
+        file.write_bytes(contents[file])
+    assert seen == {"read", "refused"}
+
+
+def test_inspect_names_a_step_and_a_stream(tmp_path, capsys):
+    path = formats.prime_rl_traces(tmp_path, formats.a_batch(), STEP)
+    assert main(["inspect", str(path)]) == 0
+    assert "trainer.trainer_logprobs" in capsys.readouterr().out
+    assert main(["inspect", str(path.parent / "stream" / "00000.jsonl")]) == 1
+    assert "a step of it is named stream#<step>" in capsys.readouterr().out
+    assert main(["inspect", str(path.with_name("stream#99"))]) == 2
+    assert "no records of the trainer for step 99" in capsys.readouterr().err
