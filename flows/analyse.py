@@ -5,7 +5,7 @@ import tempfile
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -186,9 +186,12 @@ class _Begun:
     tables: Any
     drawn: Any
     files: Path
+    parts: Sequence[Any] = ()  # futures of what the step is put together from
 
     def end(self) -> tuple[Step | None, Exception | None]:
         """The step once it is ready to be logged, and the error if it is not."""
+        if failed := next((r for r in map(_result, self.parts) if isinstance(r, Exception)), None):
+            return None, failed
         step = self.step if isinstance(self.step, Step) else _result(self.step)
         if not isinstance(step, Step):
             return None, step
@@ -205,7 +208,18 @@ class _Work:
 
     def begin(self, capture: Capture, rival: Path | None, into: Path) -> _Begun:
         """From the file on."""
+        if capture.shards > 1 and not rival and not lake.find(into, capture):
+            return self._in_parts(capture, into)
         return self._further(capture.path, stages.convert_capture.submit(capture, into, rival))
+
+    def _in_parts(self, capture: Capture, into: Path) -> _Begun:
+        """A capture in shards: its parts side by side, wherever the task runner has room."""
+        folder = self.files / f"parts-{self.begun}"
+        folder.mkdir(parents=True)
+        numbers = range(min(capture.shards, lake.MOST_PARTS))
+        parts: list[Any] = [stages.convert_part.submit(capture, folder, n) for n in numbers]
+        whole = stages.publish_parts.submit(capture, folder, parts, into)
+        return replace(self._further(capture.path, whole), parts=parts)
 
     def take_up(self, step: Step) -> _Begun:
         """From the lake on."""

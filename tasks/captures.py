@@ -48,6 +48,7 @@ class Capture:
     mtime_ns: int
     tokenizer: Path | None
     columns: str | None = None  # mapping of a home-made dump's names
+    shards: int = 1  # parts that can be read apart, a rank's each
 
     @property
     def name(self) -> str:
@@ -132,7 +133,10 @@ def stamp(path: Path, columns: str | None = None) -> tuple[int, int]:
 def says_its_end(path: Path) -> bool:
     """Whether a capture that can be read is whole: not so where lines or files may follow."""
     reader = _by_name(path)
-    return reader is None or reader.SAYS_ITS_END
+    try:
+        return reader is None or bool(reader.says_its_end(path))
+    except BadCapture:
+        return False
 
 
 def supersedes(path: Path, other: Path) -> bool:
@@ -153,7 +157,8 @@ def identify(
     called `step_20`, `global_step_20`, ..., else that in the file's name; the run is the folder
     around that. `columns` maps the names of a home-made dump.
     """
-    name, number = run_and_step(path, read(path, columns), run, step)
+    batch = read(path, columns)
+    name, number = run_and_step(path, batch, run, step)
     size, written = stamp(path, columns)
     capture = Capture(
         path=path.absolute(),
@@ -164,6 +169,7 @@ def identify(
         mtime_ns=written,
         tokenizer=tokenizer or places.tokenizer_beside(path.absolute()),
         columns=columns,
+        shards=max(1, len(batch.shards)),
     )
     check_unchanged(capture)
     return capture

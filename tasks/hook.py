@@ -16,21 +16,33 @@ from typing import Any
 import torch
 
 
-def save_step_batch(folder: Path, step: int, batch: Mapping[str, Any]) -> Path:
+def save_step_batch(
+    folder: Path,
+    step: int,
+    batch: Mapping[str, Any],
+    rank: int | None = None,
+    world_size: int | None = None,
+) -> Path:
     """Write `folder/step_<step>/step_batch.pt` atomically and return its path.
+
+    Where each data-parallel rank holds its own rows, each calls this with its `rank`, and the files
+    `step_batch.rank_<rank>.pt` are one capture, whole when there are `world_size` of them.
 
     `batch` maps names as verl uses them to what the trainer has: token fields as padded `[B, R]`
     tensors or lists of B 1-D tensors (`responses`, `response_mask`, `rollout_log_probs`,
     `old_log_probs`, further `<view>_log_probs`, `advantages`), `prompts`, `uid` as strings,
     rewards, and single numbers and strings. Tensors are copied to the CPU, views are cut out.
     """
-    target = folder / f"step_{step}" / "step_batch.pt"
+    name = "step_batch.pt" if rank is None else f"step_batch.rank_{rank}.pt"
+    target = folder / f"step_{step}" / name
     target.parent.mkdir(parents=True, exist_ok=True)
-    aside = target.with_name(f".step_batch.pt.{os.getpid()}")
+    aside = target.with_name(f".{name}.{os.getpid()}")
+    said = {"global_step": step, "rank": rank, "world_size": world_size}
     try:
         # An open file, not its name: torch.save would write the temporary name into the archive.
         with aside.open("wb") as file:
-            torch.save({"global_step": step, **{k: _plain(v) for k, v in batch.items()}}, file)
+            told = {name: value for name, value in said.items() if value is not None}
+            torch.save({**told, **{k: _plain(v) for k, v in batch.items()}}, file)
             file.flush()
             os.fsync(file.fileno())
         aside.replace(target)

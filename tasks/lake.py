@@ -2,6 +2,8 @@
 
     <lake>/run=<run>/step=<n>/capture=<id>/tokens.parquet       one row per response token
                                            sequences.parquet    one row per rollout
+                                           tokens/, sequences/  instead, part-*.parquet, of a
+                                                                capture that came in shards
                                            vocabulary.parquet   text of the token ids that occur
                                            capture.json         where all this came from
                                            tables-<version>/    the step's tables (tasks/tables.py)
@@ -21,6 +23,7 @@ import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, unquote
@@ -36,6 +39,9 @@ STEP = re.compile(r"run=(?P<run>[^/]+)/step=(?P<step>\d+)/capture=(?P<capture>[0
 
 # Machines that share a lake may share a name, so what is left aside must be old, too.
 ABANDONED = 600.0  # seconds
+
+# Of a capture with more shards, each part takes several: every file of a step costs a query.
+MOST_PARTS = 16
 
 
 @dataclass(frozen=True)
@@ -144,25 +150,89 @@ def write_step(
 
     Memory is bounded by one block of rows, whatever the size of the capture.
     """
+    with _aside(lake) as folder:
+        parts = [
+            write_part(folder, capture, batch, part, decode) for part in range(parts_of(batch))
+        ]
+        return finish(lake, folder, capture, batch, parts, vocabulary, vocabulary_size)
+
+
+@dataclass(frozen=True)
+class Part:
+    """What is known of a part of a capture once it is written."""
+
+    check: Check
+    token_ids: Any  # distinct, sorted
+
+
+def parts_of(batch: Batch) -> int:
+    """Into how many parts a capture goes that can be written apart: 1 if it did not come so."""
+    return max(1, min(len(batch.shards), MOST_PARTS))
+
+
+def write_part(
+    folder: Path,
+    capture: Capture,
+    batch: Batch,
+    part: int,
+    decode: Callable[[Block], Block] = lambda block: block,
+) -> Part:
+    """Write every n-th shard of a batch into a folder, from the `part`-th on; n is `parts_of`."""
+    check, parts = Check(), parts_of(batch)
+    blocks = chain.from_iterable(shard() for shard in batch.shards[part::parts])
+    try:
+        named = None if parts == 1 else part
+        read = blocks if batch.shards else batch.blocks()
+        ids = parquet.write_blocks(folder, map(decode, check.watch(read)), named)
+    except BadCapture:
+        check_unchanged(capture)  # if it was written to, that is the reason to tell
+        raise
+    return Part(check, ids)
+
+
+def finish(
+    lake: Path,
+    folder: Path,
+    capture: Capture,
+    batch: Batch,
+    parts: list[Part],
+    vocabulary: Callable[[list[int]], pl.DataFrame] | None = None,
+    vocabulary_size: int | None = None,
+) -> Step:
+    """Publish the parts in a folder as a step, if together they pass the checks."""
     check_place(lake)
     check = Check()
-    with _aside(lake) as folder:
-        try:
-            ids = parquet.write_blocks(folder, map(decode, check.watch(batch.blocks())))
-            verdict = check.verdict()
-        except BadCapture:
-            check_unchanged(capture)  # if it was written to, that is the reason to tell
-            raise
-        if vocabulary:
-            parquet.write_small(folder / "vocabulary.parquet", vocabulary(ids.tolist()))
+    for part in parts:
+        check.add(part.check)
+    try:
+        verdict = check.verdict()
+        _check_rows(folder, verdict)
+    except BadCapture:
         check_unchanged(capture)
-        facts = _facts(capture, batch, verdict) | _vocabulary(batch, vocabulary_size)
-        (folder / "capture.json").write_text(json.dumps(facts, indent=2) + "\n")
-        step = Step(capture.run, capture.step, capture.id, _home(lake, capture))
-        with _step_lock(step):
-            publish(folder, step.path)
-            _discard_others(step)
+        raise
+    if vocabulary:
+        ids = sorted({int(i) for part in parts for i in part.token_ids})
+        parquet.write_small(folder / "vocabulary.parquet", vocabulary(ids))
+    check_unchanged(capture)
+    facts = _facts(capture, batch, verdict) | _vocabulary(batch, vocabulary_size)
+    (folder / "capture.json").write_text(json.dumps(facts, indent=2) + "\n")
+    step = Step(capture.run, capture.step, capture.id, _home(lake, capture))
+    with _step_lock(step):
+        publish(folder, step.path)
+        _discard_others(step)
     return step
+
+
+def _check_rows(folder: Path, verdict: Verdict) -> None:
+    """Raise BadCapture where two shards have a row of the same number."""
+    files = parquet.files(folder, "sequences")
+    if len(files) > 1:
+        rows = pl.scan_parquet(files).select(pl.col("row").n_unique()).collect().item()
+        if rows < verdict.rows:
+            raise BadCapture(
+                f"{verdict.rows - rows} of {verdict.rows} rollouts are in two ranks' files: their "
+                "row_index must say which of the whole batch each is"
+            )
 
 
 def settle(step: Step) -> Step:
@@ -197,7 +267,12 @@ def write_tables(step: Step, version: str, tables: dict[str, pl.DataFrame]) -> N
 
 def is_pruned(step: Step) -> bool:
     """Whether the step's tokens were deleted and only its tables are left."""
-    return not (step.path / "tokens.parquet").exists()
+    return not token_files(step)
+
+
+def token_files(step: Step) -> list[Path]:
+    """The Parquet files with the step's tokens; none if they were pruned."""
+    return parquet.files(step.path, "tokens")
 
 
 def need_tokens(step: Step) -> None:
@@ -220,8 +295,7 @@ def prunable_bytes(step: Step) -> int:
 def _token_files(step: Step) -> list[Path]:
     """What grows with the tokens, as far as it is there."""
     names = ("tokens", "sequences", "vocabulary")
-    files = (step.path / f"{name}.parquet" for name in names)
-    return [file for file in files if file.exists()]
+    return [file for name in names for file in parquet.files(step.path, name)]
 
 
 def mark(step: Step, name: str) -> None:
@@ -254,7 +328,7 @@ def _lives(folder: str) -> bool:
 
 def publish(aside: Path, path: Path) -> None:
     """Make a finished folder visible under its name; if it is there already, leave that one."""
-    for file in aside.iterdir():
+    for file in sorted(aside.rglob("*"), reverse=True):  # a folder after what is in it
         _sync(file)
     _sync(aside)
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -19,8 +19,11 @@ _DELTA, _SPLIT = "DELTA_BINARY_PACKED", "BYTE_STREAM_SPLIT"
 ROW_GROUP = 1 << 20  # tokens
 
 
-def write_blocks(folder: Path, blocks: Iterator[Block]) -> Any:
-    """Write `tokens.parquet` and `sequences.parquet`; returns the distinct token ids, sorted."""
+def write_blocks(folder: Path, blocks: Iterator[Block], part: int | None = None) -> Any:
+    """Write `tokens.parquet` and `sequences.parquet`; returns the distinct token ids, sorted.
+
+    Of a batch in parts `tokens/part-00000.parquet` and so on.
+    """
     seen = np.empty(0, dtype=np.int32)
     writers: dict[str, pq.ParquetWriter] = {}
     try:
@@ -28,13 +31,26 @@ def write_blocks(folder: Path, blocks: Iterator[Block]) -> Any:
             for name, frame in (("tokens", block.tokens), ("sequences", block.sequences)):
                 table = _arrow(frame)
                 if name not in writers:
-                    writers[name] = _writer(folder / f"{name}.parquet", table.schema)
+                    writers[name] = _writer(_file(folder, name, part), table.schema)
                 writers[name].write_table(table, row_group_size=ROW_GROUP)
             seen = np.union1d(seen, block.tokens["token_id"].unique().to_numpy())
     finally:
         for writer in writers.values():
             writer.close()
     return seen
+
+
+def _file(folder: Path, name: str, part: int | None) -> Path:
+    if part is None:
+        return folder / f"{name}.parquet"
+    (folder / name).mkdir(exist_ok=True)
+    return folder / name / f"part-{part:05d}.parquet"
+
+
+def files(folder: Path, name: str) -> list[Path]:
+    """The files of a table that `write_blocks` wrote there, none if there are none."""
+    whole = folder / f"{name}.parquet"
+    return [whole] if whole.is_file() else sorted((folder / name).glob("part-*.parquet"))
 
 
 def _arrow(frame: pl.DataFrame) -> Any:

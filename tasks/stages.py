@@ -88,6 +88,31 @@ def convert_capture(capture: Capture, into: Path, rival: Path | None = None) -> 
     return lake.write_step(into, capture, **captures.reading(capture))
 
 
+@task(
+    task_run_name="convert part {part} of {capture.name}",
+    cache_policy=NO_CACHE,
+    retries=2,
+    retry_delay_seconds=[1, 5],
+    retry_condition_fn=_may_pass,
+)
+def convert_part(capture: Capture, folder: Path, part: int) -> lake.Part:
+    """One part of a capture that came in shards, into a folder aside."""
+    reading = captures.reading(capture)
+    return lake.write_part(folder, capture, reading["batch"], part, **_decoding(reading))
+
+
+@task(task_run_name="publish {capture.name}", cache_policy=NO_CACHE)
+def publish_parts(capture: Capture, folder: Path, parts: list[lake.Part], into: Path) -> Step:
+    """The parts in a folder, once all are there, as a step of the lake."""
+    reading = captures.reading(capture)
+    reading.pop("decode", None)
+    return lake.finish(into, folder, capture, parts=parts, **reading)
+
+
+def _decoding(reading: dict[str, Any]) -> dict[str, Any]:
+    return {name: reading[name] for name in ("decode",) if name in reading}
+
+
 @task(task_run_name="compute tables of {step.name}", cache_policy=NO_CACHE)
 def compute_tables(step: Step) -> None:
     """Compute the step's tables with DuckDB, unless this version of the SQL did."""

@@ -19,7 +19,7 @@ from typing import Any
 import duckdb
 import polars as pl
 
-from tasks import corrections, identities, lake
+from tasks import corrections, identities, lake, parquet
 from tasks.corrections import Setting
 from tasks.lake import Step
 from tasks.text import VOCABULARY
@@ -288,9 +288,9 @@ def inputs(steps: Iterable[Step]) -> duckdb.DuckDBPyConnection:
     connection.execute("set temp_directory = $1", [tempfile.gettempdir()])
     connection.execute("set preserve_insertion_order = false")  # every table ends in its own
     connection.execute("set enable_progress_bar = false")
-    _input(connection, "tokens_file", _files(steps, "tokens.parquet"), TOKENS)
-    _input(connection, "sequences", _files(steps, "sequences.parquet"), SEQUENCES)
-    _input(connection, "vocabulary", _files(steps, "vocabulary.parquet"), VOCABULARY)
+    _input(connection, "tokens_file", _files(steps, "tokens"), TOKENS)
+    _input(connection, "sequences", _files(steps, "sequences"), SEQUENCES)
+    _input(connection, "vocabulary", _files(steps, "vocabulary"), VOCABULARY)
     connection.register("captures", _captures(steps).to_arrow())
     for macro in macros().values():
         connection.execute(macro)
@@ -312,7 +312,7 @@ def _captures(steps: Iterable[Step]) -> pl.DataFrame:
 
 
 def _files(steps: Iterable[Step], name: str) -> list[str]:
-    return [str(step.path / name) for step in steps if (step.path / name).is_file()]
+    return [str(file) for step in steps for file in parquet.files(step.path, name)]
 
 
 def _input(connection: Any, name: str, files: list[str], schema: pl.Schema) -> None:

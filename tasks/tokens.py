@@ -80,6 +80,8 @@ class Batch:
     meta: dict[str, str | int | float | bool]  # model, dataset, temperature, ... as the file says
     notes: tuple[str, ...]  # what the reader had to assume or leave out
     blocks: Callable[[], Iterator[Block]]
+    # The same rows in parts that can be read apart and side by side: those of a rank each.
+    shards: tuple[Callable[[], Iterator[Block]], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -110,6 +112,19 @@ class Check:
         for block in blocks:
             self._see(block)
             yield block
+
+    def add(self, other: "Check") -> None:
+        """Count what was seen of another part of the same batch."""
+        self.rows += other.rows
+        self.tokens += other.tokens
+        self.trained += other.trained
+        self.unequal += other.unequal
+        self.roundings += other.roundings
+        for name, nonzero in other.nonzero.items():
+            self.nonzero[name] = self.nonzero.get(name, 0) + nonzero
+        for fault, (count, first) in other.faults.items():
+            before, known = self.faults.get(fault, (0, first))
+            self.faults[fault] = (before + count, known)
 
     def verdict(self) -> Verdict:
         """What is known once every block was seen; raises BadTokens for what must not pass."""

@@ -185,7 +185,7 @@ def prime_rl(root: Path, batch: Batch, step: int) -> Path:
     rows = samples(batch)
     for rank in (0, 1):
         lines = []
-        for row in rows[rank * len(rows) // 2 : (rank + 1) * len(rows) // 2]:
+        for row in rows[rank::2]:
             before = len(row["prompt"])
             mask = row["mask"].bool()
             filler = [float(np.log(1 / VOCABULARY))] + [-1.5] * (before - 1)

@@ -1,11 +1,20 @@
 """Where the work of many captures is done: the same result from threads, processes and Dask."""
 
+from pathlib import Path
+
+import polars as pl
 import pytest
+from polars.testing import assert_frame_equal
 
 from flows import runner
 from flows.cli import main
-from tests.given import batch_fields
+from tasks import arrival, captures, lake, tables
+from tasks.hook import save_step_batch
+from tasks.tokens import BadCapture
+from tests import formats
+from tests.given import batch_fields, ingest
 from tests.test_flow import stored_points
+from tests.test_step_batch import read
 from tests.test_watch import data
 
 DASK = pytest.mark.skipif(
@@ -42,6 +51,45 @@ def test_dask_takes_a_number_of_workers_or_a_scheduler(monkeypatch):
     assert runner.chosen().address == "tcp://host:8786"
 
 
+def ranked(folder: Path, fields: dict, step: int, ranks: int, world: int | None = None) -> Path:
+    """A batch as `ranks` trainers would save it, each some of its rows."""
+    for rank in range(ranks):
+        own = {name: value[rank::ranks] for name, value in fields.items()}
+        save_step_batch(folder, step, own, rank=rank, world_size=world or ranks)
+    return folder / f"step_{step}" / "step_batch.rank_0.pt"
+
+
+def test_ranks_are_one_capture_that_equals_the_whole(tmp_path):
+    batch = formats.a_batch()
+    whole = ingest(save_step_batch(tmp_path / "one", 3, batch), tmp_path / "lake")
+    parts = ingest(ranked(tmp_path / "many", batch, 3, ranks=3), tmp_path / "lake")
+    assert captures.find(tmp_path / "many") == [tmp_path / "many/step_3/step_batch.rank_0.pt"]
+    assert [f.name for f in lake.token_files(parts)] == [f"part-0000{i}.parquet" for i in range(3)]
+    for one, other in zip(read(whole), read(parts), strict=True):
+        assert_frame_equal(one, other)
+    for name, table in tables.compute(whole).items():
+        other = tables.compute(parts)[name].with_columns(pl.lit("one").alias("run"))
+        assert_frame_equal(table, other, check_row_order=False)
+
+
+def test_a_rank_that_is_missing_is_waited_for_and_said(tmp_path):
+    path = ranked(tmp_path, formats.a_batch(), 3, ranks=3)
+    assert arrival.is_whole(path)
+    path.with_name("step_batch.rank_2.pt").unlink()
+    assert not arrival.is_whole(path)
+    step = ingest(path, tmp_path / "lake")
+    assert "files of 2 of 3 ranks are there" in step.facts()["notes"]
+
+
+def test_two_ranks_with_the_same_rows_are_refused(tmp_path):
+    batch = formats.a_batch()
+    for rank in (0, 1):
+        save_step_batch(tmp_path, 3, {**batch, "row_index": list(range(6))}, rank, 2)
+    with pytest.raises(BadCapture, match="6 of 12 rollouts are in two ranks' files"):
+        ingest(tmp_path / "step_3" / "step_batch.rank_0.pt", tmp_path / "lake")
+    assert not lake.steps(tmp_path / "lake")
+
+
 @pytest.mark.slow
 @pytest.mark.usefixtures("prefect")
 @pytest.mark.parametrize("text", ["processes:2", pytest.param("dask:2", marks=DASK)])
@@ -56,14 +104,20 @@ def test_a_backfill_gives_the_same_wherever_it_runs(
         fields = {**batch_fields(seed=step), "global_step": step}
         saved(fields, f"runs/a/step_{step}/step_batch.pt")
     (tmp_path / "runs/a/step_2/step_batch.pt").write_bytes(b"no capture")
+    ranked(tmp_path / "runs/a", formats.a_batch(), 5, ranks=3)
+    part = ranked(tmp_path / "runs/a", formats.a_batch(), 6, ranks=3).with_stem("step_batch.rank_1")
+    content = part.read_bytes()
+    at = content.index(formats.a_batch()["old_log_probs"][1::3].numpy().tobytes()[-24:-16])
+    part.write_bytes(content[:at] + b"damaged!" + content[at + 8 :])
     root, beside = tmp_path / "runs", tmp_path / "beside"
     beside.mkdir()
     (beside / "mlflow.db").write_bytes(fresh_store.read_bytes())
-    with pytest.raises(CapturesFailed, match="1 of 4"):
+    with pytest.raises(CapturesFailed, match="2 of 6"):
         watch(root, beside, quiet=0)
     monkeypatch.setenv(runner.VARIABLE, text)
-    with pytest.raises(CapturesFailed, match="1 of 4") as raised:
+    with pytest.raises(CapturesFailed, match="2 of 6") as raised:
         watch.with_options(task_runner=runner.chosen())(root, home, quiet=0)
-    assert [o.step.step for o in raised.value.outcomes if o.step] == [1, 3, 4]
+    assert [o.step.step for o in raised.value.outcomes if o.step] == [1, 3, 4, 5]
+    assert any("the file is damaged in" in str(o.error) for o in raised.value.outcomes)
     assert data(home) == data(beside)
     assert stored_points(home, "kl_k1") == stored_points(beside, "kl_k1")

@@ -5,7 +5,7 @@ import polars as pl
 import pytest
 import torch
 
-from tasks import captures, lake
+from tasks import captures, lake, parquet
 from tasks.tokens import BadCapture
 from tests.given import batch_fields, ingest
 
@@ -20,10 +20,8 @@ TOKEN_FIELDS = (
 
 
 def read(step: lake.Step) -> tuple[pl.DataFrame, pl.DataFrame]:
-    return (
-        pl.read_parquet(step.path / "tokens.parquet"),
-        pl.read_parquet(step.path / "sequences.parquet"),
-    )
+    tokens = pl.read_parquet(lake.token_files(step)).sort("row", "pos")
+    return tokens, pl.read_parquet(parquet.files(step.path, "sequences")).sort("row")
 
 
 def expected_tokens(fields: dict) -> list[dict]:

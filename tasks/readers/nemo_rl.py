@@ -22,7 +22,6 @@ NAME = "nemo_rl"
 FILES = "exp_<n>/train_data_step<N>.jsonl"
 NEEDS = "nothing: GRPO and PPO write it (off with env.should_log_nemo_gym_responses)"
 GIVES = "reward, advantage; groups by prompt. Up to v0.5 neither ids nor mask: guessed, and said"
-SAYS_ITS_END = False  # a file of whole lines may still get more of them
 FILE = re.compile(r"train_data_step(\d+)\.jsonl")
 EXPERIMENT = re.compile(r"exp_\d+")
 BOTH = ("generation_logprobs", "prev_logprobs")
@@ -47,6 +46,11 @@ def companions(path: Path) -> list[Path]:
 def supersedes(path: Path, other: Path) -> bool:
     """Whether a file is what a restart wrote in place of another."""
     return path.name == other.name and path.parent in _restarts(other.parent)
+
+
+def says_its_end(path: Path) -> bool:
+    """Whether a file that can be read is whole. Not so: more lines may follow."""
+    return False
 
 
 def opens(seen: Contents) -> bool:

@@ -6,6 +6,7 @@ those of the training forward, at the policy before the step's update.
 
 import re
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,8 @@ from tasks.readers import records
 from tasks.readers.contents import Contents
 from tasks.readers.fields import whole_number
 from tasks.readers.ragged import Sample, ragged_blocks
-from tasks.readers.siblings import ranks
-from tasks.tokens import BadCapture, Batch
+from tasks.readers.siblings import in_order, ranks
+from tasks.tokens import BadCapture, Batch, Block
 
 NAME = "prime_rl"
 FILES = "token_exports/step_<N>/rank_<r>.jsonl"
@@ -24,7 +25,6 @@ NEEDS = "trainer.enable_token_export = true"
 GIVES = (
     "advantage, entropy, in v0.6 reward; groups by prompt. The trainer's are those of its update"
 )
-SAYS_ITS_END = False  # the marker STABLE does
 FILE = re.compile(r"rank_(\d+)\.jsonl")
 FIELDS = {
     "inference_logprobs": "rollout_log_probs",
@@ -46,6 +46,11 @@ def companions(path: Path) -> list[Path]:
     return [file for file in ranks(path, FILE) if file != path]
 
 
+def says_its_end(path: Path) -> bool:
+    """Whether a file that can be read is whole. Not so; the marker STABLE does."""
+    return False
+
+
 def opens(seen: Contents) -> bool:
     """By the names in its first line."""
     return seen.container == "jsonl" and "trainer_logprobs" in seen.top
@@ -58,6 +63,8 @@ def open_batch(path: Path, seen: Contents) -> Batch:
         raise BadCapture(
             f"missing {', '.join(sorted(missing))}; the file has {', '.join(sorted(seen.top))}"
         )
+    files = ranks(path, FILE)
+    shards = tuple(partial(_blocks, file, rank, len(files)) for rank, file in enumerate(files))
     told = whole_number(seen.top.get("export_step", seen.top.get("step")))
     run = seen.top.get("run_id")
     return Batch(
@@ -65,18 +72,21 @@ def open_batch(path: Path, seen: Contents) -> Batch:
         run=run if isinstance(run, str) and run else None,
         step=told,
         views=(),
-        meta={"ranks": 1 + len(companions(path))},
+        meta={"ranks": len(files)},
         notes=(FROM_TRAINING,),
-        blocks=lambda: ragged_blocks(_samples([path, *companions(path)])),
+        blocks=lambda: in_order(shards),
+        shards=shards,
     )
 
 
-def _samples(files: list[Path]) -> Iterator[Sample]:
-    row = 0
-    for file in files:
-        for line, record in enumerate(records.read(file), start=1):
-            yield _sample(f"{file.name} line {line}", row, record)
-            row += 1
+def _blocks(file: Path, rank: int, of: int) -> Iterator[Block]:
+    return ragged_blocks(_samples(file, rank, of))
+
+
+def _samples(file: Path, rank: int, of: int) -> Iterator[Sample]:
+    """Those of a rank; rows count through the ranks like cards that are dealt."""
+    for line, record in enumerate(records.read(file)):
+        yield _sample(f"{file.name} line {line + 1}", line * of + rank, record)
 
 
 def _sample(where: str, row: int, record: dict[str, Any]) -> Sample:

@@ -22,7 +22,6 @@ NAME = "prime_rl_traces"
 FILES = "monitors/file/traces/ (its steps: stream#<N>)"
 NEEDS = "nothing: the file monitor is on (off with --no-monitors.file)"
 GIVES = "group, reward, advantage, entropy, weight versions. Rounded to 4 decimals, unless told"
-SAYS_ITS_END = True
 ANNOTATED = (
     "trained tokens are those with a log-prob of the trainer: it leaves out what is not finite, "
     "too long for it, or trained on in another branch"
@@ -41,6 +40,11 @@ def recognises(path: Path) -> bool:
 def companions(path: Path) -> list[Path]:
     """Other files of the same capture: none that are its alone."""
     return []
+
+
+def says_its_end(path: Path) -> bool:
+    """Whether a file that can be read is whole. A step shows when it is whole."""
+    return True
 
 
 def opens(seen: Contents) -> bool:

@@ -2,10 +2,19 @@
 
 import re
 import time
+from collections.abc import Callable, Iterable, Iterator
 from functools import lru_cache
 from pathlib import Path
 
+from tasks.tokens import Block
+
 SETTLED = 2.0  # seconds; clocks of file systems are coarse
+
+
+def in_order(shards: Iterable[Callable[[], Iterator[Block]]]) -> Iterator[Block]:
+    """The rows of all ranks, one rank after the other."""
+    for shard in shards:
+        yield from shard()
 
 
 def ranks(path: Path, pattern: re.Pattern[str]) -> list[Path]:

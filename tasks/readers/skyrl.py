@@ -21,7 +21,6 @@ NAME = "skyrl"
 FILES = "dumped_data/global_step_<N>_training_input.pkl"
 NEEDS = "trainer.dump_data_batch=true"
 GIVES = "advantage; groups by prompt. Neither reward nor group is in the file"
-SAYS_ITS_END = True
 FILE = re.compile(r"global_step_(\d+)_training_input\.pkl")
 PARTS = {
     "sequences": "int",
@@ -52,6 +51,11 @@ def recognises(path: Path) -> bool:
 def companions(path: Path) -> list[Path]:
     """Other files of the same capture: none."""
     return []
+
+
+def says_its_end(path: Path) -> bool:
+    """Whether a file that can be read is whole. It does."""
+    return True
 
 
 def opens(seen: Contents) -> bool:

@@ -18,7 +18,6 @@ NAME = "slime"
 FILES = "train_data/<N>.pt with rollout_data/<N>.pt"
 NEEDS = "--dump-details DIR"
 GIVES = "group, reward, advantage, weight versions; ref and teacher as further views"
-SAYS_ITS_END = True
 ROLLOUTS, TRAINED = "rollout_data", "train_data"
 VIEWS = ("ref", "teacher")
 WITHOUT_LOG_PROBS = (
@@ -41,6 +40,11 @@ def rollout_files(path: Path, rollout: str) -> list[Path]:
     """The rollout engine's file of a rollout, if it is there."""
     beside = path.parent.parent / ROLLOUTS / f"{rollout}.pt"
     return [beside] if beside.is_file() else []
+
+
+def says_its_end(path: Path) -> bool:
+    """Whether a file that can be read is whole. It does."""
+    return True
 
 
 def opens(seen: Contents) -> bool:

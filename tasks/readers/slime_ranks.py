@@ -8,6 +8,7 @@ log-probs; with context parallelism a rank has a zig-zag slice of each response.
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from tasks.readers import slime
 from tasks.readers.contents import Contents, check_size
 from tasks.readers.fields import as_numpy, whole_number
 from tasks.readers.ragged import ragged_blocks
-from tasks.readers.siblings import ranks
+from tasks.readers.siblings import in_order, ranks
 from tasks.readers.tensors import Array, check_sums, load
 from tasks.tokens import BadCapture, Batch, Block
 
@@ -25,7 +26,6 @@ NAME = "slime_ranks"
 FILES = "train_data/<N>_<rank>.pt with rollout_data/<N>.pt"
 NEEDS = "--dump-details DIR (slime up to v0.3.1, miles)"
 GIVES = "the same; copies of a rank are dropped, context-parallel slices of miles are put together"
-SAYS_ITS_END = False  # the files of other ranks may still come
 FILE = re.compile(r"(\d+)_(\d+)\.pt")
 REQUIRED = ("tokens", "response_lengths", "rollout_log_probs", "log_probs")
 SLICED = ("rollout_log_probs", "log_probs", "ref_log_probs", "teacher_log_probs", "advantages")
@@ -45,6 +45,11 @@ def companions(path: Path) -> list[Path]:
         return []
     others = [file for file in ranks(path, FILE) if file != path]
     return [*others, *slime.rollout_files(path, match[1])]
+
+
+def says_its_end(path: Path) -> bool:
+    """Whether a file that can be read is whole. Not so: the files of other ranks may still come."""
+    return False
 
 
 def opens(seen: Contents) -> bool:
@@ -88,6 +93,7 @@ def open_batch(path: Path, seen: Contents) -> Batch:
             f"{len(groups)} of {len(rollouts)} rollouts are in the files of {len(shards)} ranks: "
             "files are missing, or the others were not trained on"
         )
+    parts = tuple(partial(_blocks, own, rollouts) for own in _by_file(groups))
     return Batch(
         format=NAME,
         run=None,
@@ -95,7 +101,8 @@ def open_batch(path: Path, seen: Contents) -> Batch:
         views=tuple(v for v in slime.VIEWS if all(f"{v}_log_probs" in s.columns for s in having)),
         meta={"ranks": len(shards)},
         notes=tuple(notes),
-        blocks=lambda: _blocks([s.path for s in shards], groups, rollouts),
+        blocks=lambda: in_order(parts),
+        shards=parts,
     )
 
 
@@ -123,17 +130,36 @@ def _by_sample(shards: list[_Shard]) -> dict[int, dict[int, tuple[_Shard, int]]]
     return dict(sorted(found.items()))
 
 
-def _blocks(
-    files: list[Path],
-    groups: dict[int, dict[int, tuple[_Shard, int]]],
-    rollouts: list[Any],
-) -> Iterator[Block]:
-    for file in files:
+@dataclass(frozen=True)
+class _Sample:
+    """Where one sample's slices are."""
+
+    row: int
+    index: int  # in the rollout
+    slices: dict[int, tuple[_Shard, int]]  # by context-parallel rank
+
+
+def _by_file(groups: dict[int, dict[int, tuple[_Shard, int]]]) -> list[list[_Sample]]:
+    """The samples of each file, by where their first slice lies."""
+    found: dict[Path, list[_Sample]] = {}
+    for row, (index, slices) in enumerate(groups.items()):
+        shard, _ = next(iter(slices.values()))
+        found.setdefault(shard.path, []).append(_Sample(row, index, slices))
+    return list(found.values())
+
+
+def _blocks(samples: list[_Sample], rollouts: list[Any]) -> Iterator[Block]:
+    for file in dict.fromkeys(s.path for one in samples for s, _ in one.slices.values()):
         check_sums(file)
     by_index = {r.get("index", at): r for at, r in enumerate(rollouts)}
     yield from ragged_blocks(
-        slime.sample(f"sample {index}", row, _merged(index, parts), by_index.get(index, {}))
-        for row, (index, parts) in enumerate(groups.items())
+        slime.sample(
+            f"sample {one.index}",
+            one.row,
+            _merged(one.index, one.slices),
+            by_index.get(one.index, {}),
+        )
+        for one in samples
     )
 
 

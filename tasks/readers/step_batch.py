@@ -1,25 +1,29 @@
-"""`step_batch.pt` / `.npz`: a dict of tensors that a hook in the trainer wrote.
+"""`step_batch.pt` / `.npz`: a dict of tensors that a hook in the trainer wrote, or one each rank.
 
 Token fields are padded `[B, R]` tensors or lists of B 1-D tensors, flat or nested as verl nests
 them, under the names of verl_names.py. Responses are right padded, prompts left padded.
 """
 
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from tasks.readers.contents import Contents, check_size
+from tasks.readers.contents import Contents, check_size, look
 from tasks.readers.fields import as_numpy
 from tasks.readers.layout import Layout, blocks
+from tasks.readers.siblings import in_order, ranks
 from tasks.readers.tensors import check_sums
 from tasks.readers.verl_names import Fields, layout_of, named
-from tasks.tokens import Batch, Block
+from tasks.tokens import BadCapture, Batch, Block
 
 NAME = "step_batch"
-FILES = "*step_batch*.pt, *step_batch*.npz"
+FILES = "*step_batch*.pt, *step_batch*.npz; step_batch.rank_<r>.pt"
 NEEDS = "a hook of ten lines: tasks/hook.py, see From verl"
 GIVES = "what the hook saves, see below"
-SAYS_ITS_END = True
+RANKED = re.compile(r"step_batch[._-]rank[._-]?(\d+)\.pt")
 
 # Nestings seen in the wild; their contents count as if they stood at the top.
 SECTIONS = ("batch", "batch_tensors", "batch_non_tensors", "non_tensor_batch", "tensordict")
@@ -28,12 +32,23 @@ META_SECTIONS = ("meta_info", "batch_meta_info", "meta")
 
 def recognises(path: Path) -> bool:
     """Whether a file found in a directory is taken for this format, by its name."""
-    return path.suffix in (".pt", ".npz") and "step_batch" in path.stem
+    named = path.suffix in (".pt", ".npz") and "step_batch" in path.stem
+    return named and (not RANKED.fullmatch(path.name) or path == ranks(path, RANKED)[0])
 
 
 def companions(path: Path) -> list[Path]:
-    """Other files of the same capture: none."""
-    return []
+    """The files of the other ranks, if there are any."""
+    return [file for file in ranks(path, RANKED) if file != path]
+
+
+def says_its_end(path: Path) -> bool:
+    """Whether a file that can be read is whole: of ranks, all that `world_size` counts are there.
+
+    Raises BadCapture for one that cannot be read.
+    """
+    if not RANKED.fullmatch(path.name):
+        return True
+    return bool(look(path).top.get("world_size") == len(ranks(path, RANKED)))
 
 
 def opens(seen: Contents) -> bool:
@@ -43,23 +58,55 @@ def opens(seen: Contents) -> bool:
 
 def open_batch(path: Path, seen: Contents) -> Batch:
     """Open a capture without reading its rows; raises BadCapture when it cannot be one."""
-    loaded = dict(seen.top)
-    fields = _flattened(loaded, SECTIONS)
-    meta = _scalars(_flattened(loaded, (*SECTIONS, *META_SECTIONS)))
-    layout = layout_of(fields, meta)
-    responses = layout.tokens["token_id"]
-    lengths = responses.lengths(slice(None)).sum() if responses.ragged else responses.width
-    check_size(int(lengths) * (1 if responses.ragged else layout.rows), path)
+    files = ranks(path, RANKED)
+    opened = [_opened(file, seen.top if file == path else look(file).top) for file in files]
+    meta, layout = opened[0]
+    for file, (_, other) in zip(files, opened, strict=True):
+        if other.views != layout.views:
+            raise BadCapture(
+                f"{file.name} has the views {other.views}, expected {layout.views} as {path.name}"
+            )
     run, step = named(meta, "run"), named(meta, "step")
+    told = [_coverage(meta, len(files))] if len(files) > 1 else []
+    numbered = [_dealt(layout, rank, len(files)) for rank, (_, layout) in enumerate(opened)]
+    shards = tuple(partial(_blocks, *both) for both in zip(files, numbered, strict=True))
     return Batch(
         format=NAME,
         run=None if run is None else str(run),
         step=_whole(step),
         views=tuple(part.removeprefix("logp_") for part in layout.views),
         meta=meta,
-        notes=tuple(layout.notes),
-        blocks=lambda: _checked_blocks(path, layout),
+        notes=(*layout.notes, *filter(None, told)),
+        blocks=lambda: in_order(shards),
+        shards=shards if len(files) > 1 else (),
     )
+
+
+def _opened(path: Path, loaded: Mapping[str, Any]) -> tuple[dict[str, Any], Layout]:
+    """What a file says of itself, and its fields."""
+    fields = _flattened(dict(loaded), SECTIONS)
+    meta = _scalars(_flattened(dict(loaded), (*SECTIONS, *META_SECTIONS)))
+    layout = layout_of(fields, meta)
+    responses = layout.tokens["token_id"]
+    lengths = responses.lengths(slice(None)).sum() if responses.ragged else responses.width
+    check_size(int(lengths) * (1 if responses.ragged else layout.rows), path)
+    return meta, layout
+
+
+def _coverage(meta: dict[str, Any], files: int) -> str | None:
+    """What is to be said of a step of which not all ranks' files are there."""
+    world = meta.get("world_size")
+    if world is None:
+        return "no world_size in the files: whether all ranks' are there is not known"
+    return None if world == files else f"files of {files} of {world} ranks are there"
+
+
+def _dealt(layout: Layout, rank: int, of: int) -> Layout:
+    """Rows that have no row_index count through the ranks like cards that are dealt."""
+    if of == 1 or "row" in layout.per_row:
+        return layout
+    rows = [row * of + rank for row in range(layout.rows)]
+    return replace(layout, per_row={**layout.per_row, "row": rows})
 
 
 def _whole(step: Any) -> int | None:
@@ -69,7 +116,7 @@ def _whole(step: Any) -> int | None:
     return int(step)
 
 
-def _checked_blocks(path: Path, layout: Layout) -> Iterator[Block]:
+def _blocks(path: Path, layout: Layout) -> Iterator[Block]:
     check_sums(path)
     yield from blocks(layout)
 
