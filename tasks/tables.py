@@ -44,6 +44,14 @@ CAPTURES = pl.Schema(
     }
 )
 
+# What tables select from that is no table: of the lake's files, and of `capture.json`.
+INPUTS: dict[str, tuple[str, pl.Schema]] = {
+    "tokens_file": ("tokens", TOKENS),
+    "sequences": ("sequences", SEQUENCES),
+    "vocabulary": ("vocabulary", VOCABULARY),
+    "captures": ("capture", CAPTURES),
+}
+
 # Up to here one thread computes a step: sums are the same to the last bit whenever they are done
 # again, and the second thread would save a tenth (0.3 M tokens, 2026-11: 2.8 s against 2.5 s).
 ONE_THREAD = 2_000_000  # tokens
@@ -188,9 +196,11 @@ def _computed(
             if table.folder == "base":
                 connection.execute(f"create view {name} as {table.sql}")
             else:
-                frames[name] = connection.sql(instead.get(name, table.sql)).pl()
-                connection.register(name, frames[name].to_arrow())
-    return {name: frame for name, frame in frames.items() if catalogue()[name].folder == "step"}
+                # A table of DuckDB's own, of which it knows the size: no join builds on the tokens.
+                connection.execute(f"create table {name} as {instead.get(name, table.sql)}")
+                if table.folder == "step":
+                    frames[name] = connection.sql(f"from {name}").pl()
+    return frames
 
 
 def stored(step: Step, only: Collection[str] | None = None) -> dict[str, pl.DataFrame]:
@@ -233,13 +243,14 @@ def connect(steps: list[Step], asked: str) -> duckdb.DuckDBPyConnection:
     Step tables are read as they were computed. Those that a step lacks (killed before they were
     written, or written by older SQL) are computed in memory, so that no step is missing.
     """
-    connection = inputs(steps)
-    connection.execute("set preserve_insertion_order = true")  # stored steps come in theirs
-    wanted = named(asked) or set(catalogue())
     folders = {step: folder_of(step) for step in steps}
     missing = [step for step, folder in folders.items() if folder is None]
-    in_steps = any(catalogue()[name].folder == "step" for name in wanted)
     older = any(folder and folder.name != f"tables-{version()}" for folder in folders.values())
+    are_stored = bool(steps) and not missing and not older
+    wanted = named(asked, are_stored) or set(catalogue())
+    connection = inputs(steps, _words(asked) | _sources(wanted) if asked else None)
+    connection.execute("set preserve_insertion_order = true")  # stored steps come in theirs
+    in_steps = any(catalogue()[name].folder == "step" for name in wanted)
     # An empty step has the columns that older tables lack.
     to_compute = (*missing, *([None] if older else [])) if in_steps else ()
     parts = [_computed(step, wanted) for step in to_compute]
@@ -255,15 +266,26 @@ def connect(steps: list[Step], asked: str) -> duckdb.DuckDBPyConnection:
     return connection
 
 
-def named(asked: str) -> set[str]:
+def named(asked: str, are_stored: bool = False) -> set[str]:
     """The tables that a query needs: those it names, and those that these select from.
 
-    A stored table needs no other, but may be missing from every step.
+    Step tables that `are_stored` in every step need no other.
     """
-    found = catalogue().keys() & set(re.findall(r"\w+", asked.lower()))
-    while more := {s for n in found for s in catalogue()[n].sources & catalogue().keys()} - found:
-        found |= more
+    found, new = set[str](), catalogue().keys() & _words(asked)
+    while new:
+        found |= new
+        open_ = {name for name in new if not (are_stored and catalogue()[name].folder == "step")}
+        new = (_sources(open_) & catalogue().keys()) - found
     return found
+
+
+def _words(asked: str) -> set[str]:
+    return set(re.findall(r"\w+", asked.lower()))
+
+
+def _sources(tables: Iterable[str]) -> set[str]:
+    """All that these tables select from: tables, and names of inputs."""
+    return {source for name in tables for source in catalogue()[name].sources}
 
 
 def _stored_body(
@@ -271,7 +293,9 @@ def _stored_body(
 ) -> str:
     """SELECT over a step table's files and over what was computed for steps without a file."""
     files = [str(file) for file in found if file.is_file()]
-    read = f"from read_parquet({files}, union_by_name = true, hive_partitioning = false)"
+    # Made by the same SQL they have the same columns, and only one is looked at to know them.
+    union = len({file.parent.name for file in found}) > 1
+    read = f"from read_parquet({files}, union_by_name = {union}, hive_partitioning = false)"
     parts = [read] if files else []
     if computed:
         together = pl.concat(computed, how="diagonal")
@@ -280,26 +304,38 @@ def _stored_body(
     return " union all by name ".join(f"({part})" for part in parts)
 
 
-def inputs(steps: Iterable[Step]) -> duckdb.DuckDBPyConnection:
-    """An in-memory DuckDB with the files of these steps and the macros, without tables."""
+def inputs(
+    steps: Iterable[Step], needed: Collection[str] | None = None
+) -> duckdb.DuckDBPyConnection:
+    """An in-memory DuckDB with the files of these steps and the macros, without tables.
+
+    Only the `needed` of `tokens_file`, `sequences`, `vocabulary`, `captures`: binding hundreds of
+    files takes its time.
+    """
     steps = list(steps)
+    wanted = INPUTS.keys() if needed is None else INPUTS.keys() & set(needed)
+    described = {"tokens_file", "captures"} & wanted
+    facts = [step.facts() for step in steps] if described else []
     connection = duckdb.connect()
     connection.execute(f"set memory_limit = '{MEMORY_LIMIT}'")
     connection.execute("set temp_directory = $1", [tempfile.gettempdir()])
     connection.execute("set preserve_insertion_order = false")  # every table ends in its own
     connection.execute("set enable_progress_bar = false")
-    _input(connection, "tokens_file", _files(steps, "tokens"), TOKENS)
-    _input(connection, "sequences", _files(steps, "sequences"), SEQUENCES)
-    _input(connection, "vocabulary", _files(steps, "vocabulary"), VOCABULARY)
-    connection.register("captures", _captures(steps).to_arrow())
+    views = [f"logp_{view}" for fact in facts for view in fact["views"]]
+    same = len({tuple(fact["views"]) for fact in facts}) <= 1
+    for name in sorted(wanted - {"captures"}):
+        table, schema = INPUTS[name]
+        columns = set(views) if name == "tokens_file" else set()
+        _input(connection, name, _files(steps, table), schema, columns, union=not same)
+    if "captures" in wanted:
+        connection.register("captures", _captures(facts).to_arrow())
     for macro in macros().values():
         connection.execute(macro)
     return connection
 
 
-def _captures(steps: Iterable[Step]) -> pl.DataFrame:
+def _captures(facts: list[dict[str, Any]]) -> pl.DataFrame:
     """What `capture.json` says that tables need."""
-    facts = [step.facts() for step in steps]
     return pl.DataFrame(
         {
             "run": [fact["run"] for fact in facts],
@@ -315,11 +351,13 @@ def _files(steps: Iterable[Step], name: str) -> list[str]:
     return [str(file) for step in steps for file in parquet.files(step.path, name)]
 
 
-def _input(connection: Any, name: str, files: list[str], schema: pl.Schema) -> None:
-    """A view over files, which may differ in optional columns; typed and empty without files."""
+def _input(
+    connection: Any, name: str, files: list[str], schema: pl.Schema, there: set[str], union: bool
+) -> None:
+    """A view over files; typed and empty without files. `union` if they differ in their views."""
     if files:
-        source = f"read_parquet({files}, union_by_name = true, hive_partitioning = true, {HIVE})"
-        there = connection.sql(f"from {source} limit 0").columns
+        how = f"union_by_name = {union}, hive_partitioning = true, {HIVE}"
+        source = f"read_parquet({files}, {how})"
         absent = [f"null::float as {c}" for c in CHAIN if name == "tokens_file" and c not in there]
         connection.execute(
             f"create view {name} as select {', '.join(['*', *absent])} from {source}"

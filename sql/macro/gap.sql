@@ -18,13 +18,12 @@ create or replace macro gap(logp_diff, k3, prob_diff) as struct_pack(
     tokens := count(*),
     kl_k1 := avg(-logp_diff),
     kl_k3 := avg(k3),
-    abs_logp_diff_p50 := quantile_cont(abs(logp_diff), 0.5),
-    abs_logp_diff_p99 := quantile_cont(abs(logp_diff), 0.99),
+    abs_logp_diff_quantiles := quantile_cont(abs(logp_diff), [0.5, 0.99]),
     abs_logp_diff_max := max(abs(logp_diff)),
     abs_prob_diff_mean := avg(abs(prob_diff)),
     ratio_mean := avg(exp(logp_diff)),
     ess_token := nullif(ess(exp(logp_diff)), 'nan'),
-    tv := avg(greatest(0, 1 - exp(logp_diff))),
+    tv := avg(if(logp_diff < 0, 1 - exp(logp_diff), 0)),
     frac_outside_5 := avg(cast(abs(logp_diff) > ln(5) as int)),
     abs_logp_diff_sum := sum(abs(logp_diff))
 )

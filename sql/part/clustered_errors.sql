@@ -30,7 +30,7 @@ with points as (
         cast(abs_logp_diff <= abs_logp_diff_centiles[51] as int) - 0.5 as of_below_median,
         cast(abs_logp_diff > ln(5) as int) - frac_outside_5 as of_frac_outside_5,
         ratio - ratio_mean as of_ratio_mean,
-        greatest(0, 1 - ratio) - tv as of_tv,
+        if(ratio < 1, 1 - ratio, 0) - tv as of_tv,
         abs(prob_diff) - abs_prob_diff_mean as of_abs_prob_diff_mean,
         ratio / ratio_mean as w,
         ess_token * (2 * (w - 1) - (ess_token * w * w - 1)) as of_ess_token,

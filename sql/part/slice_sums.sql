@@ -9,6 +9,7 @@
 -- tokens     | Trained tokens of the slice in the cluster [tokens].
 -- abs_sum    | Sum of |ln r| over them [nats].
 
+-- Labels are put into words last, and what a token's text says is found once an id.
 with carriers as (
     select
         run,
@@ -16,6 +17,26 @@ with carriers as (
         token_id
     from gap_by_token
     where rank <= 30
+),
+
+ids as (
+    select
+        run,
+        step,
+        token_id,
+        any_value(token) as text,
+        case
+            when text is null then null
+            when regexp_matches(text, '^\s*$') then 'white space'
+            when regexp_matches(text, '^\s*[0-9.,]+$') then 'number'
+            when regexp_matches(text, '^\s*\pL+$') then 'word'
+            when regexp_matches(text, '^<.+>$') then 'special'
+            else 'punctuation and other'
+        end as token_class,
+        if(any_value(carriers.token_id) is null, null, coalesce(text, token_id::varchar)) as token
+    from trained_tokens
+    left join carriers using (run, step, token_id)
+    group by run, step, token_id
 ),
 
 prompts as (
@@ -33,25 +54,17 @@ labelled as (
         step,
         hash(coalesce(uid, 'row ' || row)) % 256 as cluster,
         abs_logp_diff,
-        'from ' || position_bucket(pos) as position,
-        'from ' || prob_bucket(p_rollout) as rollout_prob,
-        case
-            when token is null then null
-            when regexp_matches(token, '^\s*$') then 'white space'
-            when regexp_matches(token, '^\s*[0-9.,]+$') then 'number'
-            when regexp_matches(token, '^\s*\pL+$') then 'word'
-            when regexp_matches(token, '^<.+>$') then 'special'
-            else 'punctuation and other'
-        end as token_class,
-        if(carriers.token_id is null, null, coalesce(token, token_id::varchar)) as token,
-        if(prompts.token_id is null, 'not in the prompt', 'in the prompt') as copied,
-        'from ' || length_from as length,
-        'from ' || reward_from as reward,
-        case sign(advantage) when 1 then 'positive' when -1 then 'negative' when 0 then 'zero' end
-            as advantage,
-        'turn ' || turn as turn
+        position_bucket(pos) as position,
+        prob_bucket(p_rollout) as rollout_prob,
+        token_class,
+        ids.token,
+        prompts.token_id is not null as copied,
+        length_from as length,
+        reward_from as reward,
+        sign(advantage) as advantage,
+        turn
     from trained_tokens
-    left join carriers using (run, step, token_id)
+    left join ids using (run, step, token_id)
     left join prompts using (run, step, row, token_id)
     left join row_slices using (run, step, row)
     left join token_turns using (run, step, row, pos)
@@ -107,9 +120,17 @@ select
         when 509 then 'advantage'
         when 510 then 'turn'
     end as kind,
-    coalesce(
-        position, rollout_prob, token_class, token, copied, length, reward, advantage, turn
-    ) as slice,
+    case of_kind
+        when 255 then 'from ' || position
+        when 383 then 'from ' || rollout_prob
+        when 447 then token_class
+        when 479 then token
+        when 495 then if(copied, 'in the prompt', 'not in the prompt')
+        when 503 then 'from ' || length
+        when 507 then 'from ' || reward
+        when 509 then case advantage when 1 then 'positive' when -1 then 'negative' when 0 then 'zero' end
+        when 510 then 'turn ' || turn
+    end as slice,
     cluster,
     tokens,
     abs_sum

@@ -7,12 +7,12 @@
 -- tis_2_mean | Mean of min(r, 2).
 
 -- Only the bin in which the bound lies is sorted, not all tokens.
-with binned as (
+with binned as not materialized (
     select
         run,
         step,
         logp_diff * logp_diff as squared,
-        floor(8 * ln(squared + 1e-30)) as bin
+        floor(256 * log2(squared + 1e-30)) as bin
     from trained_tokens
 ),
 

@@ -86,7 +86,7 @@ select
     avg(k3(-logp_diff)) as kl_rev_naive_k3,
     nullif(avg(0.5 * (ratio * logp_diff - (1 + ratio) * ln((1 + ratio) / 2))), 'nan') as js,
     avg(ln(cosh(logp_diff / 2))) as js_nemo,
-    avg(greatest(0, 1 - ratio)) as tv,
+    avg(if(ratio < 1, 1 - ratio, 0)) as tv,
     1 - avg(exp(logp_diff / 2)) as hellinger2,
     avg(exp(2 * clip(logp_diff, 20))) - 1 as chi2_token,
     avg(ratio) as ratio_mean,

@@ -17,25 +17,103 @@
 -- logp_diff_quantiles    | Quantiles of ln r at 0.01, 0.02, 0.5, 0.98, 0.99 [nats].
 -- abs_logp_diff_centiles | Quantiles of |ln r| at 0, 0.01, ..., 1, and at 0.999 behind them [nats].
 
-select
-    run,
-    step,
-    count(*) as n,
-    avg(cast(logp_rollout as double)) as rollout_logp_mean,
-    var_pop(cast(logp_rollout as double)) as rollout_logp_var,
-    avg(cast(logp_train as double)) as train_logp_mean,
-    var_pop(cast(logp_train as double)) as train_logp_var,
-    avg(p_rollout) as p_rollout_mean,
-    var_pop(p_rollout) as p_rollout_var,
-    avg(p_train) as p_train_mean,
-    var_pop(p_train) as p_train_var,
-    avg(logp_diff) as logp_diff_mean,
-    var_pop(logp_diff) as logp_diff_var,
-    quantile_cont(logp_diff, [0.01, 0.02, 0.5, 0.98, 0.99]) as logp_diff_quantiles,
-    -- in one call: each sorts all tokens
-    quantile_cont(
+with spread as (
+    select
+        run,
+        step,
+        count(*) as n,
+        avg(cast(logp_rollout as double)) as rollout_logp_mean,
+        var_pop(cast(logp_rollout as double)) as rollout_logp_var,
+        avg(cast(logp_train as double)) as train_logp_mean,
+        var_pop(cast(logp_train as double)) as train_logp_var,
+        avg(p_rollout) as p_rollout_mean,
+        var_pop(p_rollout) as p_rollout_var,
+        avg(p_train) as p_train_mean,
+        var_pop(p_train) as p_train_var,
+        avg(logp_diff) as logp_diff_mean,
+        var_pop(logp_diff) as logp_diff_var
+    from trained_tokens
+    group by run, step
+),
+
+binned as not materialized (
+    select
+        run,
+        step,
+        logp_diff,
         abs_logp_diff,
-        list_append(list_transform(range(0, 101), lambda hundredth: hundredth / 100), 0.999)
-    ) as abs_logp_diff_centiles
-from trained_tokens
-group by run, step
+        log_bin(logp_diff) as bin,
+        log_bin(abs_logp_diff) as abs_bin
+    from trained_tokens
+),
+
+signed_bins as (
+    select
+        run,
+        step,
+        bin
+    from quantile_places
+    where kind = 'signed'
+),
+
+abs_bins as (
+    select
+        run,
+        step,
+        bin as abs_bin
+    from quantile_places
+    where kind = 'abs'
+),
+
+held as (
+    select
+        run,
+        step,
+        'signed' as kind,
+        bin,
+        list_sort(list(logp_diff)) as sorted
+    from binned
+    semi join signed_bins using (run, step, bin)
+    group by run, step, bin
+    union all
+    select
+        run,
+        step,
+        'abs' as kind,
+        abs_bin as bin,
+        list_sort(list(abs_logp_diff)) as sorted
+    from binned
+    semi join abs_bins using (run, step, abs_bin)
+    group by run, step, abs_bin
+),
+
+quantiles as (
+    select
+        run,
+        step,
+        kind,
+        level,
+        min(sorted[place]) + any_value(beyond) * (max(sorted[place]) - min(sorted[place])) as value
+    from quantile_places
+    inner join held using (run, step, kind, bin)
+    group by run, step, kind, level
+),
+
+listed as (
+    select
+        run,
+        step,
+        list(value order by level) filter (kind = 'signed') as logp_diff_quantiles,
+        list(value order by level) filter (kind = 'abs' and level != 0.999)
+            as hundredths,
+        any_value(value) filter (kind = 'abs' and level = 0.999) as thousandth
+    from quantiles
+    group by run, step
+)
+
+select
+    spread.*,
+    logp_diff_quantiles,
+    list_append(hundredths, thousandth) as abs_logp_diff_centiles
+from spread
+inner join listed using (run, step)

@@ -87,25 +87,6 @@ repeated as (
     group by means.run, means.step, means.of_id.engine
 ),
 
-largest_ids as (
-    select
-        run,
-        step,
-        max(token_id) + 1 as ids
-    from tokens
-    group by run, step
-),
-
-vocabularies as (
-    select
-        run,
-        step,
-        coalesce(vocabulary_size, ids) as vocabulary,
-        if(vocabulary_size is null, 'largest id', vocabulary_from) as vocabulary_from
-    from largest_ids
-    left join captures using (run, step)
-),
-
 counts as (
     select
         run,

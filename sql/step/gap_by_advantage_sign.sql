@@ -6,21 +6,11 @@
 -- advantage_sign | 1: the update makes the token likelier, -1: less likely, 0: no update.
 -- include: gap
 
-with slices as (
-    select
-        run,
-        step,
-        cast(sign(advantage) as int) as advantage_sign,
-        gap(logp_diff, k3, prob_diff) as gap
-    from trained_tokens
-    where advantage is not null
-    group by run, step, advantage_sign
-)
-
 select
     run,
     step,
-    advantage_sign,
+    cast(key as int) as advantage_sign,
     unnest(with_shares(gap))
-from slices
+from slice_gaps
+where kind = 'advantage_sign'
 order by run, step, advantage_sign

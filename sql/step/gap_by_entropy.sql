@@ -7,32 +7,11 @@
 -- entropy_from | Lowest entropy of the tenth [nats]; equal tenths are one.
 -- include: gap
 
-with edges as (
-    select
-        run,
-        step,
-        tenths(entropy) as entropies
-    from trained_tokens
-    where entropy is not null
-    group by run, step
-),
-
-slices as (
-    select
-        run,
-        step,
-        lower_edge(entropies, entropy) as entropy_from,
-        gap(logp_diff, k3, prob_diff) as gap
-    from trained_tokens
-    inner join edges using (run, step)
-    where entropy is not null
-    group by run, step, entropy_from
-)
-
 select
     run,
     step,
-    entropy_from,
+    cast(key as float) as entropy_from,
     unnest(with_shares(gap))
-from slices
+from slice_gaps
+where kind = 'entropy_from'
 order by run, step, entropy_from

@@ -8,16 +8,17 @@
 -- rows | Rollouts of the group with trained tokens.
 -- include: gap
 
-with slices as (
+with groups as (
     select
         run,
         step,
-        uid,
-        count(distinct row) as rows,
-        gap(logp_diff, k3, prob_diff) as gap
-    from trained_tokens
-    where uid is not null
-    group by run, step, uid
+        group_number as key,
+        any_value(uid) as uid,
+        count(*) as rows
+    from row_slices
+    inner join sequences using (run, step, row)
+    where trained_tokens > 0
+    group by run, step, group_number
 )
 
 select
@@ -26,5 +27,7 @@ select
     uid,
     rows,
     unnest(with_shares(gap))
-from slices
+from slice_gaps
+inner join groups using (run, step, key)
+where kind = 'group_number'
 order by run, step, uid

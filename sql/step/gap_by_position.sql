@@ -6,20 +6,11 @@
 -- pos_bin  | First position of the bin [tokens].
 -- include: gap
 
-with slices as (
-    select
-        run,
-        step,
-        pos // 32 * 32 as pos_bin,
-        gap(logp_diff, k3, prob_diff) as gap
-    from trained_tokens
-    group by run, step, pos_bin
-)
-
 select
     run,
     step,
-    pos_bin,
+    cast(key as int) as pos_bin,
     unnest(with_shares(gap))
-from slices
+from slice_gaps
+where kind = 'pos_bin'
 order by run, step, pos_bin

@@ -6,21 +6,11 @@
 -- tenth | 0 is the first tenth of the response.
 -- include: gap
 
-with slices as (
-    select
-        run,
-        step,
-        10 * pos // response_tokens as tenth,
-        gap(logp_diff, k3, prob_diff) as gap
-    from trained_tokens
-    inner join sequences using (run, step, row)
-    group by run, step, tenth
-)
-
 select
     run,
     step,
-    tenth,
+    cast(key as int) as tenth,
     unnest(with_shares(gap))
-from slices
+from slice_gaps
+where kind = 'tenth'
 order by run, step, tenth

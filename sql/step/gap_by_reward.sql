@@ -7,22 +7,11 @@
 -- reward_from | Lowest reward of the slice.
 -- include: gap
 
-with slices as (
-    select
-        run,
-        step,
-        reward_from,
-        gap(logp_diff, k3, prob_diff) as gap
-    from trained_tokens
-    inner join row_slices using (run, step, row)
-    where reward_from is not null
-    group by run, step, reward_from
-)
-
 select
     run,
     step,
-    reward_from,
+    key as reward_from,
     unnest(with_shares(gap))
-from slices
+from slice_gaps
+where kind = 'reward_from'
 order by run, step, reward_from

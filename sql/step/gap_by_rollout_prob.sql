@@ -7,20 +7,11 @@
 -- prob_from | Lower edge of the bucket; the bucket ends at the next of 0, 0.001, 0.01, 0.1, 0.5, 0.9, 0.99.
 -- include: gap
 
-with slices as (
-    select
-        run,
-        step,
-        prob_bucket(p_rollout) as prob_from,
-        gap(logp_diff, k3, prob_diff) as gap
-    from trained_tokens
-    group by run, step, prob_from
-)
-
 select
     run,
     step,
-    prob_from,
+    key as prob_from,
     unnest(with_shares(gap))
-from slices
+from slice_gaps
+where kind = 'prob_from'
 order by run, step, prob_from

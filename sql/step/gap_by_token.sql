@@ -9,27 +9,58 @@
 -- token    | Text of the token, NULL without a tokenizer.
 -- include: gap
 
-with slices as (
+-- Only those are sliced: their quantiles need all values, which the sums that choose them do not.
+with totals as (
     select
         run,
         step,
         token_id,
-        any_value(token) as token,
-        gap(logp_diff, k3, prob_diff) as gap
+        sum(-logp_diff) as k1_sum,
+        sum(abs_logp_diff) as abs_sum
     from trained_tokens
     where token_id is not null
     group by run, step, token_id
+),
+
+ranked as (
+    select
+        run,
+        step,
+        token_id,
+        row_number() over (partition by run, step order by abs_sum desc, token_id asc) as rank,
+        k1_sum / nullif(sum(k1_sum) over (partition by run, step), 0) as share_kl_k1,
+        abs_sum / nullif(sum(abs_sum) over (partition by run, step), 0) as share_abs_logp_diff
+    from totals
+    qualify rank <= 100
+),
+
+slices as (
+    select
+        run,
+        step,
+        rank,
+        token_id,
+        any_value(token) as token,
+        any_value(share_kl_k1) as share_kl_k1,
+        any_value(share_abs_logp_diff) as share_abs_logp_diff,
+        gap(logp_diff, k3, prob_diff) as gap
+    from trained_tokens
+    inner join ranked using (run, step, token_id)
+    group by run, step, rank, token_id
 )
 
 select
     run,
     step,
-    row_number() over (
-        partition by run, step order by gap.abs_logp_diff_sum desc, token_id asc
-    ) as rank,
+    rank,
     token_id,
     token,
-    unnest(with_shares(gap))
+    unnest(
+        struct_update(
+            with_shares(gap),
+            share_kl_k1 := share_kl_k1,
+            share_abs_logp_diff := share_abs_logp_diff
+        )
+    )
 from slices
-qualify rank <= 100
 order by run, step, rank

@@ -6,21 +6,11 @@
 -- turn | 0 is the first run of trained tokens.
 -- include: gap
 
-with slices as (
-    select
-        run,
-        step,
-        coalesce(turn, 0) as turn,
-        gap(logp_diff, k3, prob_diff) as gap
-    from trained_tokens
-    left join token_turns using (run, step, row, pos)
-    group by run, step, coalesce(turn, 0)
-)
-
 select
     run,
     step,
-    turn,
+    cast(key as int) as turn,
     unnest(with_shares(gap))
-from slices
+from slice_gaps
+where kind = 'turn'
 order by run, step, turn

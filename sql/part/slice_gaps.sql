@@ -1,0 +1,223 @@
+-- What each slice of the trained tokens is measured by, for all ways to slice them that `gap_by_...` show.
+-- One pass sums over slices and bins of |ln r|; a second one sorts, of each slice, only the bins in which its
+-- quantiles lie. So no values are held, and memory does not grow with the tokens.
+-- grain: run, step, kind, key
+--
+-- run  | Training run.
+-- step | Optimizer step.
+-- kind | By what the tokens are sliced: the name of the column of `sliced_tokens`.
+-- key  | Which slice of that kind: the column's value.
+-- gap  | Its measures as `gap` packs them.
+
+with cells as (
+    select
+        run,
+        step,
+        pos_bin,
+        tenth,
+        prob_from,
+        entropy_from,
+        turn,
+        advantage_sign,
+        length_from,
+        reward_from,
+        group_number,
+        grouping_id(
+            pos_bin, tenth, prob_from, entropy_from, turn, advantage_sign, length_from, reward_from, group_number
+        ) as of_kind,
+        log_bin(abs_logp_diff) // 32 as bin,
+        count(*) as tokens,
+        sum(-logp_diff) as k1_sum,
+        sum(k3) as k3_sum,
+        sum(abs_logp_diff) as abs_sum,
+        max(abs_logp_diff) as abs_max,
+        sum(abs(prob_diff)) as prob_sum,
+        sum(ratio) as ratio_sum,
+        sum(ratio * ratio) as square_sum,
+        sum(if(ratio < 1, 1 - ratio, 0)) as tv_sum,
+        countif(abs_logp_diff > ln(5)) as outside_5
+    from sliced_tokens
+    group by grouping sets (
+        (run, step, bin, pos_bin),
+        (run, step, bin, tenth),
+        (run, step, bin, prob_from),
+        (run, step, bin, entropy_from),
+        (run, step, bin, turn),
+        (run, step, bin, advantage_sign),
+        (run, step, bin, length_from),
+        (run, step, bin, reward_from),
+        (run, step, bin, group_number)
+    )
+),
+
+-- grouping_id has a 0 bit for the column that is grouped by, the first column in the highest bit.
+keyed as (
+    select
+        * exclude (of_kind),
+        case of_kind
+            when 255 then 'pos_bin'
+            when 383 then 'tenth'
+            when 447 then 'prob_from'
+            when 479 then 'entropy_from'
+            when 495 then 'turn'
+            when 503 then 'advantage_sign'
+            when 507 then 'length_from'
+            when 509 then 'reward_from'
+            when 510 then 'group_number'
+        end as kind,
+        cast(
+            coalesce(
+                pos_bin, tenth, prob_from, entropy_from, turn, advantage_sign, length_from, reward_from, group_number
+            ) as double
+        ) as key
+    from cells
+),
+
+so_far as (
+    select
+        *,
+        sum(tokens) over (partition by run, step, kind, key order by bin) - tokens as before,
+        sum(tokens) over (partition by run, step, kind, key) as n
+    from keyed
+    where key is not null
+),
+
+ranks as (
+    select
+        run,
+        step,
+        kind,
+        key,
+        bin,
+        before,
+        tokens,
+        n,
+        unnest([0.5, 0.99]) as level,
+        unnest([[floor(0.5 * (n - 1)), ceil(0.5 * (n - 1))], [floor(0.99 * (n - 1)), ceil(0.99 * (n - 1))]]) as pair
+    from so_far
+),
+
+places as (
+    select
+        run,
+        step,
+        kind,
+        key,
+        bin,
+        level,
+        level * (n - 1) - pair[1] as beyond,
+        unnest(list_filter(pair, lambda rank: rank >= before and rank < before + tokens)) - before + 1 as place
+    from ranks
+),
+
+wanted as (
+    select distinct
+        run,
+        step,
+        bin
+    from places
+),
+
+inside as (
+    select
+        run,
+        step,
+        unnest([
+            { 'kind': 'pos_bin', 'key': cast(pos_bin as double) },
+            { 'kind': 'tenth', 'key': cast(tenth as double) },
+            { 'kind': 'prob_from', 'key': cast(prob_from as double) },
+            { 'kind': 'entropy_from', 'key': cast(entropy_from as double) },
+            { 'kind': 'turn', 'key': cast(turn as double) },
+            { 'kind': 'advantage_sign', 'key': cast(advantage_sign as double) },
+            { 'kind': 'length_from', 'key': cast(length_from as double) },
+            { 'kind': 'reward_from', 'key': cast(reward_from as double) },
+            { 'kind': 'group_number', 'key': cast(group_number as double) }
+        ], recursive := true),
+        log_bin(abs_logp_diff) // 32 as bin,
+        abs_logp_diff
+    from sliced_tokens
+    semi join wanted
+        on
+            sliced_tokens.run = wanted.run
+            and sliced_tokens.step = wanted.step
+            and log_bin(abs_logp_diff) // 32 = wanted.bin
+),
+
+held as (
+    select
+        run,
+        step,
+        kind,
+        key,
+        bin,
+        list_sort(list(abs_logp_diff)) as sorted
+    from inside
+    semi join places using (run, step, kind, key, bin)
+    group by run, step, kind, key, bin
+),
+
+quantiles as (
+    select
+        run,
+        step,
+        kind,
+        key,
+        level,
+        min(sorted[cast(place as int)])
+        + any_value(beyond) * (max(sorted[cast(place as int)]) - min(sorted[cast(place as int)])) as value
+    from places
+    inner join held using (run, step, kind, key, bin)
+    group by run, step, kind, key, level
+),
+
+listed as (
+    select
+        run,
+        step,
+        kind,
+        key,
+        list(value order by level) as quantiles
+    from quantiles
+    group by run, step, kind, key
+),
+
+slices as (
+    select
+        run,
+        step,
+        kind,
+        key,
+        sum(tokens) as n,
+        sum(k1_sum) as k1_sum,
+        sum(k3_sum) as k3_sum,
+        sum(abs_sum) as abs_sum,
+        max(abs_max) as abs_max,
+        sum(prob_sum) as prob_sum,
+        sum(ratio_sum) as ratio_sum,
+        sum(square_sum) as square_sum,
+        sum(tv_sum) as tv_sum,
+        sum(outside_5) as outside_5
+    from so_far
+    group by run, step, kind, key
+)
+
+select
+    run,
+    step,
+    kind,
+    key,
+    struct_pack(
+        tokens := cast(n as bigint),
+        kl_k1 := k1_sum / n,
+        kl_k3 := k3_sum / n,
+        abs_logp_diff_quantiles := quantiles,
+        abs_logp_diff_max := abs_max,
+        abs_prob_diff_mean := prob_sum / n,
+        ratio_mean := ratio_sum / n,
+        ess_token := nullif(ratio_sum * ratio_sum / (n * square_sum), 'nan'),
+        tv := tv_sum / n,
+        frac_outside_5 := outside_5 / n,
+        abs_logp_diff_sum := abs_sum
+    ) as gap
+from slices
+inner join listed using (run, step, kind, key)
