@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from flows import runner
 from flows.options import parser
-from tasks import parity
+from tasks import budget, parity
 
 if TYPE_CHECKING:
     from tasks.lake import Step
@@ -27,6 +27,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one verb; 0 done, 1 some capture failed (the others are done), 2 wrong usage."""
     options = parser().parse_args(arguments)
     _settle_environment()
+    try:
+        budget.memory()
+    except budget.BadBudget as error:
+        return _fail(str(error))
     for name, value in (
         (runner.VARIABLE, getattr(options, "runner", None)),
         (parity.VARIABLE, getattr(options, "parity", None)),

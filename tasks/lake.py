@@ -157,14 +157,6 @@ def write_step(
         return finish(lake, folder, capture, batch, parts, vocabulary, vocabulary_size)
 
 
-@dataclass(frozen=True)
-class Part:
-    """What is known of a part of a capture once it is written."""
-
-    check: Check
-    token_ids: Any  # distinct, sorted
-
-
 def parts_of(batch: Batch) -> int:
     """Into how many parts a capture goes that can be written apart: 1 if it did not come so."""
     return max(1, min(len(batch.shards), MOST_PARTS))
@@ -176,18 +168,18 @@ def write_part(
     batch: Batch,
     part: int,
     decode: Callable[[Block], Block] = lambda block: block,
-) -> Part:
+) -> Check:
     """Write every n-th shard of a batch into a folder, from the `part`-th on; n is `parts_of`."""
     check, parts = Check(), parts_of(batch)
     blocks = chain.from_iterable(shard() for shard in batch.shards[part::parts])
     try:
         named = None if parts == 1 else part
         read = blocks if batch.shards else batch.blocks()
-        ids = parquet.write_blocks(folder, map(decode, check.watch(read)), named)
+        parquet.write_blocks(folder, map(decode, check.watch(read)), named)
     except BadCapture:
         check_unchanged(capture)  # if it was written to, that is the reason to tell
         raise
-    return Part(check, ids)
+    return check
 
 
 def finish(
@@ -195,15 +187,15 @@ def finish(
     folder: Path,
     capture: Capture,
     batch: Batch,
-    parts: list[Part],
+    parts: list[Check],
     vocabulary: Callable[[list[int]], pl.DataFrame] | None = None,
     vocabulary_size: int | None = None,
 ) -> Step:
-    """Publish the parts in a folder as a step, if together they pass the checks."""
+    """Publish the parts in a folder as a step, if what was seen of them passes the checks."""
     check_place(lake)
     check = Check()
     for part in parts:
-        check.add(part.check)
+        check.add(part)
     try:
         verdict = check.verdict()
         _check_rows(folder, verdict)
@@ -211,7 +203,8 @@ def finish(
         check_unchanged(capture)
         raise
     if vocabulary:
-        ids = sorted({int(i) for part in parts for i in part.token_ids})
+        tokens = pl.scan_parquet(parquet.files(folder, "tokens")).select("token_id")
+        ids = tokens.drop_nulls().unique().collect()["token_id"].sort().to_list()
         parquet.write_small(folder / "vocabulary.parquet", vocabulary(ids))
     check_unchanged(capture)
     facts = _facts(capture, batch, verdict) | _vocabulary(batch, vocabulary_size)

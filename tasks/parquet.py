@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import polars as pl
 import pyarrow.parquet as pq
 
@@ -19,12 +18,11 @@ _DELTA, _SPLIT = "DELTA_BINARY_PACKED", "BYTE_STREAM_SPLIT"
 ROW_GROUP = 1 << 20  # tokens
 
 
-def write_blocks(folder: Path, blocks: Iterator[Block], part: int | None = None) -> Any:
-    """Write `tokens.parquet` and `sequences.parquet`; returns the distinct token ids, sorted.
+def write_blocks(folder: Path, blocks: Iterator[Block], part: int | None = None) -> None:
+    """Write `tokens.parquet` and `sequences.parquet`.
 
     Of a batch in parts `tokens/part-00000.parquet` and so on.
     """
-    seen = np.empty(0, dtype=np.int32)
     writers: dict[str, pq.ParquetWriter] = {}
     try:
         for block in blocks:
@@ -33,11 +31,9 @@ def write_blocks(folder: Path, blocks: Iterator[Block], part: int | None = None)
                 if name not in writers:
                     writers[name] = _writer(_file(folder, name, part), table.schema)
                 writers[name].write_table(table, row_group_size=ROW_GROUP)
-            seen = np.union1d(seen, block.tokens["token_id"].unique().to_numpy())
     finally:
         for writer in writers.values():
             writer.close()
-    return seen
 
 
 def _file(folder: Path, name: str, part: int | None) -> Path:

@@ -34,7 +34,7 @@ from tasks import (
 from tasks.backlog import Backlog
 from tasks.captures import Capture
 from tasks.lake import Step
-from tasks.tokens import BadCapture
+from tasks.tokens import BadCapture, Check
 
 # Here, not where it is used: MLflow brings pandas, which other threads would find half imported.
 from tasks.tracking import Tracker
@@ -95,14 +95,14 @@ def convert_capture(capture: Capture, into: Path, rival: Path | None = None) -> 
     retry_delay_seconds=[1, 5],
     retry_condition_fn=_may_pass,
 )
-def convert_part(capture: Capture, folder: Path, part: int) -> lake.Part:
+def convert_part(capture: Capture, folder: Path, part: int) -> Check:
     """One part of a capture that came in shards, into a folder aside."""
     reading = captures.reading(capture)
     return lake.write_part(folder, capture, reading["batch"], part, **_decoding(reading))
 
 
 @task(task_run_name="publish {capture.name}", cache_policy=NO_CACHE)
-def publish_parts(capture: Capture, folder: Path, parts: list[lake.Part], into: Path) -> Step:
+def publish_parts(capture: Capture, folder: Path, parts: list[Check], into: Path) -> Step:
     """The parts in a folder, once all are there, as a step of the lake."""
     reading = captures.reading(capture)
     reading.pop("decode", None)

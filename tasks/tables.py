@@ -19,7 +19,7 @@ from typing import Any
 import duckdb
 import polars as pl
 
-from tasks import corrections, identities, lake, parquet
+from tasks import budget, corrections, identities, lake, parquet
 from tasks.corrections import Setting
 from tasks.lake import Step
 from tasks.text import VOCABULARY
@@ -55,9 +55,6 @@ INPUTS: dict[str, tuple[str, pl.Schema]] = {
 # Up to here one thread computes a step: sums are the same to the last bit whenever they are done
 # again, and the second thread would save a tenth (0.3 M tokens, 2026-11: 2.8 s against 2.5 s).
 ONE_THREAD = 2_000_000  # tokens
-
-# Sorting 8 M tokens spills beyond this, at no cost in time that could be measured (2026-11).
-MEMORY_LIMIT = "1GiB"
 
 HIVE = "hive_types = {'run': varchar, 'step': bigint, 'capture': varchar}"
 COLUMN = re.compile(
@@ -317,7 +314,7 @@ def inputs(
     described = {"tokens_file", "captures"} & wanted
     facts = [step.facts() for step in steps] if described else []
     connection = duckdb.connect()
-    connection.execute(f"set memory_limit = '{MEMORY_LIMIT}'")
+    connection.execute(f"set memory_limit = '{budget.memory()}'")
     connection.execute("set temp_directory = $1", [tempfile.gettempdir()])
     connection.execute("set preserve_insertion_order = false")  # every table ends in its own
     connection.execute("set enable_progress_bar = false")

@@ -1,41 +1,73 @@
-"""What is timed: `python contestants.py NAME CAPTURE OUT` prints seconds and peak memory as JSON.
+"""What is timed: `python contestants.py NAME CAPTURE OUT` prints seconds, memory and size as JSON.
 
-Interpreter start and imports are not counted. Memory is the process's own (anonymous) peak.
+Interpreter start and imports are not counted. Memory is the process's own (anonymous) peak, of each
+stage for itself.
 """
 
 import json
+import statistics
 import sys
-import threading
 import time
-from collections.abc import Callable
-from contextlib import contextmanager
+from collections.abc import Iterator
 from pathlib import Path
 
+from stopwatch import Stopwatch
 
-def timtrack(capture: Path, out: Path, timed: Callable) -> None:
-    """Load, Parquet, tables, charts, MLflow: every stage of the flow but Prefect itself."""
+FLOOR_SECONDS = 1.0  # the floor is so fast that one pass says little: its median over this long
+Steps = Iterator[dict[str, int] | None]  # None when all is imported, then size of the tokens
+
+
+def timtrack(capture: Path, out: Path, watch: Stopwatch) -> Steps:
+    """Load, Parquet, tables, charts, report, MLflow: every stage of the flow but Prefect itself."""
     import torch  # noqa: F401 - the reader imports it when it needs it
 
-    from tasks import captures, charts, lake, summary, tables, tracking
+    from tasks import captures, charts, identities, lake, parity, report, summary, tables, tracking
 
-    yield
-    with timed("identify (sha256)"):
+    without, whatif = tables_wanted()
+    yield None
+    with watch.stage("identify (sha256)"):
         identified = captures.identify(capture)
-    with timed("load + Parquet"):
-        step = lake.write_step(out / "lake", identified, captures.read(capture))
-    with timed("tables"):
-        lake.write_tables(step, tables.version(), tables.compute(step))
+    with watch.stage("load + Parquet"):
+        step = lake.write_step(out / "lake", identified, **captures.reading(identified))
+    size = (step.path / "tokens.parquet").stat().st_size
+    yield {"bytes": size, "tokens": step.facts()["tokens"]}
+    with watch.stage("tables"):
+        computed = tables._computed(step, without)
+        identities.check(computed["step_metrics"].row(0, named=True))
+    with watch.stage("what-if"):
+        computed = tables._computed(step, whatif) | computed
+    with watch.stage("tables"):
+        lake.write_tables(step, tables.version(), computed)
     files = out / "files"
-    files.mkdir()
-    with timed("charts"):
-        charts.save(charts.draw(tables.stored(step)), files)
+    (files / "tables").mkdir(parents=True)
+    with watch.stage("charts"):
+        computed = tables.stored(step)
+        drawn = charts.draw(computed)
+        charts.save(drawn, files)
+    with watch.stage("report"):
+        report.write(step, computed, drawn, files)
+        summary.write(step, computed, files / "summary.json")
+        for name, table in computed.items():
+            table.write_csv(files / "tables" / f"{name}.csv")
     tracker = tracking.Tracker(out)
-    with timed("MLflow"):
-        numbers = summary.metrics(tables.stored(step))
+    with watch.stage("MLflow"):
+        computed = tables.stored(step)
+        numbers = {f"mismatch/{name}": value for name, value in summary.logged(computed).items()}
+        numbers |= parity.metrics(computed)
         tracker.log_step(step, numbers, files, tables.version())
 
 
-def script(capture: Path, out: Path, timed: Callable) -> None:
+def tables_wanted() -> tuple[set[str], set[str]]:
+    """The tables of a step without, and of, the what-if: that is what needs row_weightings."""
+    from tasks import tables
+
+    of_step = [name for name, table in tables.catalogue().items() if table.folder == "step"]
+    whatif = {name for name in of_step if "row_weightings" in tables.named(name)}
+    rest = set(of_step) - whatif
+    return tables.named(" ".join(rest)), tables.named(" ".join(whatif))
+
+
+def script(capture: Path, out: Path, watch: Stopwatch) -> Steps:
     """The straightforward script: pandas table, the same headline numbers, the same three plots."""
     import matplotlib
 
@@ -45,8 +77,8 @@ def script(capture: Path, out: Path, timed: Callable) -> None:
     import pandas as pd
     import torch
 
-    yield
-    with timed("load + Parquet"):
+    yield None
+    with watch.stage("load + Parquet"):
         batch = torch.load(capture, weights_only=True)
         mask = batch["response_mask"].bool().numpy()
         row, pos = np.nonzero(mask)
@@ -62,7 +94,7 @@ def script(capture: Path, out: Path, timed: Callable) -> None:
             }
         )
         table.to_parquet(out / "tokens.parquet")
-    with timed("tables"):
+    with watch.stage("tables"):
         q, p = table.logp_rollout.astype("float64"), table.logp_train.astype("float64")
         d = p - q
         r = np.exp(d)
@@ -88,7 +120,7 @@ def script(capture: Path, out: Path, timed: Callable) -> None:
         position = by_pos.groupby("bin").agg({"k1": "mean", "a": "median"})
         table.assign(a=d.abs()).nlargest(100, "a").to_csv(out / "worst.csv")
         (out / "numbers.json").write_text(json.dumps(numbers, default=float))
-    with timed("charts"):
+    with watch.stage("charts"):
         figures = {
             "ratio": lambda ax: ax.hist(d / np.log(10), bins=260, range=(-10, 3)),
             "prob": lambda ax: ax.hist((np.exp(p) - np.exp(q)).abs(), bins=50),
@@ -100,58 +132,57 @@ def script(capture: Path, out: Path, timed: Callable) -> None:
             draw(ax)
             figure.savefig(out / f"{name}.png", dpi=150)
             plt.close(figure)
+    yield {"bytes": (out / "tokens.parquet").stat().st_size, "tokens": len(table)}
 
 
-def floor(capture: Path, out: Path, timed: Callable) -> None:
+def floor(capture: Path, out: Path, watch: Stopwatch) -> Steps:
     """The least that must be done: read the captured columns, drop padding, write the bytes."""
+    import torch  # noqa: F401 - so that its import is not counted
+
+    yield None
+    passes: list[float] = []
+    while sum(passes) < FLOOR_SECONDS:
+        began = time.perf_counter()
+        with watch.stage("load + Parquet"):
+            written = _floor_pass(capture, out / "raw.bin")
+        passes.append(time.perf_counter() - began)
+        (out / "raw.bin").unlink()
+    watch.seconds["load + Parquet"] = statistics.median(passes)
+    yield {"bytes": written[0], "tokens": written[1]}
+
+
+def _floor_pass(capture: Path, to: Path) -> tuple[int, int]:
+    """Bytes and tokens written."""
     import torch
 
-    yield
-    names = ("responses", "rollout_log_probs", "old_log_probs", "advantages")
-    with timed("load + Parquet"):
-        batch = torch.load(capture, weights_only=True, mmap=True)
-        with (out / "raw.bin").open("wb") as file:
-            for start in range(0, len(batch["response_mask"]), 256):
-                block = slice(start, start + 256)
-                mask = batch["response_mask"][block].numpy() != 0
-                for name in names:
-                    file.write(batch[name][block].numpy()[mask].tobytes())
+    tokens, names = 0, ("responses", "rollout_log_probs", "old_log_probs", "advantages")
+    batch = torch.load(capture, weights_only=True, mmap=True)
+    with to.open("wb") as file:
+        for start in range(0, len(batch["response_mask"]), 256):
+            block = slice(start, start + 256)
+            mask = batch["response_mask"][block].numpy() != 0
+            tokens += int(mask.sum())
+            for name in names:
+                file.write(batch[name][block].numpy()[mask].tobytes())
+        return file.tell(), tokens
 
 
 CONTESTANTS = {"timtrack": timtrack, "script": script, "floor": floor}
 
 
-class AnonymousPeak(threading.Thread):
-    """Samples the process's own memory; file pages that are mapped do not count."""
-
-    def __init__(self) -> None:
-        super().__init__(daemon=True)
-        self.bytes = 0
-        self.done = threading.Event()
-
-    def run(self) -> None:
-        while not self.done.wait(0.005):
-            status = Path("/proc/self/status").read_text()
-            line = next(line for line in status.splitlines() if line.startswith("RssAnon"))
-            self.bytes = max(self.bytes, int(line.split()[1]) * 1024)
-
-
 def main(name: str, capture: str, out: str) -> None:
-    seconds: dict[str, float] = {}
-
-    @contextmanager
-    def timed(stage: str):
-        started = time.perf_counter()
-        yield
-        seconds[stage] = time.perf_counter() - started
-
-    contestant = CONTESTANTS[name](Path(capture), Path(out), timed)
-    next(contestant)  # imports
-    peak = AnonymousPeak()
-    peak.start()
-    next(contestant, None)
-    peak.done.set()
-    print(json.dumps({"seconds": seconds, "peak": peak.bytes}))
+    watch = Stopwatch()
+    steps = CONTESTANTS[name](Path(capture), Path(out), watch)
+    next(steps)  # imports
+    watch.begin()
+    facts: dict[str, object] = {}
+    try:
+        for found in steps:
+            facts |= found or {}
+    except Exception as error:  # how far it came is a result, too
+        del watch.seconds[watch.last]
+        facts["failed"] = f"{watch.last}: {str(error).splitlines()[0]}"
+    print(json.dumps({"seconds": watch.seconds, "peaks": watch.peaks, **facts}))
 
 
 if __name__ == "__main__":

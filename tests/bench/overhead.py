@@ -14,7 +14,7 @@ from make_capture import fields
 from prefect.testing.utilities import prefect_test_harness
 
 from flows.watch import watch
-from tasks import captures, charts, lake, summary, tables
+from tasks import captures, lake, stages, tables
 from tasks.hook import save_step_batch
 
 ROWS, MEAN = 64, 100
@@ -26,13 +26,9 @@ def bare(root: Path, home: Path) -> None:
         identified = captures.identify(path)
         step = lake.find(home / "lake", identified)
         if step is None:
-            step = lake.write_step(home / "lake", identified, captures.read(path))
+            step = lake.write_step(home / "lake", identified, **captures.reading(identified))
             lake.write_tables(step, tables.version(), tables.compute(step))
-            files = home / f"files-{step.step}"
-            files.mkdir()
-            computed = tables.stored(step)
-            charts.save(charts.draw(computed), files)
-            summary.write(step, computed, files / "summary.json")
+            stages.draw_step.fn(step, home / f"files-{step.step}")
 
 
 def seconds(work, *arguments: Path) -> float:

@@ -1,0 +1,26 @@
+"""How much memory the queries over one step may hold; beyond it, DuckDB spills to the disk.
+
+Free of DuckDB, so that the command line can check what it was given.
+"""
+
+import os
+import re
+
+VARIABLE = "TIMTRACK_MEMORY"
+
+# 8 M tokens take as long with 512 MiB as with 1 GiB, and 67 M complete (2026-11). The process holds
+# some 100 MB besides.
+DEFAULT = "512MiB"
+SIZE = re.compile(r"\d+(\.\d+)?\s*[kMG]i?B", re.IGNORECASE)
+
+
+class BadBudget(ValueError):
+    """Not a size of memory."""
+
+
+def memory() -> str:
+    """TIMTRACK_MEMORY, or the default; raises BadBudget."""
+    size = os.environ.get(VARIABLE) or DEFAULT
+    if not SIZE.fullmatch(size.strip()):
+        raise BadBudget(f"{VARIABLE} is {size!r}, expected a size like 512MiB or 2GB")
+    return size.strip()

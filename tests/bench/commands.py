@@ -1,0 +1,42 @@
+"""What starting `tim` costs: `python commands.py HOME` prints seconds of whole processes."""
+
+import json
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from make_capture import fields
+
+from tasks import captures, lake, tables
+from tasks.hook import save_step_batch
+
+TIMES = 5
+COMMANDS = {
+    "tim --help": ("--help",),
+    "tim sql 'select count(*) from tokens'": ("sql", "select count(*) from tokens"),
+}
+
+
+def seconds(home: Path, arguments: tuple[str, ...]) -> float:
+    """How long it takes until the process has ended."""
+    tim = Path(sys.executable).with_name("tim")
+    began = time.perf_counter()
+    subprocess.run([tim, "--home", home, *arguments], stdout=subprocess.DEVNULL, check=True)
+    return time.perf_counter() - began
+
+
+def main(home: Path) -> None:
+    identified = captures.identify(save_step_batch(home, 1, fields(64, 100, 200)))
+    step = lake.write_step(home / "lake", identified, **captures.reading(identified))
+    lake.write_tables(step, tables.version(), tables.compute(step))
+    measured = {
+        name: statistics.median(seconds(home, arguments) for _ in range(TIMES))
+        for name, arguments in COMMANDS.items()
+    }
+    print(json.dumps(measured))
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

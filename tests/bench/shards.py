@@ -1,0 +1,76 @@
+"""A capture in eight ranks' files, 8 M tokens, into a lake by 1, 2 and 4 processes side by side.
+
+`python shards.py REPEATS` prints the medians as JSON; the parts are those that the flow hands to its task
+runner, and processes are started and have imported before the clock runs.
+"""
+
+import json
+import statistics
+import sys
+import tempfile
+import time
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from pathlib import Path
+
+from make_capture import fields
+
+from tasks import captures, lake
+from tasks.captures import Capture
+from tasks.hook import save_step_batch
+from tasks.tokens import Check
+
+CACHE = Path(__file__).parents[2] / "build" / "bench" / "ranked"
+RANKS, ROWS, MEAN, WIDTH = 8, 512, 2000, 8192
+PROCESSES = (1, 2, 4)
+
+
+def capture() -> Capture:
+    """The ranks' files, made once."""
+    path = CACHE / "step_1" / "step_batch.rank_0.pt"
+    for rank in range(RANKS):
+        if not path.with_name(f"step_batch.rank_{rank}.pt").exists():
+            save_step_batch(CACHE, 1, fields(ROWS, MEAN, WIDTH), rank, RANKS)
+    return captures.identify(path)
+
+
+def part(of: Capture, folder: Path, number: int) -> Check:
+    """What a worker does."""
+    return lake.write_part(folder, of, captures.read(of.path), number)
+
+
+def warm(_: int) -> None:
+    """Imports what a worker needs, and keeps it busy until all have begun."""
+    import torch  # noqa: F401 - the reader imports it when it needs it
+
+    time.sleep(1)
+
+
+def seconds(of: Capture, processes: int) -> float:
+    """From the files to a published step."""
+    with (
+        tempfile.TemporaryDirectory(dir=CACHE) as out,
+        ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool,
+    ):
+        list(pool.map(warm, range(processes)))
+        folder = Path(out) / "aside"
+        folder.mkdir()
+        began = time.perf_counter()
+        futures = [pool.submit(part, of, folder, number) for number in range(RANKS)]
+        lake.finish(
+            Path(out) / "lake", folder, of, captures.read(of.path), [f.result() for f in futures]
+        )
+        return time.perf_counter() - began
+
+
+def main() -> None:
+    of = capture()
+    runs: dict[int, list[float]] = {processes: [] for processes in PROCESSES}
+    for _ in range(int(sys.argv[1])):
+        for processes in PROCESSES:
+            runs[processes].append(seconds(of, processes))
+    print(json.dumps({n: statistics.median(measured) for n, measured in runs.items()}))
+
+
+if __name__ == "__main__":
+    main()
