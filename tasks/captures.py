@@ -78,7 +78,10 @@ def find(path: Path, pattern: Pattern | None = None) -> list[Path]:
         return _below(path, pattern)
     if not exists(path):
         raise BadCapture(f"{path} does not exist")
-    return _captures_of(path)
+    found = _captures_of(path)
+    if not found:
+        raise BadCapture(f"{path} has no step yet that the trainer is done with")
+    return found
 
 
 def exists(path: Path) -> bool:

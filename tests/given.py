@@ -72,7 +72,8 @@ class Connection:
         for name, frame in {"tokens_file": tokens, "sequences": sequences}.items():
             arrow = frame.to_arrow(compat_level=pl.CompatLevel.oldest())
             self.duckdb.register(f"test_{name}", arrow)
-            self.duckdb.execute(f"create or replace view {name} as from test_{name}")
+            self.duckdb.execute(f"drop table {name}")
+            self.duckdb.execute(f"create view {name} as from test_{name}")
 
     def sql(self, query: str) -> duckdb.DuckDBPyRelation:
         """A query's answer; the tables it needs are computed once, in order, as for a step."""
@@ -81,7 +82,7 @@ class Connection:
             if name in needed and table.folder == "base":
                 self.duckdb.execute(f"create view {name} as {table.sql}")
             elif name in needed:
-                self.duckdb.register(name, self.duckdb.sql(table.sql).pl().to_arrow())
+                self.duckdb.execute(f"create table {name} as {table.sql}")
         self.made |= needed
         return self.duckdb.sql(query)
 

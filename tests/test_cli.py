@@ -168,3 +168,26 @@ def test_answers_that_are_hard_to_print(filled, capsys):
     assert capsys.readouterr().out == 'ids\n"[1, 2]"\n'
     assert main([*home, "select 'inf'::double as r", "--format", "json"]) == 0
     assert json.loads(capsys.readouterr().out) == [{"r": None}]
+
+
+@pytest.mark.parametrize("size", ["lots", "512", "-1GB", "1GB; drop"])
+def test_memory_that_is_no_size_is_wrong_usage(size, monkeypatch, capsys):
+    monkeypatch.setenv("TIMTRACK_MEMORY", size)
+    assert main(["formats"]) == 2
+    assert f"TIMTRACK_MEMORY is {size!r}, expected a size like 512MiB" in capsys.readouterr().err
+
+
+def test_queries_hold_no_more_than_they_are_given(monkeypatch):
+    monkeypatch.setenv("TIMTRACK_MEMORY", "64MiB")
+    with tables.inputs([]) as connection:
+        [(limit,)] = connection.sql("select current_setting('memory_limit')").fetchall()
+    assert limit == "64.0 MiB"
+
+
+def test_a_query_opens_only_what_it_names(filled):
+    """Of hundreds of steps, the token files are not touched to read a table."""
+    [step] = lake.steps(filled / "lake")
+    (step.path / "tokens.parquet").write_bytes(b"no Parquet")
+    assert tables.query([step], "select rows from step_metrics")["rows"].to_list() == [6]
+    with pytest.raises(tables.BadQuery, match=r"tokens\.parquet"):
+        tables.query([step], "select count(*) from tokens")

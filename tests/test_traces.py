@@ -9,7 +9,7 @@ import pytest
 from polars.testing import assert_frame_equal
 
 from flows.cli import main
-from tasks import backlog, captures, lake
+from tasks import backlog, captures, lake, quarantine
 from tasks.readers import traces
 from tasks.tokens import BadCapture
 from tests import formats
@@ -170,6 +170,38 @@ def test_what_does_not_fit_is_refused_and_named(kind, tmp_path):
     edited(path.parent, name, lambda at, record: record if at != 2 else (change(record), record)[1])
     with pytest.raises(BadCapture, match=says):
         ingest(path, tmp_path / "lake")
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("prefect")
+def test_a_watcher_sets_a_broken_step_aside_and_takes_the_others(tmp_path, home):
+    path = formats.prime_rl_traces(tmp_path / "run", formats.a_batch(), STEP)
+    formats.prime_rl_traces(tmp_path / "run", formats.a_batch(1), STEP + 1)
+    edited(
+        path.parent, "trainer", lambda at, record: {**record, "branches": []} if at == 1 else record
+    )
+    assert main(["--home", str(home), "watch", str(tmp_path / "run"), "--once"]) == 1
+    [step] = lake.steps(home / "lake")
+    assert (step.run, step.step) == ("run-1", STEP + 1)
+    [record] = quarantine.records(home)
+    assert record.path == str(path)
+    assert "no branch with trainer_logprobs" in record.error
+    assert main(["--home", str(home), "watch", str(tmp_path / "run"), "--once"]) == 0
+
+
+def test_numbers_that_are_none_are_not_taken_for_some(tmp_path):
+    path = formats.prime_rl_traces(tmp_path / "run", formats.a_batch(), STEP)
+
+    def strange(_, record):
+        record["traces"][1]["rewards"] = {"a": {"score": 10**400, "weight": 1}, "b": [], "c": {}}
+        return {
+            **record,
+            "cost": float("nan"),
+        }  # which has the line read by a parser that takes both
+
+    edited(path.parent, "stream", strange)
+    _, rows = read(ingest(path, tmp_path / "lake"))
+    assert rows["reward"].null_count() == len(rows)
 
 
 @pytest.mark.parametrize("sealed", [False, True])

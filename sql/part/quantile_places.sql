@@ -1,6 +1,6 @@
 -- Where the quantiles of ln r and |ln r| lie: which bin of their values holds them, and where in its order.
--- Only these bins are sorted for exact quantiles, not all tokens, and none are held (8 M tokens, 2026-11: 0.5 s
--- for 1.2 s, and 67 M in the same memory).
+-- Only these bins are sorted for exact quantiles, not all tokens, and none are held (8 M tokens, 2026-11: 0.7 s
+-- for 1.3 s, and 67 M in the same memory).
 -- grain: run, step, kind, level, rank
 --
 -- run    | Training run.

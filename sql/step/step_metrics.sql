@@ -15,39 +15,14 @@
 -- abs_logp_diff_p90   | 90th percentile of |ln r| [nats].
 -- abs_logp_diff_p99   | 99th percentile of |ln r| [nats].
 -- abs_logp_diff_p99_9 | 99.9th percentile of |ln r| [nats].
--- spearman            | Rank correlation, ties at their average rank (the same for log-probs and probs).
+-- include: rank_correlation
 -- include: sequence_moments
 -- include: variance_shares
 -- include: tail
 -- include: clustered_errors
 -- include: diagnoses
 
--- Average ranks: the mean of a tie's lowest rank and its highest (the count up to and with the tie).
--- Ranked through all steps at once, which DuckDB does on all cores, a partition on one (8 M tokens,
--- 2026-11: 2.2 s against 8 s, and 5.8 s ordered by the names themselves); within a step that only adds
--- a constant, and a correlation ignores it.
-with ranked as (
-    select
-        run,
-        step,
-        (rank() over by_rollout + count(*) over by_rollout) / 2 as rank_rollout,
-        (rank() over by_train + count(*) over by_train) / 2 as rank_train
-    from trained_tokens
-    window
-        by_rollout as (order by hash(run, step), logp_rollout),
-        by_train as (order by hash(run, step), logp_train)
-),
-
-rank_correlation as (
-    select
-        run,
-        step,
-        nullif(corr(rank_rollout, rank_train), 'nan') as spearman
-    from ranked
-    group by run, step
-),
-
-sizes as (
+with sizes as (
     select
         run,
         step,

@@ -57,8 +57,8 @@ def open_batch(path: Path, seen: Contents) -> Batch:
     found, earlier = traces(path)
     told = f"{earlier} traces of an earlier attempt at this step left out"
     first = next(_Reading(path.parent).of_trace(found[0]))
-    decimals = [value for value in first.trained["trainer_logprobs"] if value is not None]
-    rounded = all(round(value, 4) == value for value in decimals)
+    decimals = [v for v in first.trained["trainer_logprobs"] if isinstance(v, float)]
+    rounded = bool(decimals) and all(round(value, 4) == value for value in decimals)
     run = first.episode.get("run")
     named = run.get("name") or run.get("id") if isinstance(run, dict) else None
     return Batch(
@@ -85,11 +85,14 @@ def look(path: Path) -> Contents:
 
 
 def digest(path: Path) -> str:
-    """The digest of the bytes of all the step's records, in their order."""
+    """The digest of the bytes of all the step's records, in their order, as far as they are."""
     reading, whole = _Reading(path.parent), hashlib.sha256()
-    for trace in traces(path)[0]:
-        for line in reading.lines(trace):
-            whole.update(line)
+    try:
+        for trace in traces(path)[0]:
+            for line in reading.lines(trace):
+                whole.update(line)
+    except BadCapture as error:  # set aside, it is known by what could be read, and why no more
+        whole.update(str(error).encode())
     return whole.hexdigest()
 
 

@@ -120,7 +120,10 @@ class Branch:
             for score, part in scores
             if isinstance(score, int | float) and isinstance(part.get("weight"), int | float)
         ]
-        return float(sum(weighted)) if weighted else None
+        try:
+            return float(sum(weighted)) if weighted else None
+        except OverflowError:  # of an integer that no float holds
+            return None
 
     def _group(self) -> dict[str, Any]:
         name = inside(self.episode, "group").get("id")

@@ -26,6 +26,8 @@ QUIET = 30.0  # seconds without a new one after which a step has all of its reco
 # A cohort is shipped at once; traces of the same step from long before are an earlier attempt's.
 ATTEMPT = 60.0  # seconds
 
+LATEST = 1e11  # seconds since 1970; what is no time is taken for the first
+
 Place = tuple[int, int]  # chunk and offset
 LOCK = threading.RLock()
 
@@ -158,11 +160,11 @@ def _note(known: _Known, producer: str, row: dict[str, Any], place: Place, size:
     """One annotation: when its trace was shipped, or that the trainer scored a branch of it."""
     trace, ship = str(row.get("trace_id")), inside(row, "info", "ship")
     step, seconds = ship.get("step"), ship.get("time")
-    if isinstance(step, int):
+    if type(step) is int and step >= 0:
         before = known.shipped.get(trace)
         if before:
             known.by_step.get(before.step, {}).pop(trace, None)
-        at = float(seconds) if isinstance(seconds, int | float) else 0.0
+        at = seconds if isinstance(seconds, float) and 0 <= seconds < LATEST else 0.0
         known.shipped[trace] = Shipped(step, at, producer, place)
     elif producer == TRAINER:
         known.trained.setdefault(trace, []).append(place)

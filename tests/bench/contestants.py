@@ -12,9 +12,17 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from stopwatch import Stopwatch
+from tally import ALIKE
 
 FLOOR_SECONDS = 1.0  # the floor is so fast that one pass says little: its median over this long
 Steps = Iterator[dict[str, int] | None]  # None when all is imported, then size of the tokens
+
+
+# The tables with the numbers and plots of the script, but for the medians by position.
+SAME = {
+    *("token_moments", "quantile_places", "token_spread", "rank_correlation", "sequence_metrics"),
+    *("worst_tokens", "ratio_histogram", "prob_diff_histogram", "logp_density"),
+}
 
 
 def timtrack(capture: Path, out: Path, watch: Stopwatch) -> Steps:
@@ -38,6 +46,8 @@ def timtrack(capture: Path, out: Path, watch: Stopwatch) -> Steps:
         computed = tables._computed(step, whatif) | computed
     with watch.stage("tables"):
         lake.write_tables(step, tables.version(), computed)
+    with watch.stage(ALIKE):
+        tables._computed(step, tables.named(" ".join(SAME)))
     files = out / "files"
     (files / "tables").mkdir(parents=True)
     with watch.stage("charts"):

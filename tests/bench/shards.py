@@ -1,7 +1,7 @@
 """A capture in eight ranks' files, 8 M tokens, into a lake by 1, 2 and 4 processes side by side.
 
-`python shards.py REPEATS` prints the medians as JSON; the parts are those that the flow hands to its task
-runner, and processes are started and have imported before the clock runs.
+`python shards.py REPEATS` prints the medians as JSON. The parts are those that the flow hands to
+its task runner; processes are started and have imported before the clock runs.
 """
 
 import json

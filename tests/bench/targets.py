@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from tally import WHOLE, Tally
+from tally import ALIKE, WHOLE, Tally
 
 DATA = ("load + Parquet", "tables")
 Tallies = Mapping[str, Tally]
@@ -31,6 +31,14 @@ def _against(name: str) -> Callable[[Tallies, str], float | None]:
         return _ratio(_seconds(tallies[size], "timtrack"), _seconds(tallies[size], name))
 
     return measured
+
+
+def _alike(tallies: Tallies, size: str) -> float | None:
+    """Load, Parquet and the numbers that the script makes too, against the script's."""
+    ours, theirs = (tallies[size]["seconds"].get(name, {}) for name in ("timtrack", "script"))
+    if ALIKE not in ours or not theirs:
+        return None
+    return _ratio(ours["load + Parquet"] + ours[ALIKE], _seconds(tallies[size], "script"))
 
 
 def _memory(tallies: Tallies, size: str) -> float | None:
@@ -61,6 +69,7 @@ def _ratio(part: float | None, whole: float | None) -> float | None:
 TARGETS = (
     Target("load + Parquet + tables [s]", lambda t, s: _seconds(t[s], "timtrack"), {"small": 1}),
     Target("... / the script's", _against("script"), {"medium": 1 / 5}),
+    Target("... only its numbers / the script's", _alike, {}),
     Target("... / the floor", _against("floor"), {"medium": 12}),
     Target("... per token / medium's", _per_token_against_medium, {"large": 1.2}),
     Target("own memory [MB]", _memory, {"small": 1024, "medium": 1024, "large": 2048}),
