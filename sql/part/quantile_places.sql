@@ -1,5 +1,5 @@
 -- Where the quantiles of ln r and |ln r| lie: which bin of their values holds them, and where in its order.
--- Only these bins are sorted for exact quantiles, not all tokens, and none are held (8 M tokens, 2026-11: 0.7 s
+-- Only these bins are sorted for exact quantiles, not all tokens, and what is held can spill (8 M tokens, 2026-11: 0.7 s
 -- for 1.3 s, and 67 M in the same memory).
 -- grain: run, step, kind, level, rank
 --

@@ -1,6 +1,6 @@
 -- What each slice of the trained tokens is measured by, for all ways to slice them that `gap_by_...` show.
 -- One pass sums over slices and bins of |ln r|; a second one sorts, of each slice, only the bins in which its
--- quantiles lie. So no values are held, and memory does not grow with the tokens.
+-- quantiles lie. So few values are held, and what they take can spill to the disk.
 -- grain: run, step, kind, key
 --
 -- run  | Training run.
@@ -30,6 +30,7 @@ with cells as (
         sum(-logp_diff) as k1_sum,
         sum(k3) as k3_sum,
         sum(abs_logp_diff) as abs_sum,
+        min(abs_logp_diff) as abs_min,
         max(abs_logp_diff) as abs_max,
         sum(abs(prob_diff)) as prob_sum,
         sum(ratio) as ratio_sum,
@@ -89,6 +90,8 @@ ranks as (
         kind,
         key,
         bin,
+        abs_min,
+        abs_max,
         before,
         tokens,
         n,
@@ -104,10 +107,17 @@ places as (
         kind,
         key,
         bin,
+        abs_min,
+        abs_min = abs_max as is_known,
         level,
         level * (n - 1) - pair[1] as beyond,
         unnest(list_filter(pair, lambda rank: rank >= before and rank < before + tokens)) - before + 1 as place
     from ranks
+),
+
+searched as (
+    from places
+    where not is_known
 ),
 
 wanted as (
@@ -115,7 +125,7 @@ wanted as (
         run,
         step,
         bin
-    from places
+    from searched
 ),
 
 inside as (
@@ -150,10 +160,55 @@ held as (
         kind,
         key,
         bin,
-        list_sort(list(abs_logp_diff)) as sorted
+        abs_logp_diff as value,
+        count(*) as tokens
     from inside
-    semi join places using (run, step, kind, key, bin)
-    group by run, step, kind, key, bin
+    semi join searched using (run, step, kind, key, bin)
+    group by run, step, kind, key, bin, value
+),
+
+in_order as (
+    select
+        run,
+        step,
+        kind,
+        key,
+        bin,
+        value,
+        sum(tokens) over (partition by run, step, kind, key, bin order by value) as up_to
+    from held
+),
+
+found as (
+    select
+        searched.run,
+        searched.step,
+        searched.kind,
+        searched.key,
+        level,
+        beyond,
+        value
+    from searched
+    asof join in_order
+        on
+            searched.run = in_order.run
+            and searched.step = in_order.step
+            and searched.kind = in_order.kind
+            and searched.key = in_order.key
+            and searched.bin = in_order.bin
+            and searched.place <= in_order.up_to
+    union all
+    -- A bin of equal values: those of engines that agree in every bit.
+    select
+        run,
+        step,
+        kind,
+        key,
+        level,
+        beyond,
+        abs_min as value
+    from places
+    where is_known
 ),
 
 quantiles as (
@@ -163,10 +218,8 @@ quantiles as (
         kind,
         key,
         level,
-        min(sorted[cast(place as int)])
-        + any_value(beyond) * (max(sorted[cast(place as int)]) - min(sorted[cast(place as int)])) as value
-    from places
-    inner join held using (run, step, kind, key, bin)
+        min(value) + any_value(beyond) * (max(value) - min(value)) as value
+    from found
     group by run, step, kind, key, level
 ),
 

@@ -65,38 +65,58 @@ abs_bins as (
     where kind = 'abs'
 ),
 
+-- Equal values count once: an engine that copies the other's log-probs has a single one.
 held as (
     select
         run,
         step,
         'signed' as kind,
         bin,
-        list_sort(list(logp_diff)) as sorted
+        logp_diff as value,
+        count(*) as tokens
     from binned
     semi join signed_bins using (run, step, bin)
-    group by run, step, bin
+    group by run, step, bin, value
     union all
     select
         run,
         step,
         'abs' as kind,
         abs_bin as bin,
-        list_sort(list(abs_logp_diff)) as sorted
+        abs_logp_diff as value,
+        count(*) as tokens
     from binned
     semi join abs_bins using (run, step, abs_bin)
-    group by run, step, abs_bin
+    group by run, step, abs_bin, value
 ),
 
-quantiles as (
+in_order as (
     select
         run,
         step,
         kind,
+        bin,
+        value,
+        sum(tokens) over (partition by run, step, kind, bin order by value) as up_to
+    from held
+),
+
+quantiles as (
+    select
+        places.run,
+        places.step,
+        places.kind,
         level,
-        min(sorted[place]) + any_value(beyond) * (max(sorted[place]) - min(sorted[place])) as value
-    from quantile_places
-    inner join held using (run, step, kind, bin)
-    group by run, step, kind, level
+        min(value) + any_value(beyond) * (max(value) - min(value)) as value
+    from quantile_places as places
+    asof join in_order
+        on
+            places.run = in_order.run
+            and places.step = in_order.step
+            and places.kind = in_order.kind
+            and places.bin = in_order.bin
+            and places.place <= in_order.up_to
+    group by places.run, places.step, places.kind, level
 ),
 
 listed as (
