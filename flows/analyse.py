@@ -170,11 +170,18 @@ def _in_step_order(found: list[Capture], into: Path) -> Iterator[tuple[Capture, 
             yield capture, rival.path
         else:
             source = sources.get((capture.run, capture.step), capture.path)
-            taken = (
-                source != capture.path and captures.exists(source) and not lake.find(into, capture)
-            )
-            taken = taken and not captures.supersedes(capture.path, source)
-            yield capture, source if taken else None
+            yield capture, source if _is_taken(capture, source, into) else None
+
+
+def _is_taken(capture: Capture, source: Path, into: Path) -> bool:
+    """Whether the capture's step is that of another capture, from a file that is still there.
+
+    A rank's file is no other one: the first one of a step may come last.
+    """
+    own = captures.parts(capture.path, capture.columns)
+    if source in own or not captures.exists(source) or lake.find(into, capture):
+        return False
+    return not captures.supersedes(capture.path, source)
 
 
 @dataclass(frozen=True)
@@ -190,7 +197,8 @@ class _Begun:
 
     def end(self) -> tuple[Step | None, Exception | None]:
         """The step once it is ready to be logged, and the error if it is not."""
-        if failed := next((r for r in map(_result, self.parts) if isinstance(r, Exception)), None):
+        parts = [_result(part) for part in self.parts]  # all: none goes on in a folder that goes
+        if failed := next((part for part in parts if isinstance(part, Exception)), None):
             return None, failed
         step = self.step if isinstance(self.step, Step) else _result(self.step)
         if not isinstance(step, Step):

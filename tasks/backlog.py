@@ -130,7 +130,10 @@ def _is_analysed(path: Path, known: tuple[Step, dict[str, Any]] | None) -> bool:
         return False
     step, facts = known
     columns = facts.get("columns")
-    same = captures.stamp(path, columns) == (facts["bytes"], facts["mtime_ns"])
+    try:
+        same = captures.stamp(path, columns) == (facts["bytes"], facts["mtime_ns"])
+    except BadCapture:  # a stream that was begun anew between two looks
+        return False
     used = [Path(facts["tokenizer"])] if facts["tokenizer"] else []
     there = [file for file in used if file.is_file()]
     expected = places.tokenizer_beside(path.absolute()) or next(iter(there), None)

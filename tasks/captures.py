@@ -108,7 +108,12 @@ def _below(path: Path, pattern: Pattern | None) -> list[Path]:
 
 def _captures_of(file: Path) -> list[Path]:
     """The captures that a file stands for: itself, or the steps of a stream."""
-    return traces.steps(file) if prime_rl_traces.recognises(file) else [file]
+    if not prime_rl_traces.recognises(file):
+        return [file]
+    try:
+        return traces.steps(file)
+    except OSError:  # an index that cannot be read now keeps no other capture waiting
+        return []
 
 
 def _by_name(file: Path) -> Any:

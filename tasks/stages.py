@@ -101,9 +101,17 @@ def convert_part(capture: Capture, folder: Path, part: int) -> Check:
     return lake.write_part(folder, capture, reading["batch"], part, **_decoding(reading))
 
 
-@task(task_run_name="publish {capture.name}", cache_policy=NO_CACHE)
+@task(
+    task_run_name="publish {capture.name}",
+    cache_policy=NO_CACHE,
+    retries=2,
+    retry_delay_seconds=[1, 5],
+    retry_condition_fn=_may_pass,
+)
 def publish_parts(capture: Capture, folder: Path, parts: list[Check], into: Path) -> Step:
     """The parts in a folder, once all are there, as a step of the lake."""
+    if there := lake.find(into, capture):  # at a retry
+        return lake.settle(there)
     reading = captures.reading(capture)
     reading.pop("decode", None)
     return lake.finish(into, folder, capture, parts=parts, **reading)

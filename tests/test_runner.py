@@ -14,7 +14,7 @@ from tasks.tokens import BadCapture
 from tests import formats
 from tests.given import batch_fields, ingest
 from tests.test_flow import stored_points
-from tests.test_step_batch import read
+from tests.test_step_batch import ragged, read
 from tests.test_watch import data
 
 DASK = pytest.mark.skipif(
@@ -88,6 +88,45 @@ def test_two_ranks_with_the_same_rows_are_refused(tmp_path):
     with pytest.raises(BadCapture, match="6 of 12 rollouts are in two ranks' files"):
         ingest(tmp_path / "step_3" / "step_batch.rank_0.pt", tmp_path / "lake")
     assert not lake.steps(tmp_path / "lake")
+
+
+def test_ranks_that_are_not_of_one_step_are_refused(tmp_path):
+    path = ranked(tmp_path, formats.a_batch(), 3, ranks=4)
+    ranked(tmp_path, formats.a_batch(), 3, ranks=2)  # started again on fewer
+    with pytest.raises(BadCapture, match=r"rank_2.* has world_size 4, expected 2"):
+        captures.read(path)
+    for rank in (2, 3):
+        path.with_name(f"step_batch.rank_{rank}.pt").unlink()
+    captures.read(path)
+    other = ranked(tmp_path, formats.a_batch(), 4, ranks=2)
+    other.with_name("step_batch.rank_1.pt").replace(path.with_name("step_batch.rank_1.pt"))
+    with pytest.raises(BadCapture, match=r"rank_1.* has step 4, expected 3"):
+        captures.read(path)
+    path = ranked(tmp_path, formats.a_batch(), 5, ranks=3, world=2)
+    with pytest.raises(BadCapture, match="files of 3 ranks, but world_size is 2"):
+        captures.read(path)
+
+
+def test_a_rank_without_rows_is_no_obstacle(tmp_path):
+    batch = ragged(formats.a_batch())
+    for rank, own in ((0, batch), (1, {name: value[:0] for name, value in batch.items()})):
+        save_step_batch(tmp_path, 3, own, rank, 2)
+    step = ingest(tmp_path / "step_3" / "step_batch.rank_0.pt", tmp_path / "lake")
+    assert step.facts()["rows"] == 6
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("prefect")
+def test_the_first_rank_may_come_last(home, tmp_path):
+    path = ranked(tmp_path / "runs/a", formats.a_batch(), 5, ranks=3)
+    late = path.replace(tmp_path / "late")
+    assert main(["--home", str(home), "ingest", str(tmp_path / "runs")]) == 0
+    [step] = lake.steps(home / "lake")
+    assert step.facts()["rows"] == 4
+    late.replace(path)
+    assert main(["--home", str(home), "ingest", str(tmp_path / "runs")]) == 0
+    [step] = lake.steps(home / "lake")
+    assert step.facts()["rows"] == 6
 
 
 @pytest.mark.slow

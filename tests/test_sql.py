@@ -357,3 +357,29 @@ def test_slices_equal_numpy_and_their_shares_add_up(name):
     assert table["share_kl_k1"].sum() == approx(1)
     assert table["share_abs_logp_diff"].sum() == approx(1)
     assert table["tokens"].sum() == len(known)
+
+
+@pytest.mark.parametrize("equal", [1.0, 0.97])
+def test_a_quarter_of_a_million_equal_values_are_no_list(equal, monkeypatch):
+    """Engines that agree in every bit, or nearly: a bin that holds all tokens is not unrolled."""
+    monkeypatch.setenv("TIMTRACK_MEMORY", "256MiB")
+    rows = 250_000
+    differs = np.arange(rows) >= rows * equal
+    rollout = -np.random.default_rng(0).exponential(1, rows).astype(np.float32)
+    train = np.where(differs, rollout - np.float32(0.25), rollout)
+    tokens = token_frame([{"row": 0, "pos": 0}]).drop("row", "pos", "logp_rollout", "logp_train")
+    tokens = pl.concat([tokens] * rows).with_columns(
+        row=pl.Series(np.arange(rows) // 1000, dtype=pl.Int32),
+        pos=pl.Series(np.arange(rows) % 1000, dtype=pl.Int32),
+        logp_rollout=rollout,
+        logp_train=train,
+    )
+    expected = np.quantile(np.abs(train.astype("f8") - rollout.astype("f8")), [0.5, 0.99])
+    with sql_connection(tokens) as connection:
+        [(p50, p99)] = connection.sql(
+            "select abs_logp_diff_centiles[51], abs_logp_diff_centiles[100] from token_spread"
+        ).fetchall()
+        [of_turn] = connection.sql(
+            "select abs_logp_diff_p50, abs_logp_diff_p99 from gap_by_turn"
+        ).fetchall()
+    assert (p50, p99) == of_turn == tuple(expected)

@@ -202,6 +202,48 @@ def test_numbers_that_are_none_are_not_taken_for_some(tmp_path):
     assert rows["reward"].null_count() == len(rows)
 
 
+def test_rows_that_are_none_of_a_stream_s_are_passed_over(tmp_path):
+    """Half a row that a writer left, a very long one, places and steps out of bounds."""
+    path = formats.prime_rl_traces(tmp_path / "run", formats.a_batch(), STEP)
+    index = path.parent / "annotations" / "trainer.index.jsonl"
+    whole = index.read_bytes()
+    odd = [
+        {"trace_id": "00070000", "chunk": 0, "offset": 2**63, "info": {}},
+        {"trace_id": "00070000", "chunk": 10**300, "offset": 0, "info": {}},
+        {"trace_id": "x", "chunk": 0, "offset": 0, "info": {"ship": {"step": 10**300}}},
+        {"trace_id": "y", "chunk": 0, "offset": 0, "info": {"ship": {"step": -1}}},
+    ]
+    lines = b"".join(json.dumps(row).encode() + b"\n" for row in odd)
+    index.write_bytes(b'{"trace\n' + b"\0" * 3_000_000 + b"\n" + lines + whole[:-30])
+    os.utime(index, (1, 1))
+    traces._KNOWN.clear()
+    assert captures.find(tmp_path / "run") == [path]
+    five, _ = traces.traces(path)
+    assert len(five) == 5
+    with index.open("ab") as file:  # the rest of the last row
+        file.write(whole[-30:])
+    assert len(traces.traces(path)[0]) == 6
+
+
+def test_another_stream_in_the_same_place_is_read_anew(tmp_path):
+    path = formats.prime_rl_traces(tmp_path / "run", formats.a_batch(), STEP)
+    assert captures.find(tmp_path / "run") == [path]
+    formats.prime_rl_traces(tmp_path / "other", formats.a_batch(1), STEP + 10)
+    formats.prime_rl_traces(tmp_path / "other", formats.a_batch(2), STEP + 11)
+    for file in (tmp_path / "other").rglob("*.jsonl"):
+        file.replace(tmp_path / "run" / file.relative_to(tmp_path / "other"))
+    found = [p.name for p in captures.find(tmp_path / "run")]
+    assert found == [f"stream#{STEP + 10}", f"stream#{STEP + 11}"]
+
+
+def test_what_others_annotate_later_does_not_change_a_step(tmp_path):
+    path = formats.prime_rl_traces(tmp_path / "run", formats.a_batch(), STEP)
+    before = captures.identify(path)
+    note = {"trace_id": "00070000", "info": {"judge": 1}, "branches": []}
+    formats._streamed(path.parent / "annotations", "judge", [note], False)
+    assert captures.identify(path) == before
+
+
 @pytest.mark.parametrize("sealed", [False, True])
 def test_damaged_streams_are_refused_or_read_and_nothing_else(sealed, tmp_path):
     path = formats.prime_rl_traces(tmp_path, formats.a_batch(), STEP, sealed)

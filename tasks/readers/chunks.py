@@ -137,15 +137,25 @@ def index_of(stream: Path) -> Path:
 def rows(index: Path, start: int = 0) -> Iterator[tuple[int, dict[str, Any]]]:
     """The whole rows of an index from a byte on, each with the byte behind it; none is no error.
 
-    A row that is no JSON is passed over: a writer that was killed leaves half of one.
+    A row that is no JSON, or longer than a MiB, is passed over: a killed writer leaves half of one.
+    The last one is not, as it may still become whole.
     """
     if not index.is_file():
         return
     with index.open("rb") as file:
         file.seek(start)
-        while (line := file.readline(ROW)).endswith(b"\n"):
-            try:
-                row = records.parsed(line, "index")
-            except BadCapture:
-                row = {}
-            yield file.tell(), row
+        row_starts = True
+        while line := file.readline(ROW):
+            ends = line.endswith(b"\n")
+            if ends:
+                yield file.tell(), _row(line) if row_starts else {}
+            elif len(line) < ROW:
+                return
+            row_starts = ends
+
+
+def _row(line: bytes) -> dict[str, Any]:
+    try:
+        return records.parsed(line, "index")
+    except BadCapture:
+        return {}

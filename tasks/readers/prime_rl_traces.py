@@ -102,6 +102,7 @@ class _Reading:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self._streams: dict[str, Chunks] = {}
+        self._episode: tuple[Any, dict[str, Any]] = (None, {})  # the last, of several traces
 
     def _stream(self, producer: str | None) -> Chunks:
         name = producer or ""
@@ -120,7 +121,9 @@ class _Reading:
     def of_trace(self, trace: Traced) -> Iterator[Branch]:
         """Its branches that were trained on; of a branch that was scored twice the later."""
         where = f"trace {trace.id}"
-        _, episode = self._stream(None).record(*trace.episode)
+        if self._episode[0] != trace.episode:
+            self._episode = (trace.episode, self._stream(None).record(*trace.episode)[1])
+        episode = self._episode[1]
         _, shipped = self._stream(trace.shipped.producer).record(*trace.shipped.place)
         held = episode.get("traces")
         same = (t for t in held or () if isinstance(t, dict) and t.get("id") == trace.id)

@@ -59,17 +59,18 @@ def opens(seen: Contents) -> bool:
 def open_batch(path: Path, seen: Contents) -> Batch:
     """Open a capture without reading its rows; raises BadCapture when it cannot be one."""
     files = ranks(path, RANKED)
-    opened = [_opened(file, seen.top if file == path else look(file).top) for file in files]
+    tops = {file: seen.top if file == path else look(file).top for file in files}
+    with_rows = {file: top for file, top in tops.items() if len(files) == 1 or not _is_empty(top)}
+    if not with_rows:
+        raise BadCapture(f"{len(files)} ranks' files, and no row in them")
+    opened = [_opened(file, top) for file, top in with_rows.items()]
     meta, layout = opened[0]
-    for file, (_, other) in zip(files, opened, strict=True):
-        if other.views != layout.views:
-            raise BadCapture(
-                f"{file.name} has the views {other.views}, expected {layout.views} as {path.name}"
-            )
+    for file, (said, other) in zip(with_rows, opened, strict=True):
+        _check_same(file, _identity(said, other), _identity(meta, layout))
     run, step = named(meta, "run"), named(meta, "step")
     told = [_coverage(meta, len(files))] if len(files) > 1 else []
-    numbered = [_dealt(layout, rank, len(files)) for rank, (_, layout) in enumerate(opened)]
-    shards = tuple(partial(_blocks, *both) for both in zip(files, numbered, strict=True))
+    numbered = [_dealt(layout, rank, len(opened)) for rank, (_, layout) in enumerate(opened)]
+    shards = tuple(partial(_blocks, *both) for both in zip(with_rows, numbered, strict=True))
     return Batch(
         format=NAME,
         run=None if run is None else str(run),
@@ -78,7 +79,7 @@ def open_batch(path: Path, seen: Contents) -> Batch:
         meta=meta,
         notes=(*layout.notes, *filter(None, told)),
         blocks=lambda: in_order(shards),
-        shards=shards if len(files) > 1 else (),
+        shards=shards if len(shards) > 1 else (),
     )
 
 
@@ -93,9 +94,38 @@ def _opened(path: Path, loaded: Mapping[str, Any]) -> tuple[dict[str, Any], Layo
     return meta, layout
 
 
+def _is_empty(loaded: Mapping[str, Any]) -> bool:
+    """Whether a rank had no rows."""
+    responses = named(_flattened(dict(loaded), SECTIONS), "token_id")
+    return hasattr(responses, "__len__") and len(responses) == 0
+
+
+def _identity(meta: dict[str, Any], layout: Layout) -> dict[str, Any]:
+    """What all ranks' files of a step say alike."""
+    told = {name: named(meta, name) for name in ("run", "step")}
+    return {**told, "world_size": meta.get("world_size"), "views": layout.views}
+
+
+def _check_same(file: Path, said: dict[str, Any], expected: dict[str, Any]) -> None:
+    """Raise BadCapture for a rank's file that is of another step, say."""
+    for name, value in said.items():
+        if value != expected[name]:
+            raise BadCapture(
+                f"{file.name} has {name} {value!r}, expected {expected[name]!r} as the first rank's"
+            )
+
+
 def _coverage(meta: dict[str, Any], files: int) -> str | None:
-    """What is to be said of a step of which not all ranks' files are there."""
+    """What is to be said of a step of which not all ranks' files are there.
+
+    Raises BadCapture if there are more than ranks.
+    """
     world = meta.get("world_size")
+    if isinstance(world, int) and files > world:
+        raise BadCapture(
+            f"files of {files} ranks, but world_size is {world}: some are of an earlier run; "
+            "remove them"
+        )
     if world is None:
         return "no world_size in the files: whether all ranks' are there is not known"
     return None if world == files else f"files of {files} of {world} ranks are there"

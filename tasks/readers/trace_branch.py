@@ -108,22 +108,16 @@ class Branch:
                     self.where, "advantages", branch.get("advantages"), np.float32
                 )
                 return np.pad(values[:length], (0, max(0, length - len(values))))
-        one = inside(self.shipped, "info").get("advantage")
-        return np.full(length, one if isinstance(one, int | float) else np.nan, dtype=np.float32)
+        one = as_float(inside(self.shipped, "info").get("advantage"))
+        return np.full(length, np.nan if one is None else one, dtype=np.float32)
 
     def _reward(self) -> float | None:
         """The weighted sum of the trace's scores."""
         given = inside(self.trace, "rewards")
-        scores = [(inside(given, name).get("score"), inside(given, name)) for name in given]
-        weighted = [
-            score * part["weight"]
-            for score, part in scores
-            if isinstance(score, int | float) and isinstance(part.get("weight"), int | float)
-        ]
-        try:
-            return float(sum(weighted)) if weighted else None
-        except OverflowError:  # of an integer that no float holds
-            return None
+        parts = [inside(given, name) for name in given]
+        pairs = [(as_float(part.get("score")), as_float(part.get("weight"))) for part in parts]
+        weighted = [s * w for s, w in pairs if s is not None and w is not None]
+        return sum(weighted) if weighted else None
 
     def _group(self) -> dict[str, Any]:
         name = inside(self.episode, "group").get("id")
@@ -135,3 +129,11 @@ class Branch:
         if not all(type(version) is int for version in both):
             return {}
         return {"min_global_steps": both[0], "max_global_steps": both[1]}
+
+
+def as_float(value: Any) -> float | None:
+    """A number as a float; None of what is none, or an integer that no float holds."""
+    try:
+        return float(value) if isinstance(value, int | float) else None
+    except OverflowError:
+        return None

@@ -13,12 +13,12 @@ import threading
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 from tasks.readers import chunks
 from tasks.tokens import BadCapture
 
-NAMED = re.compile(r"stream#(\d+)")
+NAMED = re.compile(r"stream#(\d{1,16})")
 INDEX = "stream.index.jsonl"
 TRAINER = "trainer"
 # The trainer writes all of a step's records at once, before it updates.
@@ -27,6 +27,9 @@ QUIET = 30.0  # seconds without a new one after which a step has all of its reco
 ATTEMPT = 60.0  # seconds
 
 LATEST = 1e11  # seconds since 1970; what is no time is taken for the first
+# Beyond these a row is none of prime-rl's.
+MOST_CHUNKS, LONGEST_CHUNK, LAST_STEP = 10**6, 1 << 48, 1 << 53
+HEAD = 512  # bytes by which an index is known to be the one that was read
 
 Place = tuple[int, int]  # chunk and offset
 LOCK = threading.RLock()
@@ -40,6 +43,7 @@ class Shipped:
     seconds: float  # since 1970
     producer: str  # whose stream of annotations it is in
     place: Place
+    row: int  # bytes of its row in the index
 
 
 @dataclass(frozen=True)
@@ -56,11 +60,12 @@ class Traced:
 class _Known:
     """What is known of one folder of traces."""
 
-    read: dict[str, int] = field(default_factory=dict)  # bytes, of each index
+    read: dict[Path, int] = field(default_factory=dict)  # bytes, of each index
+    heads: dict[Path, bytes] = field(default_factory=dict)  # what each begins with
     episodes: dict[str, Place] = field(default_factory=dict)
     shipped: dict[str, Shipped] = field(default_factory=dict)
     trained: dict[str, list[Place]] = field(default_factory=dict)
-    sizes: dict[str, int] = field(default_factory=dict)  # bytes of a trace's rows
+    rows: dict[str, int] = field(default_factory=dict)  # bytes of the trainer's rows of a trace
     by_step: dict[int, dict[str, None]] = field(default_factory=dict)  # traces that were trained on
     last_trained: int = -1  # step of the trainer's latest record
 
@@ -97,7 +102,8 @@ def stamp(path: Path) -> tuple[int, int]:
         if not ids:
             raise BadCapture(f"{path.parent} has no records of the trainer for step {_step(path)}")
         shipped = max(known.shipped[trace].seconds for trace in ids)
-        return sum(known.sizes[trace] for trace in ids), int(shipped * 1e9)
+        rows = sum(known.shipped[trace].row + known.rows[trace] for trace in ids)
+        return rows, int(shipped * 1e9)
 
 
 def traces(path: Path) -> tuple[list[Traced], int]:
@@ -160,15 +166,19 @@ def _note(known: _Known, producer: str, row: dict[str, Any], place: Place, size:
     """One annotation: when its trace was shipped, or that the trainer scored a branch of it."""
     trace, ship = str(row.get("trace_id")), inside(row, "info", "ship")
     step, seconds = ship.get("step"), ship.get("time")
-    if type(step) is int and step >= 0:
+    if _is_count(step, LAST_STEP):
         before = known.shipped.get(trace)
         if before:
             known.by_step.get(before.step, {}).pop(trace, None)
-        at = seconds if isinstance(seconds, float) and 0 <= seconds < LATEST else 0.0
-        known.shipped[trace] = Shipped(step, at, producer, place)
+        at = 0.0
+        if isinstance(seconds, int | float) and 0 <= seconds < LATEST:
+            at = float(seconds)
+        known.shipped[trace] = Shipped(step, at, producer, place, size)
     elif producer == TRAINER:
         known.trained.setdefault(trace, []).append(place)
-    known.sizes[trace] = known.sizes.get(trace, 0) + size
+        known.rows[trace] = known.rows.get(trace, 0) + size
+    else:
+        return
     if trace in known.trained and trace in known.shipped:
         of_trace = known.shipped[trace].step
         known.by_step.setdefault(of_trace, {})[trace] = None
@@ -184,19 +194,32 @@ def inside(row: dict[str, Any], *names: str) -> dict[str, Any]:
 
 
 def _is_another(known: _Known, index: Path) -> bool:
-    """Whether an index is shorter than what was read of it."""
-    size = index.stat().st_size if index.is_file() else 0
-    return size < known.read.get(index.name, 0)
+    """Whether an index is not the one that was read: shorter, or it begins otherwise."""
+    read, head = known.read.get(index, 0), known.heads.get(index, b"")
+    if not read:
+        return False
+    return not index.is_file() or index.stat().st_size < read or _head(index, len(head)) != head
+
+
+def _head(index: Path, count: int) -> bytes:
+    with index.open("rb") as file:
+        return file.read(count)
 
 
 def _fresh(known: _Known, index: Path) -> list[tuple[dict[str, Any], Place, int]]:
     """The rows that came since the last look, each with its record's place and its own bytes."""
-    start = known.read.get(index.name, 0)
+    start = known.read.get(index, 0)
     found = []
     for end, row in chunks.rows(index, start):
         chunk, offset = row.get("chunk"), row.get("offset")
-        if type(chunk) is int and type(offset) is int:
+        if _is_count(chunk, MOST_CHUNKS) and _is_count(offset, LONGEST_CHUNK):
             found.append((row, (chunk, offset), end - start))
         start = end
-    known.read[index.name] = start
+    known.read[index] = start
+    if start and index not in known.heads:
+        known.heads[index] = _head(index, min(start, HEAD))
     return found
+
+
+def _is_count(value: Any, end: int) -> TypeGuard[int]:
+    return type(value) is int and 0 <= value < end
