@@ -301,6 +301,27 @@ def has_mark(step: Step, name: str) -> bool:
     return (step.path / name).exists()
 
 
+def recognise(step: Step, stamp: tuple[int, int]) -> None:
+    """Remember that the step's capture, its bytes unchanged, has another size or time than before.
+
+    A touch, or a copy in its place: it need not be read again to know that.
+    """
+    if recognises(step, step.facts(), stamp):
+        return
+    for other in step.path.glob("seen-*"):
+        other.unlink(missing_ok=True)
+    mark(step, _seen(stamp))
+
+
+def recognises(step: Step, facts: dict[str, Any], stamp: tuple[int, int]) -> bool:
+    """Whether a capture with this size and time is known to be the step's, of these facts."""
+    return stamp == (facts["bytes"], facts["mtime_ns"]) or has_mark(step, _seen(stamp))
+
+
+def _seen(stamp: tuple[int, int]) -> str:
+    return f"seen-{stamp[0]}-{stamp[1]}"
+
+
 def sweep_staging(lake: Path) -> None:
     """Delete what processes of this machine left aside when they were killed."""
     for folder in (lake / ".staging").glob(f"*@{socket.gethostname()}@*"):

@@ -84,6 +84,7 @@ def convert_capture(capture: Capture, into: Path, rival: Path | None = None) -> 
             "give one of them its own --run, or remove it"
         )
     if there := lake.find(into, capture):
+        lake.recognise(there, (capture.bytes, capture.mtime_ns))
         return lake.settle(there)
     return lake.write_step(into, capture, **captures.reading(capture))
 
