@@ -224,7 +224,7 @@ class _Work:
         """A capture in shards: its parts side by side, wherever the task runner has room."""
         folder = self.files / f"parts-{self.begun}"
         folder.mkdir(parents=True)
-        numbers = range(min(capture.shards, lake.MOST_PARTS))
+        numbers = range(lake.parts_of(capture))
         parts: list[Any] = [stages.convert_part.submit(capture, folder, n) for n in numbers]
         whole = stages.publish_parts.submit(capture, folder, parts, into)
         return replace(self._further(capture.path, whole), parts=parts)

@@ -151,15 +151,14 @@ def write_step(
     Memory is bounded by one block of rows, whatever the size of the capture.
     """
     with _aside(lake) as folder:
-        parts = [
-            write_part(folder, capture, batch, part, decode) for part in range(parts_of(batch))
-        ]
+        numbers = range(parts_of(capture))
+        parts = [write_part(folder, capture, batch, number, decode) for number in numbers]
         return finish(lake, folder, capture, batch, parts, vocabulary, vocabulary_size)
 
 
-def parts_of(batch: Batch) -> int:
+def parts_of(capture: Capture) -> int:
     """Into how many parts a capture goes that can be written apart: 1 if it did not come so."""
-    return max(1, min(len(batch.shards), MOST_PARTS))
+    return min(capture.shards, MOST_PARTS)
 
 
 def write_part(
@@ -170,7 +169,7 @@ def write_part(
     decode: Callable[[Block], Block] = lambda block: block,
 ) -> Check:
     """Write every n-th shard of a batch into a folder, from the `part`-th on; n is `parts_of`."""
-    check, parts = Check(), parts_of(batch)
+    check, parts = Check(), parts_of(capture)
     blocks = chain.from_iterable(shard() for shard in batch.shards[part::parts])
     try:
         named = None if parts == 1 else part

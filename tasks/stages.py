@@ -51,13 +51,16 @@ def _may_pass(_task: Any, _run: Any, state: Any) -> bool:
     return isinstance(error, OSError) and not isinstance(error, PermissionError)
 
 
-@task(
-    task_run_name="identify {path}",
-    cache_policy=NO_CACHE,
-    retries=2,
-    retry_delay_seconds=[1, 5],
-    retry_condition_fn=_may_pass,
-)
+# What reads captures and writes the lake.
+RETRIED: dict[str, Any] = {
+    "cache_policy": NO_CACHE,
+    "retries": 2,
+    "retry_delay_seconds": [1, 5],
+    "retry_condition_fn": _may_pass,
+}
+
+
+@task(task_run_name="identify {path}", **RETRIED)
 def identify_capture(
     path: Path,
     run: str | None = None,
@@ -69,13 +72,7 @@ def identify_capture(
     return captures.identify(path, run, step, tokenizer, columns)
 
 
-@task(
-    task_run_name="convert {capture.name}",
-    cache_policy=NO_CACHE,
-    retries=2,
-    retry_delay_seconds=[1, 5],
-    retry_condition_fn=_may_pass,
-)
+@task(task_run_name="convert {capture.name}", **RETRIED)
 def convert_capture(capture: Capture, into: Path, rival: Path | None = None) -> Step:
     """Turn a capture into a step of the lake, unless it is one already."""
     if rival:
@@ -89,26 +86,14 @@ def convert_capture(capture: Capture, into: Path, rival: Path | None = None) -> 
     return lake.write_step(into, capture, **captures.reading(capture))
 
 
-@task(
-    task_run_name="convert part {part} of {capture.name}",
-    cache_policy=NO_CACHE,
-    retries=2,
-    retry_delay_seconds=[1, 5],
-    retry_condition_fn=_may_pass,
-)
+@task(task_run_name="convert part {part} of {capture.name}", **RETRIED)
 def convert_part(capture: Capture, folder: Path, part: int) -> Check:
     """One part of a capture that came in shards, into a folder aside."""
     reading = captures.reading(capture)
     return lake.write_part(folder, capture, reading["batch"], part, **_decoding(reading))
 
 
-@task(
-    task_run_name="publish {capture.name}",
-    cache_policy=NO_CACHE,
-    retries=2,
-    retry_delay_seconds=[1, 5],
-    retry_condition_fn=_may_pass,
-)
+@task(task_run_name="publish {capture.name}", **RETRIED)
 def publish_parts(capture: Capture, folder: Path, parts: list[Check], into: Path) -> Step:
     """The parts in a folder, once all are there, as a step of the lake."""
     if there := lake.find(into, capture):  # at a retry

@@ -15,7 +15,7 @@ from tasks.readers.contents import Contents
 from tasks.readers.prime_rl import FROM_TRAINING
 from tasks.readers.ragged import Sample, ragged_blocks
 from tasks.readers.trace_branch import Branch
-from tasks.readers.traces import INDEX, TRAINER, Traced, traces
+from tasks.readers.traces import INDEX, TRAINER, Traced, inside, traces
 from tasks.tokens import BadCapture, Batch
 
 NAME = "prime_rl_traces"
@@ -53,14 +53,13 @@ def opens(seen: Contents) -> bool:
 
 
 def open_batch(path: Path, seen: Contents) -> Batch:
-    """Open a step without reading its records but the first. Raises BadCapture."""
+    """Open a step of which the first rollout was looked at; others are read later."""
     found, earlier = traces(path)
     told = f"{earlier} traces of an earlier attempt at this step left out"
-    first = next(_Reading(path.parent).of_trace(found[0]))
-    decimals = [v for v in first.trained["trainer_logprobs"] if isinstance(v, float)]
+    decimals = [v for v in seen.top[TRAINER]["trainer_logprobs"] if isinstance(v, float)]
     rounded = bool(decimals) and all(round(value, 4) == value for value in decimals)
-    run = first.episode.get("run")
-    named = run.get("name") or run.get("id") if isinstance(run, dict) else None
+    run = inside(seen.top["episode"], "run")
+    named = run.get("name") or run.get("id")
     return Batch(
         format=NAME,
         run=named if isinstance(named, str) else None,
