@@ -45,10 +45,13 @@ class CapturesFailed(Exception):
     """Some captures failed, the others are done; `outcomes` says which."""
 
     def __init__(self, outcomes: list[Outcome]) -> None:
-        failed = [outcome for outcome in outcomes if outcome.error]
-        first = f"first {failed[0].path}: {failed[0].error}"
-        super().__init__(f"{len(failed)} of {len(outcomes)} captures failed, {first}")
+        super().__init__(outcomes)  # its only argument: what is pickled is made again from these
         self.outcomes = outcomes
+
+    def __str__(self) -> str:
+        failed = [outcome for outcome in self.outcomes if outcome.error]
+        first = f"first {failed[0].path}: {failed[0].error}"
+        return f"{len(failed)} of {len(self.outcomes)} captures failed, {first}"
 
 
 @flow(name="analyse", task_runner=runner.chosen())

@@ -6,7 +6,7 @@ Free of Prefect, so that `tim sql` starts fast; flows/progress.py shows a flow w
 import json
 import os
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import polars as pl
@@ -14,9 +14,10 @@ from rich.console import Console
 from rich.table import Table as Grid
 from rich.text import Text
 
-from tasks import bands, corrections, notation, pairs, strip, summary, tables
+from tasks import notation, pairs, strip, summary, tables
+from tasks.advice import advise
+from tasks.assessment import assess
 from tasks.certificate import Certificate
-from tasks.findings import findings
 from tasks.inspection import Inspection
 from tasks.pairs import Pair
 from tasks.samples import Sample
@@ -83,18 +84,21 @@ def _flat(frame: pl.DataFrame) -> pl.DataFrame:
     return frame.with_columns(texts)
 
 
-def print_what_if(step: str, table: pl.DataFrame, asked: list[str], form: str) -> None:
-    """The verdict with how to set it, then every correction, those `asked` for marked."""
+def print_what_if(
+    step: str, simulated: Mapping[str, pl.DataFrame], asked: list[str], form: str
+) -> None:
+    """The advice with how to set it, then every correction, those `asked` for marked."""
+    table = simulated["corrections"]
     if form != "table":
         return print_frame(table, form)
-    best = corrections.recommended(table)
-    print(f"{step}: {corrections.verdict(table)}\n")
+    advice = advise(simulated)
+    print(f"{step}: {advice.text}\n")
     print(
         "Weights act on r as captured, before the first update; what GSPO, DPPO or CISPO do to\n"
         "pi_new / pi_old is the same only where the old policy is the rollout's.\n"
     )
-    if best and (config := corrections.defaults()[best].config):
-        _print(_grid([], [[framework, line] for framework, line in config.items()]))
+    if advice.config:
+        _print(_grid([], [[framework, line] for framework, line in advice.config.items()]))
         print()
     shown: dict[str, Callable[[dict[str, Any]], str]] = {
         "dropped": lambda row: notation.share(row["frac_tok_dropped"]),
@@ -109,7 +113,7 @@ def print_what_if(step: str, table: pl.DataFrame, asked: list[str], form: str) -
         "not usable": lambda row: row["unusable"] or "",
     }
     rows = [
-        [_marked(row["setting"], best, asked), *(cell(row) for cell in shown.values())]
+        [_marked(row["setting"], advice.setting, asked), *(cell(row) for cell in shown.values())]
         for row in table.to_dicts()
     ]
     _print(_grid(["correction", *shown], rows))
@@ -233,10 +237,9 @@ def _line(outcome: "Outcome") -> list[str]:
 def _tell_findings(outcome: "Outcome") -> None:
     """What the diagnoses say, what matters marked."""
     assert outcome.step
-    computed = tables.stored(outcome.step)
-    judged = bands.verdict(outcome.step.facts(), computed)
-    print(f"\n{judged.status.upper()}: {judged.text}\n")
-    for finding in findings(computed):
+    assessment = assess(outcome.step.facts(), tables.stored(outcome.step))
+    print(f"\n{assessment.status.upper()}: {assessment.text}\n")
+    for finding in assessment.findings:
         print(f"{'!' if finding.matters else '-'} {finding.text}")
     print()
 

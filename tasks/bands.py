@@ -12,16 +12,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import polars as pl
-
-from tasks import corrections
 from tasks.notation import number
 from tasks.tables import catalogue
 
 FILE = Path(__file__).parent / "bands.toml"
 VARIABLE = "TIMTRACK_BANDS"
-FEWEST_IN_TAIL = 4  # tokens from which a tail exponent is judged
-LEVELS = ("healthy", "watch", "high")
+FEWEST_IN_TAIL = 50  # tokens from which a tail exponent is judged: a standard error of 14 %
+LEVELS = ("ok", "watch", "bad")
 
 # A model whose name counts its active parameters, or says it, mixes experts.
 MIXTURE = re.compile(
@@ -43,7 +40,7 @@ class BadBands(ValueError):
 
 @dataclass(frozen=True)
 class Band:
-    """Up to `healthy` all is well, up to `watch` it is worth a look; from there down if `above`."""
+    """Ok up to `healthy`, a look up to `watch`, bad beyond; the other way round if `above`."""
 
     metric: str
     healthy: float
@@ -77,35 +74,6 @@ class Reading:
         return self.band.level(self.value)
 
 
-@dataclass(frozen=True)
-class Verdict:
-    """How a step stands: healthy, watch, correctable or beyond correction."""
-
-    status: str
-    text: str
-    family: str
-    readings: tuple[Reading, ...]
-
-
-def verdict(facts: Mapping[str, Any], tables: Mapping[str, pl.DataFrame]) -> Verdict:
-    """The step's numbers judged by the bands of its family, and by what corrections could do."""
-    name = family(facts)
-    read = readings(facts, tables["step_metrics"].row(0, named=True))
-    high = [reading for reading in read if reading.level == "high"]
-    watched = [reading for reading in read if reading.level == "watch"]
-    if facts.get("measurement") == "bypass":
-        text = "The trainer's log-probs are the rollout engine's, bit by bit: nothing was measured."
-        return Verdict("not measured", text, name, ())
-    if high:
-        status, said = _correctable(tables.get("corrections"))
-        return Verdict(status, f"{_listed(high)}.{said}", name, read)
-    if watched:
-        return Verdict("watch", f"{_listed(watched)}; the rest is healthy.", name, read)
-    unknown = len(for_family(name)) - len(read)
-    left = f", {unknown} could not be judged" if unknown else ""
-    return Verdict("healthy", f"All {len(read)} readings are inside their bands{left}.", name, read)
-
-
 def readings(facts: Mapping[str, Any], numbers: Mapping[str, Any]) -> tuple[Reading, ...]:
     """The step's numbers that can be judged, by the bands of its family.
 
@@ -117,21 +85,6 @@ def readings(facts: Mapping[str, Any], numbers: Mapping[str, Any]) -> tuple[Read
         for metric, band in for_family(family(facts)).items()
         if numbers.get(metric) is not None and not (few and metric.startswith("hill"))
     )
-
-
-def _correctable(simulated: pl.DataFrame | None) -> tuple[str, str]:
-    """What corrections could do about high readings; unknown for a pruned step of older SQL."""
-    if simulated is None:
-        return "beyond correction", ""
-    found = corrections.recommended(simulated)
-    said = corrections.masked(simulated) if found == "none" else corrections.verdict(simulated)
-    return ("correctable" if found else "beyond correction"), f" {said}"
-
-
-def _listed(readings: list[Reading]) -> str:
-    parts = [f"{r.band.metric} {number(r.value)} (healthy {r.band.bound})" for r in readings[:3]]
-    more = f" and {len(readings) - 3} more" if len(readings) > 3 else ""
-    return ", ".join(parts) + more
 
 
 def family(facts: Mapping[str, Any]) -> str:

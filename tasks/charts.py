@@ -18,7 +18,7 @@ import polars as pl
 import vl_convert
 
 from tasks import notation
-from tasks.corrections import recommended, verdict
+from tasks.advice import advise
 
 Tables = Mapping[str, pl.DataFrame]
 
@@ -283,9 +283,13 @@ FRONTIER = 360  # px, its height
 STATES = {"not usable": "#a0aec0", "usable": BLUE, "recommended": RED}
 
 
-def correction_frontier(corrections: pl.DataFrame) -> Any:
+def correction_frontier(
+    corrections: pl.DataFrame, alignment: pl.DataFrame, step_metrics: pl.DataFrame
+) -> Any:
     """What corrections keep against what they distort: a point each, named where there is room."""
-    best = pl.col("setting") == pl.lit(recommended(corrections), pl.String)
+    tables = {"corrections": corrections, "alignment": alignment, "step_metrics": step_metrics}
+    advice = advise(tables)
+    best = pl.col("setting") == pl.lit(advice.setting, pl.String)
     usable = pl.col("unusable").is_null()
     state = pl.when(best).then(pl.lit("recommended")).when(usable).then(pl.lit("usable"))
     points = corrections.with_columns(state=state.otherwise(pl.lit("not usable")))
@@ -321,7 +325,7 @@ def correction_frontier(corrections: pl.DataFrame) -> Any:
         )
         for side, (align, shift, rise) in SIDES.items()
     ]
-    caption = textwrap.wrap(verdict(corrections), 110)
+    caption = textwrap.wrap(advice.text, 110)
     title = "What a correction would keep, and how far it is from r"
     return titled(alt.layer(dots, *names), title, caption, height=FRONTIER)
 

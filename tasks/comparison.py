@@ -81,7 +81,9 @@ def _from(baseline: str, pairs: pl.DataFrame) -> pl.DataFrame:
         value="other_value",
         other_value="value",
         difference=-pl.col("difference"),
+        is_paired="is_paired",
         se="se",
+        margin="margin",
         share_higher=1 - pl.col("share_higher"),
     )
     return pl.concat([first, second])
@@ -176,7 +178,7 @@ def _section(
 
 def _intervals(found: Mapping[str, pl.DataFrame]) -> pl.DataFrame:
     """Differences with their 95 % intervals."""
-    margin = 1.96 * pl.col("se")
+    margin = pl.col("margin")
     return found["run_pairs"].with_columns(
         low=pl.col("difference") - margin, high=pl.col("difference") + margin
     )

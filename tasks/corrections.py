@@ -1,4 +1,4 @@
-"""The corrections for mismatch that `sql/corrections.toml` lists, as SQL and as words.
+"""The corrections for mismatch that `sql/corrections.toml` lists, as SQL and as config lines.
 
 A setting is a method with its parameters: `tis_token_2` in tables, `tis_token:2` when typed.
 """
@@ -11,8 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import polars as pl
-
-from tasks.notation import number, share
 
 FILE = Path(__file__).parents[1] / "sql" / "corrections.toml"
 FRAMEWORKS = ("verl", "trl", "slime")
@@ -40,10 +38,6 @@ FOLLOWED_COLUMNS = (
     "adv_kept",
     "bias_l1_vs_r",
 )
-# Mean |1 - r| up to which nothing needs to be corrected: what kl_k3 has at the end of its healthy
-# band, 2e-3 nats.
-NEEDLESS = 0.05
-EQUAL = 1e-3  # of bias or ESS: less is no reason to prefer one setting
 
 
 class BadSetting(ValueError):
@@ -92,7 +86,6 @@ class Setting:
         """How to set it, by framework that can. Numbers are floats: Hydra reads `0.5_5` as 0.55."""
         numbers = dict(zip(self.method.parameters, map(float, self.values), strict=True))
         filled = {name: repr(value) for name, value in numbers.items()}
-        filled |= {f"one_over_{n}": repr(float(f"{1 / v:.6g}")) for n, v in numbers.items()}
         lines = self.method.config or {}
         return {framework: line.format(**filled) for framework, line in lines.items()}
 
@@ -181,70 +174,3 @@ def metrics(corrections: pl.DataFrame) -> dict[str, float | None]:
         for column in FOLLOWED_COLUMNS
     }
     return {**followed, "whatif/usable": float(corrections["unusable"].is_null().sum())}
-
-
-def recommended(corrections: pl.DataFrame) -> str | None:
-    """The setting to use, or None if none is usable.
-
-    `none` where r is near 1. Else, of the usable ones that some framework offers and that are as
-    near to r, the one that keeps the most effective tokens; if none is as near, the nearest. Of
-    equals the first in the file.
-    """
-    usable = corrections.filter(pl.col("unusable").is_null())
-    rows = {row["setting"]: row for row in usable.to_dicts()}
-    if "none" in rows and rows["none"]["bias_l1_vs_r"] < NEEDLESS:
-        return "none"
-    offered = [name for name, setting in defaults().items() if setting.config and name in rows]
-    near = [name for name in offered if rows[name]["bias_l1_vs_r"] < NEEDLESS]
-    if near:
-        most = max(rows[name]["ess_token"] for name in near)
-        return next(name for name in near if rows[name]["ess_token"] >= most - EQUAL)
-    least = min((rows[name]["bias_l1_vs_r"] for name in offered), default=0.0)
-    return next((name for name in offered if rows[name]["bias_l1_vs_r"] <= least + EQUAL), None)
-
-
-def verdict(corrections: pl.DataFrame) -> str:
-    """What to use on this step, or why nothing is usable, in one sentence."""
-    rows = {row["setting"]: row for row in corrections.to_dicts()}
-    name = recommended(corrections)
-    if name == "none":
-        mean = number(rows["none"]["bias_l1_vs_r"])
-        return f"No correction is needed: r is {mean} away from 1 on average."
-    if name:
-        row = rows[name]
-        return (
-            f"Recommended: {name}; it drops {share(row['frac_tok_dropped'])} of the tokens, "
-            f"bounds the weight of {share(_truncated(row))}, keeps an ESS of "
-            f"{number(row['ess_token'])} and is {number(row['bias_l1_vs_r'])} away from r on "
-            "average."
-        )
-    return f"No setting is usable: {_why(rows)}."
-
-
-def _why(rows: Mapping[str, Mapping[str, Any]]) -> str:
-    mean, tis, mask = rows["is_token"]["weight_mean"], rows["tis_token_5"], rows["icepop_0.2_5"]
-    cost = (
-        f"TIS at 5 would keep an ESS of {number(tis['ess_token'])}, a mask at 5x drop "
-        f"{share(mask['frac_tok_dropped'])} of the tokens"
-    )
-    if rows["none"]["unusable"] != "mean r is not 1":
-        return cost
-    if mean < 1:
-        return (
-            f"mean r is {number(mean)} instead of 1, so the sampled tokens miss {share(1 - mean)} "
-            f"of the trainer's probability mass, which no weight brings back; {cost}"
-        )
-    return f"mean r is {number(mean)} instead of 1, held up by few tokens; {cost}"
-
-
-def _truncated(row: Mapping[str, Any]) -> float:
-    return float(row["frac_tok_truncated_high"] + row["frac_tok_truncated_low"])
-
-
-def masked(corrections: pl.DataFrame) -> str:
-    """What to say where r is near 1 on average, but some tokens are far off."""
-    row = corrections.row(by_predicate=pl.col("setting") == "icepop_0.5_5", named=True)
-    return (
-        "Weights would change little on average; what is far off is little too: a mask "
-        f"(icepop_0.5_5) drops {share(row['frac_tok_dropped'])} of the tokens."
-    )

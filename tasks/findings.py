@@ -1,16 +1,16 @@
 """What the diagnoses say, each in one plain sentence made from its table's numbers.
 
-A finding matters when a reader should act on it or doubt something because of it. What is
-unremarkable is said too, so that a healthy step reads as healthy.
+One rule: a sentence is true of every capture that it can be printed on. A finding matters when a
+reader should act on it or doubt something because of it.
 """
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import polars as pl
 
-from tasks import corrections
+from tasks.advice import Advice
 from tasks.bands import FEWEST_IN_TAIL
 from tasks.notation import number, share
 
@@ -26,49 +26,69 @@ class Finding:
     text: str
     matters: bool
 
+    def as_remark(self) -> "Finding":
+        """The same, of no concern."""
+        return replace(self, matters=False)
 
-def findings(tables: Tables) -> list[Finding]:
-    """Every diagnosis of a step: on the capture itself first, then what matters, then the rest.
+
+def of(tables: Tables, advice: Advice | None) -> list[Finding]:
+    """Every diagnosis of a step: what matters first, of that the capture's own faults first.
 
     A pruned step may have tables of older SQL: what they lack is not said.
     """
-    there = [said for said, needs in DIAGNOSES.items() if tables.keys() >= needs]
-    found = [finding for diagnosis in there for finding in diagnosis(tables)]
-    return sorted(found, key=lambda f: (f.table != "alignment", not f.matters))
+    there = [diagnose for diagnose, needs in DIAGNOSES.items() if tables.keys() >= needs]
+    found = [finding for diagnose in there for finding in diagnose(tables)]
+    if advice:
+        found.append(Finding("corrections", advice.text, advice.setting != "none"))
+    return sorted(found, key=lambda f: (not f.matters, f.table != "alignment"))
+
+
+# How a fault of the capture is called, worst first; those after `plateau` are remarks.
+SEVERITY = (
+    *("positive", "shift", "zeros", "temperature", "one_sided", "plateau"),
+    *("duplicates", "bfloat16", "float16", "decimals"),
+)
+GRAVE = SEVERITY[: SEVERITY.index("plateau") + 1]
+NOTHING_FOUND = (
+    "The checks of the capture itself (shift, temperature, cut on one side, placeholders, clamps, "
+    "rounding, copies) found nothing; they do not see every fault."
+)
 
 
 def _alignment(tables: Tables) -> Iterator[Finding]:
-    found = tables["alignment"].filter("is_found").sort(_severity, "engine").to_dicts()
-    for row in found:
-        yield Finding("alignment", FAULTS[row["name"]](row), matters=True)
-    if not found:
-        text = (
-            "Nothing is wrong with the capture itself: the engines' log-probs belong to each other"
-        )
-        yield Finding("alignment", f"{text} at lag 0, under one temperature.", matters=False)
+    rows = tables["alignment"].filter("is_found").to_dicts()
+    for row in sorted(rows, key=lambda row: (SEVERITY.index(row["name"]), row["engine"])):
+        yield Finding("alignment", FAULTS[row["name"]](row), row["name"] in GRAVE)
+    if not rows:
+        yield Finding("alignment", NOTHING_FOUND, matters=False)
 
 
-_severity = pl.col("name").replace_strict(
-    {name: i for i, name in enumerate(("positive", "shift", "zeros", "temperature", "one_sided"))},
-    default=9,
-)
 # Part of the total |ln r| below which a slice is nobody's concern: picked out of thousands of token
 # ids, some rare ones always carry a few times their share.
 WORTH_SAYING = 0.01
+# Lift from which a slice is told of, beyond what the probability of its tokens explains: rounding
+# noise is always larger on improbable tokens.
+NOTABLE = 1.5
+DOMINATED = 0.2  # part of the sum of r on its largest 1 % from which few tokens dominate averages
+FEWEST_PLACES = 20  # with a shared prefix, from which engines are compared with themselves
+NOISY = 0.1  # part of the gap's square from which an engine's own noise is a finding
 OWNER = {"rollout": "The rollout engine's", "train": "The trainer's", "both": "The engines'"}
+ENGINE = {"rollout": "rollout engine", "train": "trainer"}
 
 FAULTS: dict[str, Callable[[Row], str]] = {
     "shift": lambda row: (
-        f"{OWNER[row['engine']]} log-probs are {row['value']:+.0f} positions off "
-        "(lag scan): the numbers below compare different tokens."
+        f"{OWNER[row['engine']]} log-probs may be {abs(row['value']):.0f} "
+        f"token{'s' * (abs(row['value']) > 1)} {'late' if row['value'] > 0 else 'early'} "
+        f"({row['value']:+.0f}; two measures of `lag_scan` agree): check the capture before you "
+        "trust any number of it, they would compare different tokens."
     ),
     "temperature": lambda row: (
         f"The trainer's log-odds are {number(row['value'])} times the rollout engine's: one side "
         "was computed at another temperature."
     ),
     "one_sided": lambda row: (
-        f"{OWNER[row['engine']]} log-probs are never below the other's: it looks as if top-p, "
-        "top-k or another cut was applied on that side only."
+        f"{OWNER[row['engine']]} log-probs are hardly ever below the other's: it looks as if "
+        "top-p, top-k or another cut was applied on that side only."
     ),
     "positive": lambda row: (
         f"{share(row['value'])} of {_lower(row)} log-probs are above 0: probabilities, or the "
@@ -76,17 +96,18 @@ FAULTS: dict[str, Callable[[Row], str]] = {
     ),
     "zeros": lambda row: (
         f"{share(row['value'])} of {_lower(row)} log-probs are exactly 0 where the other engine is "
-        "not sure: placeholders under the mask."
+        "not sure, as placeholders under the mask are."
     ),
     "plateau": lambda row: (
-        f"{share(row['value'])} of {_lower(row)} log-probs are the same lowest value: clamped from "
-        "below."
+        f"{share(row['value'])} of {_lower(row)} log-probs are the same lowest value, as if they "
+        "were clamped from below."
     ),
-    "bfloat16": lambda row: f"{OWNER[row['engine']]} log-probs were rounded to bfloat16.",
-    "float16": lambda row: f"{OWNER[row['engine']]} log-probs were rounded to float16.",
-    "decimals": lambda row: f"{OWNER[row['engine']]} log-probs were rounded to 4 decimals.",
+    "bfloat16": lambda row: f"{OWNER[row['engine']]} log-probs are rounded to bfloat16.",
+    "float16": lambda row: f"{OWNER[row['engine']]} log-probs are rounded to float16.",
+    "decimals": lambda row: f"{OWNER[row['engine']]} log-probs are rounded to 4 decimals.",
     "duplicates": lambda row: (
-        f"{share(row['value'])} of the rollouts occur twice, with the same tokens and log-probs."
+        f"{share(row['value'])} of the rollouts with 16 trained tokens or more are copies of "
+        "another, with the same tokens and log-probs."
     ),
 }
 
@@ -97,23 +118,25 @@ def _lower(row: Row) -> str:
 
 def _tail(tables: Tables) -> Iterator[Finding]:
     row, metrics = tables["tail"].row(0, named=True), tables["step_metrics"].row(0, named=True)
-    alpha = row["hill_alpha_up"]
-    if alpha is not None and row["hill_k"] >= FEWEST_IN_TAIL:
-        heavy = "no mean" if alpha <= 1 else "no variance" if alpha <= 2 else None
-        judged = (
-            f"importance weights have {heavy}" if heavy else "importance weights have a variance"
-        )
+    mass, alpha, count = row["top1pct_ratio_mass"], row["hill_alpha_up"], row["hill_k"]
+    if mass is not None and mass >= DOMINATED:
+        exponent = ""
+        if alpha is not None and count >= FEWEST_IN_TAIL:
+            error = number(1.96 * alpha / count**0.5)
+            exponent = f" Hill's estimate of their tail exponent is {number(alpha)} ± {error}."
         yield Finding(
             "tail",
-            f"The tail exponent of r is {number(alpha)} (from {row['hill_k']} tokens): {judged}.",
-            matters=heavy is not None,
+            f"A few tokens dominate averages of r here: the 1 % with the largest r ({count:,} of "
+            f"{metrics['trained_tokens']:,}) hold {share(mass)} of its sum.{exponent}",
+            matters=True,
         )
     if saturated := metrics["frac_saturated_seq"]:
         yield Finding(
             "step_metrics",
-            f"In {share(saturated)} of the rollouts |sum of ln r| is 20 or more: sequence weights "
-            "are clipped there, and an effective sample size of clipped weights, 1.000 say, is an "
-            "artefact.",
+            f"In {share(saturated)} of the rollouts |sum of ln r| is 20 or more: verl, slime and "
+            "SkyRL clip sequence weights there, so that an ESS of clipped weights near 1 means "
+            "nothing; TRL, AReaL and NeMo RL do not clip, and have weights below 3e-9 or above "
+            "4e8.",
             matters=True,
         )
 
@@ -127,8 +150,8 @@ def _context_blindness(tables: Tables) -> Iterator[Finding]:
         return
     yield Finding(
         "context_blindness",
-        f"The token alone explains {share(train['r2_token_id'])} of the variance of the trainer's "
-        f"log-prob and {share(rollout['r2_token_id'])} of the rollout engine's; "
+        f"The token alone explains {_explained(train)} of the variance of the trainer's log-prob "
+        f"and {_explained(rollout)} of the rollout engine's; "
         f"{train['worse_than_uniform']:,} of {train['tokens']:,} tokens score worse than uniform "
         f"under the trainer (vocabulary {train['vocabulary']:,}, {train['vocabulary_from']}).",
         matters=train["r2_token_id"] > rollout["r2_token_id"] + 0.2
@@ -136,22 +159,46 @@ def _context_blindness(tables: Tables) -> Iterator[Finding]:
     )
 
 
-def _corrections(tables: Tables) -> Iterator[Finding]:
-    table = tables["corrections"]
-    needed = corrections.recommended(table) != "none"
-    yield Finding("corrections", corrections.verdict(table), matters=needed)
+def _explained(row: Row) -> str:
+    """Corrected for the number of ids, the share of one that explains nothing scatters about 0."""
+    return share(max(0.0, row["r2_token_id"]))
 
 
 def _noise_floor(tables: Tables) -> Iterator[Finding]:
     for row in tables["noise_floor"].to_dicts():
-        yield Finding(
+        if row["positions"] >= FEWEST_PLACES:
+            yield _noise(row)
+
+
+def _noise(row: Row) -> Finding:
+    """What the engines' scatter about themselves says of the gap; a cached prefix scatters less."""
+    where = f"At {row['positions']:,} places where rollouts share their prefix"
+    scatter = {name: row[f"{name}_std"] for name in ENGINE}
+    for engine, other in (("rollout", "train"), ("train", "rollout")):
+        if (row[f"share_{engine}"] or 0) < NOISY or scatter[engine] <= 5 * scatter[other]:
+            continue
+        return Finding(
             "noise_floor",
-            f"At {row['positions']:,} places where rollouts share their prefix, the rollout engine "
-            f"varies by {number(row['rollout_std'])} nats and the trainer by "
-            f"{number(row['train_std'])}, the gap is {number(row['abs_logp_diff_mean'])}: "
-            f"{share(max(0.0, row['share_systematic'] or 0.0))} of its square is systematic.",
+            f"{where}, the {ENGINE[engine]} differs from itself by {number(scatter[engine])} nats, "
+            f"the {ENGINE[other]} by {number(scatter[other])}: {share(row[f'share_{engine}'])} of "
+            f"the gap's square there is the {ENGINE[engine]}'s own noise.",
+            matters=True,
+        )
+    if not any(scatter.values()):
+        return Finding(
+            "noise_floor",
+            f"{where}, both engines repeat their log-probs exactly: the gap there, "
+            f"{number(row['abs_logp_diff_mean'])} nats, is not their noise from one scoring to the "
+            "next (a cached prefix is scored once).",
             matters=False,
         )
+    return Finding(
+        "noise_floor",
+        f"{where}, the rollout engine differs from itself by {number(scatter['rollout'])} nats and "
+        f"the trainer by {number(scatter['train'])}, at least; the gap there is "
+        f"{number(row['abs_logp_diff_mean'])} nats.",
+        matters=False,
+    )
 
 
 def _contradictions(tables: Tables) -> Iterator[Finding]:
@@ -167,20 +214,31 @@ def _contradictions(tables: Tables) -> Iterator[Finding]:
 
 def _culprits(tables: Tables) -> Iterator[Finding]:
     table = tables["culprits"]
-    carried = pl.col("share_abs_logp_diff") >= WORTH_SAYING
-    more = table.filter(pl.col("survives") & (pl.col("lift") > 1) & carried).head(3)
-    for row in more.to_dicts():
+    told = (
+        pl.col("survives")
+        & (pl.col("lift_low") > NOTABLE)
+        & (pl.col("lift_given_prob") > NOTABLE)
+        & (pl.col("share_abs_logp_diff") >= WORTH_SAYING)
+    )
+    for row in table.filter(told).head(3).to_dicts():
         yield Finding(
             "culprits",
-            f"{row['kind'].capitalize()} {row['slice']!r}: {share(row['share_tokens'])} of the "
-            f"tokens, {share(row['share_abs_logp_diff'])} of the total |ln r| "
-            f"({number(row['lift'])} times its share, 95 % interval {number(row['lift_low'])} to "
-            f"{number(row['lift_high'])}).",
-            matters=row["lift_low"] > 1.5,
+            f"{culprit(row)} carries {share(row['share_abs_logp_diff'])} of the total |ln r| with "
+            f"{share(row['share_tokens'])} of the tokens: {number(row['lift'])} times its share "
+            f"(95 % interval {number(row['lift_low'])} to {number(row['lift_high'])}), "
+            f"{number(row['lift_given_prob'])} times what the probability of its tokens explains.",
+            matters=True,
         )
     if len(table) and table["q_value"].is_null().all():
-        text = "There are too few prompt groups to say which tokens carry more than their share."
+        text = "There are too few prompt groups to test which tokens carry more than their share."
         yield Finding("culprits", text, matters=False)
+
+
+def culprit(row: Row) -> str:
+    """A slice in words: `Token ' the'`, `Position 16 to 63`, `In the prompt: no`."""
+    name = repr(row["slice"]) if row["kind"] == "token" else row["slice"]
+    colon = ":" * (row["kind"] == "in the prompt")
+    return f"{row['kind'].capitalize()}{colon} {name}"
 
 
 DIAGNOSES: dict[Callable[[Tables], Iterator[Finding]], set[str]] = {
@@ -189,6 +247,5 @@ DIAGNOSES: dict[Callable[[Tables], Iterator[Finding]], set[str]] = {
     _context_blindness: {"context_blindness"},
     _tail: {"tail", "step_metrics"},
     _culprits: {"culprits"},
-    _corrections: {"corrections"},
     _noise_floor: {"noise_floor"},
 }

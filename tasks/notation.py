@@ -1,6 +1,7 @@
 """How numbers are printed, in terminals, pages and captions alike. No arithmetic here."""
 
 import math
+import re
 from typing import Any
 
 
@@ -30,6 +31,22 @@ def number(value: float | None) -> str:
     if value is None or math.isnan(value):
         return "–"
     return f"{value:.4g}"
+
+
+def interval(value: float, error: float | None, t: float | None) -> str:
+    """A 95 % interval in words, for after its value: Student's `t` standard errors to each side."""
+    if error is None or t is None:
+        return " (no interval: too few prompt groups, or a few tokens decide)"
+    return f" (95 % interval {number(value - t * error)} to {number(value + t * error)})"
+
+
+# What Markdown takes for its own: emphasis, code, links, cells, HTML, and so on.
+MARKUP = re.compile(r"([\\`*_{}\[\]<>()#+!|~-])")
+
+
+def markdown(text: str) -> str:
+    """Text that shows as it is in Markdown, in a table's cell too."""
+    return MARKUP.sub(r"\\\1", " ".join(text.split()))
 
 
 def finite(value: Any) -> Any:

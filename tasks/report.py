@@ -12,8 +12,8 @@ from typing import Any
 import polars as pl
 from markupsafe import Markup
 
-from tasks import bands, corrections, html, lake, samples, strip, summary
-from tasks.findings import findings
+from tasks import html, lake, samples, strip, summary
+from tasks.assessment import Assessment, assess
 from tasks.lake import Step
 from tasks.samples import Choice, Sample
 from tasks.tables import catalogue, literal
@@ -22,7 +22,8 @@ Tables = Mapping[str, pl.DataFrame]
 
 CHOICE = Choice()
 MOST = 20_000  # tokens of a page up to which the prompts' other rollouts are on it: 1 MB
-VERDICTS = {"healthy": "healthy", "watch": "watch", "correctable": "watch"}  # else high
+AVERAGES_OF_R = " A few tokens decide the averages of r here, so that these have none."
+VERDICTS = {"healthy": "ok", "watch": "watch", "correctable": "watch"}  # else bad
 
 
 @dataclass(frozen=True)
@@ -108,8 +109,8 @@ def gather(step: Step, sequence_metrics: pl.DataFrame, choice: Choice) -> Sample
 def render(step: Step, computed: Tables, drawn: Mapping[str, Any], samples: Samples) -> str:
     """The page, from a step's tables, its charts and the chosen rollouts."""
     facts = step.facts()
-    judged = bands.verdict(facts, computed)
-    sections = [_filled(section, computed, drawn) for section in SECTIONS]
+    assessment = assess(facts, computed)
+    sections = [_filled(section, computed, drawn, assessment) for section in SECTIONS]
     data = {
         "charts": {name: chart.to_dict() for name, chart in drawn.items()},
         "groups": [strip.group(rollouts, samples.shown) for rollouts in samples.groups],
@@ -121,11 +122,12 @@ def render(step: Step, computed: Tables, drawn: Mapping[str, Any], samples: Samp
         title=step.name,
         facts_line=facts_line(facts),
         notes=facts["notes"],
-        verdict=judged,
-        verdict_class=VERDICTS.get(judged.status, "high"),
+        verdict=assessment,
+        verdict_class=VERDICTS.get(assessment.status, "bad"),
         trained=f"{computed['step_metrics']['trained_tokens'].item():,}",
-        headline=headline(computed, judged),
-        findings=findings(computed),
+        headline=headline(computed, assessment),
+        intervals=intervals(summary.metrics(computed)),
+        findings=assessment.findings,
         sections=[section for section in sections if section.charts or section.tables],
         rule=f"Chosen by rule: {samples.rule}",
         source=facts["source"],
@@ -141,16 +143,15 @@ def facts_line(facts: Mapping[str, Any]) -> str:
     return " · ".join([*told, when])
 
 
-def _filled(section: Section, computed: Tables, drawn: Mapping[str, Any]) -> Section:
+def _filled(
+    section: Section, computed: Tables, drawn: Mapping[str, Any], assessment: Assessment
+) -> Section:
     """The section with what there is: tables as HTML, and the correction's lines to paste."""
     there = [name for name in section.tables if name in computed and len(computed[name])]
     text, lines = section.text, section.lines
-    if "corrections" in there:
-        simulated = computed["corrections"]
-        text = corrections.verdict(simulated)
-        best = corrections.recommended(simulated)
-        config = corrections.defaults()[best].config if best else {}
-        lines = [f"{framework}: {line}" for framework, line in config.items()]
+    if "corrections" in there and (advice := assessment.advice):
+        text = advice.text
+        lines = [f"{framework}: {line}" for framework, line in advice.config.items()]
     return Section(
         section.title,
         [name for name in section.charts if name in drawn],
@@ -161,15 +162,15 @@ def _filled(section: Section, computed: Tables, drawn: Mapping[str, Any]) -> Sec
     )
 
 
-def headline(computed: Tables, judged: bands.Verdict) -> Markup:
+def headline(computed: Tables, assessment: Assessment) -> Markup:
     """The headline numbers with interval, definition and how they stand."""
     numbers = summary.metrics(computed)
-    levels = {reading.band.metric: reading.level for reading in judged.readings}
+    levels = {reading.band.metric: reading.level for reading in assessment.readings}
     defined = catalogue()["step_metrics"].columns
     rows = []
     for name, printed in summary.HEADLINE.items():
-        error = numbers.get(f"{name}_se")
-        interval = "" if error is None else f"± {printed(1.96 * error)}"
+        error, t = numbers.get(f"{name}_se"), numbers.get(summary.interval_of(name))
+        interval = "" if error is None or t is None else f"± {printed(t * error)}"
         level = levels.get(name, "")
         shown = (summary.LABELS[name], name, numbers[name], printed(numbers[name]))
         rows.append((*shown, error or "", interval, level, level, defined[name]))
@@ -180,8 +181,23 @@ def headline(computed: Tables, judged: bands.Verdict) -> Markup:
         ).format(*row)
         for row in rows
     )
-    head = ("number", "column", "value", "95 %", "stands", "what it is")
+    head = ("number", "column", "value", "95 %", "status", "what it is")
     return html.scrolled("headline", html.head(head), body)
+
+
+def intervals(numbers: Mapping[str, Any]) -> str:
+    """What the intervals of the headline are, or why there are none."""
+    clusters = numbers["clusters"]
+    if numbers.get("interval_t") is None:
+        return (
+            f"No intervals: the tokens come from {clusters} prompt groups (rollouts, where prompts "
+            "are unknown), and fewer than 5 say too little about the others."
+        )
+    return (
+        f"Intervals are 95 %, from standard errors clustered by {clusters:,} prompt groups "
+        "(rollouts, where prompts are unknown) and Student's t."
+        + (AVERAGES_OF_R if numbers.get("interval_t_of_r") is None else "")
+    )
 
 
 def _table(name: str, table: pl.DataFrame) -> Markup:

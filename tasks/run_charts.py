@@ -28,18 +28,16 @@ def trend(run_trend: pl.DataFrame, changes: pl.DataFrame, bands: dict[str, Band]
 def _metric(metric: str, rows: pl.DataFrame, changed: pl.DataFrame, bands: dict[str, Band]) -> Any:
     base = (
         alt.Chart(rows)
-        .transform_calculate(
-            low="datum.value - 1.96 * datum.se", high="datum.value + 1.96 * datum.se"
-        )
+        .transform_calculate(low="datum.value - datum.margin", high="datum.value + datum.margin")
         .encode(
             x=alt.X("step:Q").title("training step").axis(tickMinStep=1),
             color=RUN,
-            tooltip=["run:N", "step:Q", "value:Q", "se:Q"],
+            tooltip=["run:N", "step:Q", "value:Q", "margin:Q", "clusters:Q"],
         )
     )
     y = alt.Y("value:Q").title(metric).scale(zero=False).axis(format=".3~g")
     layers = [
-        base.transform_filter("isValid(datum.se)")
+        base.transform_filter("isValid(datum.margin)")
         .mark_area(opacity=0.2)
         .encode(y=alt.Y("low:Q"), y2="high:Q"),
         base.mark_line(point=True).encode(y=y),
@@ -104,13 +102,16 @@ def density(logp_density: pl.DataFrame) -> Any:
 
 def position_heat(gap_by_position: pl.DataFrame) -> Any:
     """Mean gap by position in the response and training step."""
+    widest = gap_by_position["kl_k1"].abs().max() or 1.0  # white is 0, whatever the runs have
     cells = (
         alt.Chart(gap_by_position.with_columns(until=pl.col("pos_bin") + 32))
         .mark_rect()
         .encode(
             x=alt.X("step:O").title("training step"),
             y=alt.Y("pos_bin:O").title("position in the response (from, tokens)"),
-            color=alt.Color("kl_k1:Q").scale(scheme="blueorange", domainMid=0).title("k1 (nats)"),
+            color=alt.Color("kl_k1:Q")
+            .scale(scheme="blueorange", domain=[-widest, widest])
+            .title("k1 (nats)"),
             tooltip=["run:N", "step:O", "pos_bin:Q", "tokens:Q", "kl_k1:Q", "kl_k3:Q"],
         )
         .properties(width=300, height=200)

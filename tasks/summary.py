@@ -9,8 +9,9 @@ from typing import Any
 
 import polars as pl
 
-from tasks import bands, corrections, notation
-from tasks.findings import findings
+from tasks import corrections, notation
+from tasks.assessment import Assessment, assess
+from tasks.findings import Finding
 from tasks.lake import Step
 
 # Columns of step_metrics, in the order in which they are told, and how each is printed.
@@ -42,7 +43,7 @@ LABELS = {
 }
 # What a line about one step of many has room for, under the columns' own names.
 SHORT = ("trained_tokens", "abs_logp_diff_p50", "frac_outside_5", "kl_k1", "kl_k3", "pearson_logp")
-SUMMARY_VERSION = 3  # 2: findings; 3: verdict, whatif
+SUMMARY_VERSION = 4  # 2: findings; 3: verdict, whatif; 4: levels are ok, watch, bad
 
 
 def metrics(tables: Mapping[str, pl.DataFrame]) -> dict[str, Any]:
@@ -53,6 +54,12 @@ def metrics(tables: Mapping[str, pl.DataFrame]) -> dict[str, Any]:
         for name, value in row.items()
         if name not in ("run", "step")
     }
+
+
+def interval_of(metric: str) -> str:
+    """The column by which the metric's standard error becomes half of a 95 % interval."""
+    averages = metric in ("kl_k3", "ratio_mean", "ess_token")
+    return "interval_t_of_r" if averages else "interval_t"
 
 
 LOGGED_FROM = ("step_metrics", "corrections")  # the tables that `logged` reads
@@ -73,65 +80,65 @@ def markdown(step: Step, tables: Mapping[str, pl.DataFrame], link: str) -> str:
     """Verdict, headline, findings and notes as a Markdown page."""
     numbers = metrics(tables)
     facts = step.facts()
-    judged = bands.verdict(facts, tables)
+    assessment = assess(facts, tables)
     lines = [
-        f"# {step.name}",
+        f"# {notation.markdown(step.name)}",
         "",
-        f"**{judged.status.upper()}** {judged.text}",
+        f"**{assessment.status.upper()}** {notation.markdown(assessment.text)}",
         "",
-        *(f"> {note}" for note in facts["notes"]),
+        *(f"> {notation.markdown(note)}" for note in facts["notes"]),
         "",
         "| number | value |",
         "|---|---|",
-        *(f"| {label} | {value} |" for label, value in headline(numbers).items()),
+        *(f"| {notation.markdown(name)} | {value} |" for name, value in headline(numbers).items()),
         "",
-        *(f"- {'**' * f.matters}{f.text}{'**' * f.matters}" for f in findings(tables)),
+        *(_item(finding) for finding in assessment.findings),
         "",
         f"[MLflow]({link}) · source `{facts['source']}` · sha256 `{facts['sha256'][:16]}`",
     ]
     return "\n".join(lines)
 
 
+def _item(finding: Finding) -> str:
+    text = notation.markdown(finding.text)
+    return f"- **{text}**" if finding.matters else f"- {text}"
+
+
 def write(step: Step, tables: Mapping[str, pl.DataFrame], path: Path) -> None:
     """`summary.json`: version, the capture's facts, metrics by name, findings, correction."""
+    assessment = assess(step.facts(), tables)
     content = {
         "summary_version": SUMMARY_VERSION,
         "capture": step.facts(),
         "metrics": metrics(tables),
-        "verdict": _verdict(step, tables),
-        "findings": [asdict(finding) for finding in findings(tables)],
-        "whatif": _what_if(tables),
+        "verdict": _verdict(assessment),
+        "findings": [asdict(finding) for finding in assessment.findings],
+        "whatif": _what_if(assessment),
     }
     path.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n")
 
 
-def _verdict(step: Step, tables: Mapping[str, pl.DataFrame]) -> dict[str, Any]:
+def _verdict(assessment: Assessment) -> dict[str, Any]:
     """How the step stands, by which bands."""
-    judged = bands.verdict(step.facts(), tables)
     readings = [
         {
             **asdict(reading.band),
             "value": reading.value if math.isfinite(reading.value) else None,
             "level": reading.level,
         }
-        for reading in judged.readings
+        for reading in assessment.readings
     ]
     return {
-        "status": judged.status,
-        "text": judged.text,
-        "family": judged.family,
+        "status": assessment.status,
+        "text": assessment.text,
+        "family": assessment.family,
         "readings": readings,
     }
 
 
-def _what_if(tables: Mapping[str, pl.DataFrame]) -> dict[str, Any] | None:
+def _what_if(assessment: Assessment) -> dict[str, Any] | None:
     """The recommended correction and how to set it; None for a pruned step of older SQL."""
-    table = tables.get("corrections")
-    if table is None:
+    advice = assessment.advice
+    if advice is None:
         return None
-    name = corrections.recommended(table)
-    return {
-        "recommended": name,
-        "verdict": corrections.verdict(table),
-        "config": corrections.defaults()[name].config if name else {},
-    }
+    return {"recommended": advice.setting, "verdict": advice.text, "config": advice.config}

@@ -23,6 +23,7 @@ import polars as pl
 from tasks import budget, corrections, identities, lake, parquet
 from tasks.corrections import Setting
 from tasks.lake import Step
+from tasks.selected import tables_read
 from tasks.text import VOCABULARY
 from tasks.tokens import SEQUENCES, TOKENS
 
@@ -93,11 +94,10 @@ class Table:
         """What each column is, as the header says; `-- include: x` stands for those of x."""
         return _columns(self.sql)
 
-    @property
+    @functools.cached_property
     def sources(self) -> set[str]:
-        """The names that it selects from (DuckDB's own get_table_names needs them to exist)."""
-        code = re.sub(r"--.*", "", self.sql)
-        return set(re.findall(r"\b(?:from|join) (\w+)", code))
+        """The tables and inputs that it selects from."""
+        return tables_read(self.sql)
 
 
 def _columns(sql: str) -> dict[str, str]:
@@ -166,8 +166,11 @@ def compute(step: Step) -> dict[str, pl.DataFrame]:
     return computed
 
 
-def what_if(step: Step, settings: Iterable[Setting]) -> pl.DataFrame:
-    """The table `corrections` of a step with these settings beside the listed ones.
+ADVISED_BY = ("corrections", "alignment", "step_metrics")  # what advice is made from
+
+
+def what_if(step: Step, settings: Iterable[Setting]) -> dict[str, pl.DataFrame]:
+    """The tables that advice is made from, `corrections` with these settings beside the listed.
 
     Raises NoSuchStep for a step whose tokens are gone.
     """
@@ -175,7 +178,7 @@ def what_if(step: Step, settings: Iterable[Setting]) -> pl.DataFrame:
     every = corrections.defaults() | {setting.name: setting for setting in settings}
     sql = (SQL / "part" / "row_weightings.sql").read_text()
     instead = {"row_weightings": corrections.expand(sql, every.values())}
-    return _computed(step, named("corrections"), instead)["corrections"]
+    return _computed(step, named(" ".join(ADVISED_BY)), instead)
 
 
 def _computed(

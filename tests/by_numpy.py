@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
+from scipy import stats
 from scipy.stats import rankdata
 
 Array = NDArray[np.float64]
@@ -231,6 +232,12 @@ def js(d: Array) -> Array:
     return 0.5 * (r * d - (1 + r) * np.log1p(np.expm1(d) / 2))  # (1+r)/2 = 1 + (r-1)/2
 
 
+def reverse_k3(d: Array) -> Array:
+    """r ln r - r + 1; r ln r is 0 where r is."""
+    r = np.exp(d)
+    return np.where(r > 0, r * d, 0.0) - np.expm1(d)
+
+
 def js_nemo(q: Array, p: Array) -> Array:
     m = np.logaddexp(p, q) - np.log(2)
     return 0.5 * (k3(p - m) + k3(q - m))
@@ -280,7 +287,7 @@ def divergences(step: Step) -> Values:
         "kl_k3_clip20": mean(k3(safe(d))),
         "kl_k3_clip20_10": mean(np.clip(k3(safe(d)), -10, 10)),
         "kl_rev_is": mean(r * d),
-        "kl_rev_is_k3": mean(r * d - np.expm1(d)),
+        "kl_rev_is_k3": mean(reverse_k3(d)),
         "kl_rev_snis": ratio(float(np.sum(w * d)), float(np.sum(w))),
         "kl_rev_naive_k3": mean(k3(-d)),
         "js": mean(js(d)),
@@ -470,8 +477,12 @@ def standard_errors(step: Step) -> Values:
         "pearson_logp": corr_influence(p, q) if d.size else d,
         "pearson_prob": corr_influence(np.exp(p), np.exp(q)) if d.size else d,
     }
+    clusters = len(set(step.cluster.tolist()))
+    t = float(stats.t.ppf(0.975, clusters - 1)) if clusters >= 5 else UNDEFINED
     return {
-        "clusters": len(set(step.cluster.tolist())),
+        "clusters": clusters,
+        "interval_t": t,
+        "interval_t_of_r": t if tails(step)["top1pct_ratio_mass"] < 0.2 else UNDEFINED,
         **{f"{name}_se": clustered_se(x, step.cluster) for name, x in influences.items()},
     }
 

@@ -44,10 +44,28 @@ class Level:
         return (np.abs(self.log_weight(step)) >= by_numpy.SAFE) & self.clipped
 
 
+def clipped_sum(step: Step) -> Array:
+    """Each d clipped before the sum, as verl and ms-swift average."""
+    return step.row_sum(by_numpy.safe(step.d))
+
+
+def clipped_mean(step: Step) -> Array:
+    return step.row_mean(by_numpy.safe(step.d))
+
+
+def float32_range(x: Array) -> Array:
+    """The log of what exp gives in float32: nothing below -103.972, no more than 88.7228."""
+    return np.where(x < -103.972, -np.inf, np.minimum(x, 88.7228))
+
+
 MASK = Level(lambda step: np.zeros_like(step.d))
 TOKEN = Level(lambda step: step.d)
 PRODUCT = Level(lambda step: step.s[step.row])
+FREE_PRODUCT = Level(lambda step: float32_range(step.s[step.row]), clipped=False)
+CLIPPED_PRODUCT = Level(lambda step: clipped_sum(step)[step.row])
 GEOMETRIC = Level(lambda step: step.g[step.row], clipped=False)
+CLIPPED_GEOMETRIC = Level(lambda step: step.g[step.row])
+MEAN = Level(lambda step: clipped_mean(step)[step.row], clipped=False)
 
 
 # What is kept
@@ -72,7 +90,7 @@ def probability_change(step: Step) -> Array:
 
 def k1_inside(step: Step, low: float, high: float) -> Mask:
     """verl's token_k1: ln low <= -d <= ln high, so the bounds act on p_rollout / p_train."""
-    return inside(-step.d, np.log(low), np.log(high))
+    return inside(-by_numpy.safe(step.d), np.log(low), np.log(high))
 
 
 def k2_at_most(step: Step, high: float) -> Mask:
@@ -91,18 +109,23 @@ def product_inside(step: Step, low: float, high: float) -> Mask:
 
 
 def geometric_inside(step: Step, low: float, high: float) -> Mask:
-    """The geometric mask of verl, SkyRL, prime-rl and NeMo-RL: low <= e^g <= high."""
+    """The geometric mask of SkyRL, prime-rl and NeMo-RL: low <= e^g <= high."""
     return inside(GEOMETRIC.weight(step), low, high)
 
 
+def mean_k1_inside(step: Step, low: float, high: float) -> Mask:
+    """verl's seq_mean_k1: bounds on p_rollout / p_train, each d clipped before the mean."""
+    return inside(-clipped_mean(step), np.log(low), np.log(high))[step.row]
+
+
 def row_k3_at_most(step: Step, high: float) -> Mask:
-    """verl's seq_mean_k3: the rollout's mean of r - 1 - ln r <= high."""
-    return (step.row_mean(by_numpy.k3(step.d)) <= high)[step.row]
+    """verl's seq_mean_k3: the rollout's mean of r - 1 - ln r <= high, each d clipped."""
+    return (step.row_mean(by_numpy.k3(by_numpy.safe(step.d))) <= high)[step.row]
 
 
 def row_max_k2_at_most(step: Step, high: float) -> Mask:
-    """verl's seq_max_k2: the rollout's largest d² / 2 <= high."""
-    return ~any_in_row(step, step.d**2 / 2 > high)
+    """verl's seq_max_k2: the rollout's largest d² / 2 <= high, d clipped."""
+    return ~any_in_row(step, by_numpy.safe(step.d) ** 2 / 2 > high)
 
 
 def none_below(step: Step, low: float) -> Mask:
@@ -125,21 +148,31 @@ def not_opsm(step: Step, delta: float) -> Mask:
     return ~((advantage(step) < 0) & (-step.g > delta)[step.row])
 
 
+def pushed_change(step: Step) -> Array:
+    """The change of probability in the advantage's direction; A = 0 pushes down."""
+    return np.where(advantage(step) > 0, 1, -1) * probability_change(step)
+
+
 def not_dppo_tv(step: Step, most: float) -> Mask:
     """DPPO-TV: without those that moved the way A pushes by more than `most` in probability."""
-    return np.sign(advantage(step)) * probability_change(step) <= most
+    return pushed_change(step) <= most
 
 
 def not_dppo_kl(step: Step, most: float) -> Mask:
     """DPPO-KL: without those that moved the way A pushes, by a binary KL above `most`."""
+    return ~((pushed_change(step) > 0) & (binary_kl(step.q, step.p) > most))
+
+
+def not_dppo_kl_signed(step: Step, most: float) -> Mask:
+    """SkyRL's: A = 0 pushes nowhere, and a clamped log-ratio has no gradient."""
     pushed = np.sign(advantage(step)) * probability_change(step) > 0
-    return ~(pushed & (binary_kl(step.q, step.p) > most))
+    return ~(pushed & (binary_kl(step.q, step.p) > most)) & (np.abs(step.d) <= by_numpy.SAFE)
 
 
 def binary_kl(q: Array, p: Array) -> Array:
-    """KL(rollout || train) of this token against all others, from the log probabilities."""
-    other_q, other_p = np.maximum(-np.expm1(q), 1e-12), np.maximum(-np.expm1(p), 1e-12)
-    divergence: Array = np.exp(q) * (q - p) + other_q * np.log(other_q / other_p)
+    """KL(rollout || train) of this token against all others, with verl's and SkyRL's 1e-8."""
+    other_q, other_p = 1e-8 - np.expm1(q), 1e-8 - np.expm1(p)
+    divergence: Array = np.exp(q) * (q - p) - np.expm1(q) * np.log(other_q / other_p)
     return divergence
 
 
@@ -204,8 +237,8 @@ def sapo(step: Step, target: Array, positive: float, negative: float) -> Array:
 
 
 def vespo(step: Step, target: Array) -> Array:
-    """VESPO as in TRL: w^k e^{l (1 - w)}, w = exp(clip(S, ln 1e-8, 20))."""
-    log_w = np.clip(step.s, np.log(1e-8), by_numpy.SAFE)[step.row]
+    """VESPO as in TRL: w^k e^{l (1 - w)}, ln w the clipped sum of each d clipped."""
+    log_w = np.clip(clipped_sum(step), np.log(1e-8), by_numpy.SAFE)[step.row]
     up = advantage(step) >= 0
     k, fade = np.where(up, 2.0, 3.0), np.where(up, 3.0, 2.0)
     # in logs: w itself would round off what tells c from the target where S is small
@@ -246,12 +279,16 @@ FAMILIES: dict[str, tuple[Level, Rule, str]] = {
     "rs_token_k2": (MASK, kept(k2_at_most, 1), "1.5 3"),
     "rs_token_k3": (MASK, kept(k3_at_most, 1), "0.5 2"),
     "tis_seq": (PRODUCT, at_most, "2 5 10"),
-    "mis_seq_hi": (PRODUCT, zero_above, "3"),
+    "tis_seq_unclipped": (FREE_PRODUCT, at_most, "3"),
+    "mis_seq_hi": (FREE_PRODUCT, zero_above, "3"),
     "mis_seq": (PRODUCT, zero_outside, "0.5_2"),
+    "mis_seq_unclipped": (FREE_PRODUCT, zero_outside, "0.5_2"),
     "rs_seq_product": (MASK, kept(product_inside, 2), "0.5_2"),
-    "tis_geo": (GEOMETRIC, at_most, "2"),
+    "tis_seq_mean": (MEAN, at_most, "2"),
+    "tis_geo": (CLIPPED_GEOMETRIC, at_most, "2"),
     "mis_geo_hi": (GEOMETRIC, zero_above, "5"),
     "rs_geo": (MASK, kept(geometric_inside, 2), "0.999_1.001 0.99_1.01 0.1_10"),
+    "rs_seq_mean_k1": (MASK, kept(mean_k1_inside, 2), "0.999_1.001"),
     "seq_mask_tis": (TOKEN, kept(geometric_inside, 2), "0.999_1.002"),
     "rs_seq_mean_k3": (MASK, kept(row_k3_at_most, 1), "0.01"),
     "rs_seq_max_k2": (MASK, kept(row_max_k2_at_most, 1), "2.5"),
@@ -260,14 +297,17 @@ FAMILIES: dict[str, tuple[Level, Rule, str]] = {
     "seq_error": (MASK, kept(error_at_most, 1), "2"),
     "opsm": (MASK, kept(not_opsm, 1), "1e-4 0.5"),
     "dppo_tv": (TOKEN, kept(not_dppo_tv, 1), "0.2"),
+    "dppo_tv_capped": (TOKEN, kept(not_dppo_tv, 1, at_most), "0.2_3"),
     "dppo_kl": (TOKEN, kept(not_dppo_kl, 1), "0.2"),
+    "dppo_kl_capped": (TOKEN, kept(not_dppo_kl, 1, at_most), "0.2_3"),
+    "dppo_kl_signed": (TOKEN, kept(not_dppo_kl_signed, 1), "0.05"),
     "ipo": (TOKEN, kept(change_at_most, 1), "0.1"),
     "m2po": (MASK, kept(smallest_squares, 0), ""),
     "sapo": (TOKEN, sapo, "1_1.05"),
-    "vespo": (PRODUCT, vespo, ""),
+    "vespo": (CLIPPED_PRODUCT, vespo, ""),
     "tis_token_2_normalised": (TOKEN, at_most_normalised, ""),
-    "geo_rs_tis_token": (TOKEN, kept(geometric_inside, 2, at_most), "0.999_1.001_2"),
-    "geo_rs_tis_seq": (PRODUCT, kept(geometric_inside, 2, at_most), "0.999_1.001_2"),
+    "geo_rs_tis_token": (TOKEN, kept(mean_k1_inside, 2, at_most), "0.999_1.001_2"),
+    "geo_rs_tis_seq": (PRODUCT, kept(mean_k1_inside, 2, at_most), "0.999_1.001_2"),
     "k3_rs_tis_token": (TOKEN, kept(row_k3_at_most, 1, at_most), "0.01_2"),
     "k3_rs_tis_seq": (PRODUCT, kept(row_k3_at_most, 1, at_most), "0.01_2"),
     "veto_tis_token": (TOKEN, kept(none_below, 1, at_most), "1e-4_2"),

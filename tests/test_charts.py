@@ -14,7 +14,7 @@ def tables_of(tokens):
     with sql_connection(tokens) as connection:
         names = ("ratio_histogram", "prob_diff_histogram", "logp_density", "gap_by_position")
         more = ("worst_tokens", "step_metrics", "attribution")
-        more += ("gap_by_rollout_prob", "culprits", "lag_scan", "corrections")
+        more += ("gap_by_rollout_prob", "culprits", "lag_scan", "corrections", "alignment")
         return {name: connection.sql(f"from {name}").pl() for name in (*names, *more)}
 
 

@@ -12,7 +12,8 @@ import torch
 from polars.testing import assert_frame_equal
 
 from flows.cli import main
-from tasks import arrival, captures, findings, lake, tables
+from tasks import arrival, captures, lake, tables
+from tasks.assessment import assess
 from tasks.readers import siblings
 from tasks.tokens import BadCapture
 from tests import formats
@@ -106,7 +107,7 @@ def test_nemo_rl_up_to_v05_has_no_ids_and_a_guessed_mask(batch, tmp_path):
     computed = tables.compute(step)
     assert computed["step_metrics"]["token_r2_train"][0] is None
     assert computed["gap_by_token"].is_empty()
-    assert findings.findings(computed)
+    assert assess(step.facts(), computed).findings
 
 
 def test_nemo_rl_writes_what_json_does_not_have(batch, tmp_path):

@@ -14,6 +14,7 @@ import torch
 from playwright.sync_api import Browser, Page
 
 from tasks import bands, charts, lake, notation, report, samples, seed_run, strip, summary, tables
+from tasks.assessment import assess
 from tasks.hook import save_step_batch
 from tests.given import barriers, batch_fields, ingest
 
@@ -246,8 +247,9 @@ def test_a_healthy_step_reads_as_healthy(tmp_path):
     fields = batch_fields(rows=40, width=60, gap=1e-5)
     step = ingest(save_step_batch(tmp_path / "run", 3, fields), tmp_path / "lake")
     computed = tables.compute(step)
-    judged = bands.verdict(step.facts(), computed)
-    assert (judged.status, {r.level for r in judged.readings}) == ("healthy", {"healthy"})
+    judged = assess(step.facts(), computed)
+    assert (judged.status, {r.level for r in judged.readings}) == ("healthy", {"ok"})
+    assert not any(finding.matters for finding in judged.findings)
     page = page_of(step, tmp_path).read_text()
     assert "No correction is needed" in page
     for alarm in ("No setting is usable", "are shifted", "artefact", 'class="matters"'):
@@ -356,7 +358,7 @@ def test_engines_that_agree_by_construction_are_not_called_healthy(tmp_path):
     fields["old_log_probs"] = fields["rollout_log_probs"]
     step = ingest(save_step_batch(tmp_path / "run", 3, fields), tmp_path / "lake")
     computed = tables.compute(step)
-    assert bands.verdict(step.facts(), computed).status == "not measured"
+    assert assess(step.facts(), computed).status == "not measured"
     assert "nothing was measured" in page_of(step, tmp_path).read_text()
 
 
@@ -389,8 +391,8 @@ def test_bands_of_ones_own_go_first(tmp_path, monkeypatch, published):
     own.write_text('[[bands]]\nmetric = "kl_k3"\nhealthy = 5\nwatch = 6\nsays = "we"\n')
     monkeypatch.setenv(bands.VARIABLE, str(own))
     step, computed = published
-    readings = {r.band.metric: r for r in bands.verdict(step.facts(), computed).readings}
-    assert (readings["kl_k3"].level, readings["kl_k3"].band.says) == ("healthy", "we")
+    readings = {r.band.metric: r for r in assess(step.facts(), computed).readings}
+    assert (readings["kl_k3"].level, readings["kl_k3"].band.says) == ("ok", "we")
     assert bands.for_family("moe")["kl_k3"].says == "we"
     own.with_name("broken.toml").write_text("[[bands]]\nmetric = 1\n")
     monkeypatch.setenv(bands.VARIABLE, str(own.with_name("broken.toml")))
@@ -400,7 +402,7 @@ def test_bands_of_ones_own_go_first(tmp_path, monkeypatch, published):
 
 def test_the_published_run_is_beyond_correction(published):
     step, computed = published
-    judged = bands.verdict(step.facts(), computed)
+    judged = assess(step.facts(), computed)
     assert judged.status == "beyond correction"
     assert "No setting is usable" in judged.text
 

@@ -94,6 +94,7 @@ def assert_equals_numpy(tokens: pl.DataFrame, sequences: pl.DataFrame) -> None:
     beside = {"run", "step", "rows", "tokens", "trained_tokens", "abs_logp_diff_p50_se"}
     diagnosed = set(tables.catalogue()["diagnoses"].columns)  # tests/test_diagnoses.py
     assert set(expected) == set(row) - beside - diagnosed
+    row = {k: None if isinstance(v, float) and not np.isfinite(v) else v for k, v in row.items()}
     wrong = {
         name: (row[name], value)
         for name, value in expected.items()
@@ -115,8 +116,10 @@ def test_step_metrics_equal_numpy(gap):
         [(-1.0, -2.0), (-1.0, -2.0), (-1.0, -2.0)],
         [(-1.0, -1.0), (-2.0, -2.0)],
         [(-100.0, 0.0), (0.0, -100.0), (-3.0, -2.0)],
+        [(-0.5, -800.0), (-3.0, -2.0), (-1.0, -1.001)],
+        [(-0.5, -1500.0), (-3.0, -2.0)],
     ],
-    ids=["one token", "constant", "no gap", "gaps of 100"],
+    ids=["one token", "constant", "no gap", "gaps of 100", "r is 0", "cosh overflows"],
 )
 def test_step_metrics_of_extremes_equal_numpy(pairs):
     rows = [{"pos": i, "logp_rollout": q, "logp_train": p} for i, (q, p) in enumerate(pairs)]

@@ -5,6 +5,7 @@
 -- run                   | Training run.
 -- step                  | Optimizer step.
 -- clusters              | Prompt groups, or rollouts, with trained tokens; errors are NULL for fewer than 2.
+-- interval_t            | 97.5 % quantile of Student's t with clusters - 1 degrees of freedom: value - interval_t * se to value + interval_t * se is a 95 % interval; NULL below 5 clusters, too few for one.
 -- kl_k1_se              | Standard error of kl_k1 [nats].
 -- kl_k3_se              | Standard error of kl_k3 [nats].
 -- abs_logp_diff_mean_se | Standard error of abs_logp_diff_mean [nats].
@@ -75,6 +76,7 @@ errors as (
         run,
         step,
         count(*) as clusters,
+        if(count(*) > 1, student_t_quantile_975(count(*) - 1), null) as t,
         any_value(centiles) as centiles,
         clustered_error(of_kl_k1, n) as kl_k1_se,
         clustered_error(of_kl_k3, n) as kl_k3_se,
@@ -95,15 +97,16 @@ select
     run,
     step,
     clusters,
+    if(clusters >= 5, t, null) as interval_t,
     kl_k1_se,
     kl_k3_se,
     abs_logp_diff_mean_se,
     if(
         clusters > 1,
-        centile(centiles, least(1, 0.5 + 1.96 * below_median_se))
-        - centile(centiles, greatest(0, 0.5 - 1.96 * below_median_se)),
+        centile(centiles, least(1, 0.5 + t * below_median_se))
+        - centile(centiles, greatest(0, 0.5 - t * below_median_se)),
         null
-    ) / (2 * 1.96) as abs_logp_diff_p50_se,
+    ) / (2 * t) as abs_logp_diff_p50_se,
     frac_outside_5_se,
     ratio_mean_se,
     tv_se,

@@ -4,7 +4,7 @@
 -- run                             | Training run.
 -- step                            | Optimizer step.
 -- alignment_findings              | Checks of `alignment` that found something; 0 is healthy.
--- align_best_lag                  | Lag at which the engines' log-probs belong to each other; must be 0 [tokens].
+-- align_best_lag                  | Lag at which the trainer's log-prob of a token is found, where a shift is believed; else 0 [tokens].
 -- token_r2_rollout                | Share of the variance of logp_rollout that the token id explains (`context_blindness`).
 -- token_r2_train                  | The same for logp_train; near 1 the trainer ignores its context.
 -- frac_worse_than_uniform_rollout | Share of tokens with p_rollout below 1 / vocabulary.
@@ -19,7 +19,7 @@ with aligned as (
         run,
         step,
         count(*) filter (is_found) as alignment_findings,
-        coalesce(max(value) filter (name = 'shift' and is_found), 0) as align_best_lag
+        coalesce(max(if(engine = 'rollout', -value, value)) filter (name = 'shift' and is_found), 0) as align_best_lag
     from alignment
     group by run, step
 ),

@@ -46,7 +46,8 @@ with largest_ratios as (
     select
         run,
         step,
-        max(seq_logratio) as largest
+        max(seq_logratio) as largest,
+        max(-kl_k1) as largest_geo
     from sequence_metrics
     group by run, step
 ),
@@ -83,7 +84,7 @@ select
     avg(exp(2 * clip(seq_logratio, 20))) - 1 as chi2_seq,
     avg(exp(2 * clip(-kl_k1, 20))) - 1 as chi2_seq_geo,
     ess(exp(seq_logratio - largest)) as ess_seq,
-    ess(seq_geo_ratio) as ess_seq_geo,
+    ess(exp(-kl_k1 - largest_geo)) as ess_seq_geo,
     avg(ess_token) as ess_within_seq_mean,
     avg(exp(rollout_log_ppl)) as rollout_ppl,
     avg(exp(train_log_ppl)) as train_ppl,

@@ -81,11 +81,13 @@ select
     avg(k3(clip(logp_diff, 20))) as kl_k3_clip20,
     avg(clip(k3(clip(logp_diff, 20)), 10)) as kl_k3_clip20_10,
     avg(ratio * logp_diff) as kl_rev_is,
-    nullif(avg(ratio * k3(-logp_diff)), 'nan') as kl_rev_is_k3,
+    -- r ln r - r + 1, where r is 0 too; near 1, where a difference would lose all digits, r k3(-ln r)
+    avg(if(abs_logp_diff < 0.03, ratio * k3(-logp_diff), 1 + ratio * (logp_diff - 1))) as kl_rev_is_k3,
     nullif(sum(ratio * logp_diff) / sum(ratio), 'nan') as kl_rev_snis,
     avg(k3(-logp_diff)) as kl_rev_naive_k3,
     nullif(avg(0.5 * (ratio * logp_diff - (1 + ratio) * ln((1 + ratio) / 2))), 'nan') as js,
-    avg(ln(cosh(logp_diff / 2))) as js_nemo,
+    -- cosh overflows where it is e^|x| / 2 to the last digit
+    avg(if(abs_logp_diff < 40, ln(cosh(logp_diff / 2)), abs_logp_diff / 2 - ln(2))) as js_nemo,
     avg(if(ratio < 1, 1 - ratio, 0)) as tv,
     1 - avg(exp(logp_diff / 2)) as hellinger2,
     avg(exp(2 * clip(logp_diff, 20))) - 1 as chi2_token,

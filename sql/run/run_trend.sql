@@ -6,8 +6,20 @@
 -- metric         | Column of step_metrics.
 -- value          | Its value, in that column's unit.
 -- se             | Its standard error, clustered by prompt group; NULL where there is none.
+-- clusters       | Prompt groups (rollouts without groups) of the step.
+-- margin         | Half of the width of its 95 % interval (Student's t); NULL below 5 clusters, and for averages of r where a few tokens decide.
 
-with metrics as (
+with steps as (
+    select
+        run,
+        step,
+        clusters,
+        interval_t,
+        interval_t_of_r
+    from step_metrics
+),
+
+metrics as (
     unpivot (
         select
             run,
@@ -54,7 +66,10 @@ select
     step,
     metric,
     value,
-    se
+    se,
+    clusters,
+    if(metric in ('kl_k3', 'ratio_mean', 'ess_token'), interval_t_of_r, interval_t) * se as margin
 from metrics
 left join errors using (run, step, metric)
+inner join steps using (run, step)
 order by run, step, metric

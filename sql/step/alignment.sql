@@ -5,43 +5,34 @@
 --
 -- run      | Training run.
 -- step     | Optimizer step.
--- name     | shift: one engine is read some tokens off. temperature: one engine scaled its logits. one_sided: one engine is never below the other, as where top-p or top-k was applied on one side only. positive: probabilities, or the wrong sign. zeros: placeholders under the mask. plateau: clamped from below. bfloat16, float16, decimals: stored or printed with few digits. duplicates: the same rollout twice.
+-- name     | shift: one engine is read some tokens off, by two measures of `lag_scan`. temperature: one engine scaled its logits. one_sided: one engine is never below the other, as where top-p or top-k was applied on one side only. positive: probabilities, or the wrong sign. zeros: placeholders under the mask. plateau: clamped from below. bfloat16, float16, decimals: stored or printed with few digits. duplicates: copies of a rollout.
 -- engine   | Whose log-probs: rollout, train, or both.
 -- is_found | Whether it is there.
--- value    | shift: the best lag [tokens]. temperature: slope of the trainer's log-odds ln(p / (1 - p)) over the rollout's, the rollout's temperature over the trainer's. duplicates: share of the rollouts. Else: share of the tokens.
+-- value    | shift: how many tokens later the engine's log-prob is found, the best lag where no shift is believed [tokens]. temperature: slope of the trainer's log-odds ln(p / (1 - p)) over the rollout's, the rollout's temperature over the trainer's. duplicates: share of the rollouts of 16 trained tokens or more that are copies of another. Else: share of the tokens.
 
-with lags as (
+with best as (
     select
         run,
         step,
-        arg_min(lag, abs_logp_diff_mean) as best_by_diff,
-        min(abs_logp_diff_mean) as lowest_diff,
-        max(abs_logp_diff_mean) filter (lag = 0) as diff_at_0,
-        arg_max(lag, r2_train) as best_train,
-        max(r2_train) as highest_r2_train,
-        max(r2_train) filter (lag = 0) as r2_train_at_0,
-        arg_max(lag, r2_rollout) as best_rollout,
-        max(r2_rollout) as highest_r2_rollout,
-        max(r2_rollout) filter (lag = 0) as r2_rollout_at_0
+        unnest([
+            { 'engine': 'both', 'value': arg_min(lag, abs_logp_diff_mean) },
+            { 'engine': 'train', 'value': arg_max(lag, r2_train) },
+            { 'engine': 'rollout', 'value': arg_max(lag, r2_rollout) }
+        ], recursive := true)
     from lag_scan
     group by run, step
 ),
 
-shifts as (
+lags as (
     select
-        run,
-        step,
-        'shift' as name,
-        unnest([
-            { 'engine': 'both', 'lag': best_by_diff, 'is_found': lowest_diff < 0.8 * diff_at_0 },
-            { 'engine': 'train', 'lag': best_train, 'is_found': highest_r2_train > r2_train_at_0 + 0.1 },
-            {
-                'engine': 'rollout',
-                'lag': best_rollout,
-                'is_found': highest_r2_rollout > r2_rollout_at_0 + 0.1
-            }
-        ]) as found
-    from lags
+        best.run,
+        best.step,
+        best.engine,
+        shifts.engine is not null as is_found,
+        coalesce(shifts.value, best.value) as value
+    from best
+    left join shifts
+        on best.run = shifts.run and best.step = shifts.step and best.engine = shifts.engine
 ),
 
 -- A temperature makes the difference of the log-odds a straight line over them; noise does not.
@@ -117,21 +108,11 @@ shares as (
         avg(cast(logp = lowest and lowest < -1 as int)) as plateau,
         avg(cast(is_on_grid(logp, 8) as int)) filter (logp != 0) as bfloat16,
         avg(cast(is_on_grid(logp, 11) as int)) filter (logp != 0) as float16,
-        avg(cast(abs(1e4 * logp - round(1e4 * logp)) < 0.02 as int)) as decimals
+        avg(cast(abs(1e4 * logp - round(1e4 * logp)) < 0.02 as int)) filter (logp != 0) as decimals,
+        count(*) filter (logp != 0) as not_zero
     from scores
     inner join lowest using (run, step, engine)
     group by run, step, engine
-),
-
-signatures as (
-    select
-        run,
-        step,
-        row,
-        count(*) as tokens,
-        sum(hash(pos, token_id, logp_rollout, logp_train)) as signature
-    from trained_tokens
-    group by run, step, row
 ),
 
 duplicates as (
@@ -139,7 +120,7 @@ duplicates as (
         run,
         step,
         1 - count(distinct signature) / count(*) as share
-    from signatures
+    from sequence_signatures
     where tokens >= 16
     group by run, step
 ),
@@ -148,11 +129,11 @@ checks as (
     select
         run,
         step,
-        name,
-        found.engine,
-        found.is_found and found.lag != 0 as is_found,
-        cast(found.lag as double) as value
-    from shifts
+        'shift' as name,
+        engine,
+        is_found,
+        cast(value as double) as value
+    from lags
     union all
     select
         run,
@@ -191,16 +172,18 @@ checks as (
                 {
                     'name': 'zeros',
                     'share': zeros,
-                    'is_found': zeros > 0.001 and decimals < 0.99 and bfloat16 < 0.99
+                    'is_found': zeros > 0.001
+                    and coalesce(decimals, 0) < 0.99
+                    and coalesce(bfloat16, 0) < 0.99
                 },
                 { 'name': 'plateau', 'share': plateau, 'is_found': plateau * tokens >= 5 and plateau > 0.0005 },
-                { 'name': 'bfloat16', 'share': bfloat16, 'is_found': bfloat16 > 0.99 and tokens >= 20 },
+                { 'name': 'bfloat16', 'share': bfloat16, 'is_found': bfloat16 > 0.99 and not_zero >= 20 },
                 {
                     'name': 'float16',
                     'share': float16,
-                    'is_found': float16 > 0.99 and bfloat16 <= 0.99 and tokens >= 20
+                    'is_found': float16 > 0.99 and bfloat16 <= 0.99 and not_zero >= 20
                 },
-                { 'name': 'decimals', 'share': decimals, 'is_found': decimals > 0.99 and tokens >= 20 }
+                { 'name': 'decimals', 'share': decimals, 'is_found': decimals > 0.99 and not_zero >= 20 }
             ]) as found
         from shares
     ) as measured

@@ -1,81 +1,73 @@
--- Whether the two log-probs of a token belong to each other: one engine's read at the token, the other's
--- some tokens later, on the step's first 100,000 trained tokens. All is well if lag 0 is best.
+-- Whether the two log-probs of a token belong to each other: one engine's read at the token, the other's some
+-- tokens later, on the step's first 100,000 trained tokens without copies of a rollout. All is well if no lag
+-- beats lag 0. Standard errors (t) are clustered by 16 positions of a rollout.
 -- grain: run, step, lag
 --
--- run                | Training run.
--- step               | Optimizer step.
--- lag                | How many tokens later the log-prob is read [tokens].
--- tokens             | Pairs at this lag [tokens].
--- abs_logp_diff_mean | Mean of |logp_rollout at the token - logp_train at the lag|; lowest at 0 [nats].
--- r2_rollout         | Share of the variance of logp_rollout at the lag that the token's id explains; highest at 0.
--- r2_train           | The same for logp_train.
+-- run                    | Training run.
+-- step                   | Optimizer step.
+-- lag                    | How many tokens later the log-prob is read [tokens].
+-- tokens                 | Pairs at this lag [tokens].
+-- ids_per_token          | Different token ids over tokens: how far ids repeat; NULL without ids.
+-- abs_logp_diff_mean     | Mean of |logp_rollout at the token - logp_train at the lag|; lowest at 0 [nats].
+-- abs_rescored_diff_mean | The same with logp_rescored in place of logp_train; NULL without that view [nats].
+-- abs_dense_diff_mean    | The same with logp_dense [nats].
+-- correlation            | Rank correlation of logp_rollout at the token and logp_train at the lag; highest at 0.
+-- r2_rollout             | Share of the variance of logp_rollout's rank at the lag that the token's id explains; highest at 0.
+-- r2_train               | The same for logp_train.
+-- diff_t                 | By how many standard errors the mean difference is lower than at lag 0, over the same tokens.
+-- rescored_diff_t        | The same with logp_rescored.
+-- dense_diff_t           | The same with logp_dense.
+-- correlation_t          | By how many the correlation is higher than at lag 0.
+-- r2_rollout_t           | By how many the mean of an id's other tokens predicts the rank of logp_rollout better than at lag 0.
+-- r2_train_t             | The same for logp_train.
 
-with neighbours as (
+with lags as (select unnest(range(-3, 4)) as lag),
+
+originals as (
     select
         run,
         step,
-        token_id,
-        pos,
-        logp_rollout as logp_here,
-        unnest([
-            {
-                'lag': -3,
-                'pos': lag(pos, 3) over along,
-                'logp_rollout': lag(logp_rollout, 3) over along,
-                'logp_train': lag(logp_train, 3) over along
-            },
-            {
-                'lag': -2,
-                'pos': lag(pos, 2) over along,
-                'logp_rollout': lag(logp_rollout, 2) over along,
-                'logp_train': lag(logp_train, 2) over along
-            },
-            {
-                'lag': -1,
-                'pos': lag(pos, 1) over along,
-                'logp_rollout': lag(logp_rollout, 1) over along,
-                'logp_train': lag(logp_train, 1) over along
-            },
-            {
-                'lag': 0,
-                'pos': pos,
-                'logp_rollout': logp_rollout,
-                'logp_train': logp_train
-            },
-            {
-                'lag': 1,
-                'pos': lead(pos, 1) over along,
-                'logp_rollout': lead(logp_rollout, 1) over along,
-                'logp_train': lead(logp_train, 1) over along
-            },
-            {
-                'lag': 2,
-                'pos': lead(pos, 2) over along,
-                'logp_rollout': lead(logp_rollout, 2) over along,
-                'logp_train': lead(logp_train, 2) over along
-            },
-            {
-                'lag': 3,
-                'pos': lead(pos, 3) over along,
-                'logp_rollout': lead(logp_rollout, 3) over along,
-                'logp_train': lead(logp_train, 3) over along
-            }
-        ]) as there
-    from sampled_tokens
-    window along as (partition by run, step, row order by pos)
+        min(row) as row
+    from sequence_signatures
+    group by run, step, signature
 ),
 
-lagged as (
+-- Ranks, as most log-probs are near 0 and a few far below would decide alone.
+sampled as (
     select
-        run,
-        step,
-        there.lag,
-        token_id,
-        abs(logp_here - there.logp_train) as abs_logp_diff,
-        there.logp_rollout,
-        there.logp_train
-    from neighbours
-    where there.pos = pos + there.lag
+        sampled_tokens.*,
+        percent_rank() over (partition by run, step order by logp_rollout) as rollout_rank,
+        percent_rank() over (partition by run, step order by logp_train) as train_rank
+    from sampled_tokens
+    semi join originals using (run, step, row)
+),
+
+pairs as (
+    select
+        here.run,
+        here.step,
+        lag,
+        here.row,
+        here.pos // 16 as block,
+        here.token_id,
+        here.rollout_rank as rollout_here,
+        here.train_rank as train_here,
+        there.rollout_rank as rollout_there,
+        there.train_rank as train_there,
+        abs(here.logp_rollout - there.logp_train) as diff,
+        abs(here.logp_rollout - there.logp_rescored) as rescored_diff,
+        abs(here.logp_rollout - there.logp_dense) as dense_diff,
+        abs(here.logp_rollout - here.logp_train) - diff as closer,
+        abs(here.logp_rollout - here.logp_rescored) - rescored_diff as rescored_closer,
+        abs(here.logp_rollout - here.logp_dense) - dense_diff as dense_closer
+    from sampled as here
+    cross join lags
+    inner join sampled as there
+        on
+            here.run = there.run
+            and here.step = there.step
+            and here.row = there.row
+            and here.pos + lag = there.pos
 ),
 
 overall as (
@@ -84,12 +76,20 @@ overall as (
         step,
         lag,
         count(*) as tokens,
-        avg(abs_logp_diff) as abs_logp_diff_mean,
-        avg(logp_rollout) as rollout_mean,
-        var_pop(logp_rollout) as rollout_var,
-        avg(logp_train) as train_mean,
-        var_pop(logp_train) as train_var
-    from lagged
+        count(distinct token_id) / nullif(count(token_id), 0) as ids_per_token,
+        avg(diff) as abs_logp_diff_mean,
+        avg(rescored_diff) as abs_rescored_diff_mean,
+        avg(dense_diff) as abs_dense_diff_mean,
+        nullif(corr(rollout_here, train_there), 'nan') as correlation,
+        avg(rollout_here) as rollout_here_mean,
+        nullif(stddev_pop(rollout_here), 0) as rollout_here_std,
+        avg(train_here) as train_here_mean,
+        nullif(stddev_pop(train_here), 0) as train_here_std,
+        avg(rollout_there) as rollout_mean,
+        nullif(var_pop(rollout_there), 0) as rollout_var,
+        avg(train_there) as train_mean,
+        nullif(var_pop(train_there), 0) as train_var
+    from pairs
     group by run, step, lag
 ),
 
@@ -100,29 +100,105 @@ by_token as (
         lag,
         token_id,
         count(*) as n,
-        avg(logp_rollout) as rollout,
-        avg(logp_train) as train
-    from lagged
+        avg(rollout_here) as rollout_here_mean,
+        avg(train_here) as train_here_mean,
+        avg(rollout_there) as rollout_mean,
+        avg(train_there) as train_mean
+    from pairs
+    where token_id is not null
     group by run, step, lag, token_id
+),
+
+-- x - the mean of the id's other tokens = (x - mean) n / (n - 1)
+compared as (
+    select
+        pairs.run,
+        pairs.step,
+        pairs.lag,
+        row,
+        block,
+        closer,
+        rescored_closer,
+        dense_closer,
+        (rollout_here - overall.rollout_here_mean) / rollout_here_std * (
+            (train_there - overall.train_mean) / sqrt(train_var)
+            - (train_here - overall.train_here_mean) / train_here_std
+        ) as correlated,
+        pow(n / nullif(n - 1, 0), 2) * (
+            pow(rollout_here - by_token.rollout_here_mean, 2) - pow(rollout_there - by_token.rollout_mean, 2)
+        ) as rollout_fit,
+        pow(n / nullif(n - 1, 0), 2) * (
+            pow(train_here - by_token.train_here_mean, 2) - pow(train_there - by_token.train_mean, 2)
+        ) as train_fit
+    from pairs
+    inner join overall using (run, step, lag)
+    left join by_token using (run, step, lag, token_id)
+),
+
+summed as (
+    select
+        run,
+        step,
+        lag,
+        row,
+        block,
+        count(*) as n,
+        sum(closer) as closer,
+        sum(rescored_closer) as rescored_closer,
+        sum(dense_closer) as dense_closer,
+        sum(correlated) as correlated,
+        sum(rollout_fit) as rollout_fit,
+        sum(train_fit) as train_fit
+    from compared
+    group by run, step, lag, row, block
+),
+
+tested as (
+    select
+        run,
+        step,
+        lag,
+        paired_t(closer, n) as diff_t,
+        paired_t(rescored_closer, n) as rescored_diff_t,
+        paired_t(dense_closer, n) as dense_diff_t,
+        paired_t(correlated, n) as correlation_t,
+        paired_t(rollout_fit, n) as r2_rollout_t,
+        paired_t(train_fit, n) as r2_train_t
+    from summed
+    group by run, step, lag
+),
+
+explained as (
+    select
+        run,
+        step,
+        lag,
+        explained_variance(by_token.rollout_mean, n, overall.rollout_mean, rollout_var, tokens) as r2_rollout,
+        explained_variance(by_token.train_mean, n, overall.train_mean, train_var, tokens) as r2_train
+    from by_token
+    inner join overall using (run, step, lag)
+    group by run, step, lag
 )
 
 select
     run,
     step,
     lag,
-    any_value(tokens) as tokens,
-    any_value(abs_logp_diff_mean) as abs_logp_diff_mean,
-    if(
-        any_value(token_id) is null,
-        null,
-        explained_variance(rollout, n, rollout_mean, rollout_var, tokens)
-    ) as r2_rollout,
-    if(
-        any_value(token_id) is null,
-        null,
-        explained_variance(train, n, train_mean, train_var, tokens)
-    ) as r2_train
-from by_token
-inner join overall using (run, step, lag)
-group by run, step, lag
+    tokens,
+    ids_per_token,
+    abs_logp_diff_mean,
+    abs_rescored_diff_mean,
+    abs_dense_diff_mean,
+    correlation,
+    r2_rollout,
+    r2_train,
+    diff_t,
+    rescored_diff_t,
+    dense_diff_t,
+    correlation_t,
+    r2_rollout_t,
+    r2_train_t
+from overall
+inner join tested using (run, step, lag)
+left join explained using (run, step, lag)
 order by run, step, lag

@@ -12,11 +12,13 @@
 -- reward              | Reward of the rollout as captured.
 -- kl_k1               | Mean of -ln r: minus the log of the geometric-mean ratio [nats].
 -- kl_k3               | Mean of r - 1 - ln r [nats].
+-- kl_k3_clip20        | The same with ln r clipped to [-20, 20], as verl rejects sequences by [nats].
 -- abs_logp_diff_mean  | Mean of |ln r| [nats].
 -- abs_logp_diff_max   | Largest |ln r| [nats].
 -- prob_diff_mean      | Mean of p_train - p_rollout.
 -- mult_prob_error     | Mean of e^|ln r|.
 -- seq_logratio        | Sum of ln r: log of the sequence's importance ratio [nats].
+-- seq_logratio_clip20 | The same with each ln r clipped to [-20, 20] first, as verl and ms-swift average [nats].
 -- seq_geo_ratio       | exp(mean of ln r): geometric mean of the ratios.
 -- ratio_mean          | Mean of r.
 -- ratio_min           | Smallest r.
@@ -33,11 +35,13 @@ with compared as (
         row,
         avg(-logp_diff) as kl_k1,
         avg(k3) as kl_k3,
+        avg(if(abs_logp_diff > 20, k3(clip(logp_diff, 20)), k3)) as kl_k3_clip20,
         avg(abs_logp_diff) as abs_logp_diff_mean,
         max(abs_logp_diff) as abs_logp_diff_max,
         avg(prob_diff) as prob_diff_mean,
         avg(exp(abs_logp_diff)) as mult_prob_error,
         sum(logp_diff) as seq_logratio,
+        sum(clip(logp_diff, 20)) as seq_logratio_clip20,
         exp(avg(logp_diff)) as seq_geo_ratio,
         avg(ratio) as ratio_mean,
         min(ratio) as ratio_min,

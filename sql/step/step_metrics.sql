@@ -20,6 +20,7 @@
 -- include: variance_shares
 -- include: tail
 -- include: clustered_errors
+-- interval_t_of_r | interval_t for averages of r (kl_k3, ratio_mean, ess_token); NULL where the 1 % of the tokens with the largest r hold 0.2 of its sum or more: a few tokens then decide, and no interval from this sample holds.
 -- include: diagnoses
 
 with sizes as (
@@ -52,6 +53,7 @@ select
     variance_shares.* exclude (run, step),
     tail.* exclude (run, step),
     clustered_errors.* exclude (run, step),
+    if(top1pct_ratio_mass < 0.2, interval_t, null) as interval_t_of_r,
     diagnoses.* exclude (run, step)
 from token_moments
 inner join sizes using (run, step)

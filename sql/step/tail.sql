@@ -1,12 +1,13 @@
--- How heavy the tails of r are. The exponent of 1/r or r beyond its largest 1 % (Hill 1975): up to 2,
--- importance weights have no variance, up to 1 no mean, and averages of them mean little.
+-- How heavy the tails of r are, from its largest 1 %: how much of the sum they hold, and Hill's estimate (1975)
+-- of the exponent of their decay, off by 1 / sqrt(hill_k) of itself. A power law is an assumption: r of a wide
+-- log-normal has every moment, and a small estimate too.
 -- grain: run, step
 --
 -- run                   | Training run.
 -- step                  | Optimizer step.
 -- hill_k                | Tokens in the tail: 1 % of the trained ones, rounded up [tokens].
--- hill_alpha_up         | Tail exponent of r from its hill_k largest; below 2 is bad; NULL for a tail without spread.
--- hill_alpha_down       | Tail exponent of 1/r.
+-- hill_alpha_up         | Hill's estimate for r from its hill_k largest; below 2 a few tokens dominate averages of r; NULL for a tail without spread.
+-- hill_alpha_down       | The same for 1/r.
 -- top1pct_ratio_mass    | Share of the sum of r that the hill_k largest hold; 0.01 if all are equal.
 -- top1pct_abs_logp_mass | Share of the sum of |ln r| that the hill_k largest hold.
 

@@ -1,0 +1,89 @@
+"""What a step amounts to: verdict, findings and advice, made once from its facts and tables.
+
+Page, note, terminal and `summary.json` print this one object.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import polars as pl
+
+from tasks import bands, findings
+from tasks.advice import Advice, advise, masked, shift
+from tasks.bands import Reading
+from tasks.findings import Finding
+from tasks.notation import number
+
+Tables = Mapping[str, pl.DataFrame]
+
+BYPASS = "The trainer's log-probs are the rollout engine's, bit by bit: nothing was measured."
+
+
+@dataclass(frozen=True)
+class Assessment:
+    """How a step stands.
+
+    `status` is healthy, watch, correctable, beyond correction, capture suspect or not measured.
+    """
+
+    status: str
+    text: str  # why, in one or two sentences
+    family: str  # whose bands were used
+    readings: tuple[Reading, ...]
+    findings: tuple[Finding, ...]
+    advice: Advice | None  # None for a pruned step whose older tables have no `corrections`
+
+
+def assess(facts: Mapping[str, Any], tables: Tables) -> Assessment:
+    """Judge a step by the bands of its family, its diagnoses and what corrections could do."""
+    family = bands.family(facts)
+    advice = advise(tables) if "corrections" in tables else None
+    found = findings.of(tables, advice)
+    if facts.get("measurement") == "bypass":
+        return Assessment("not measured", BYPASS, family, (), tuple(found), advice)
+    readings = bands.readings(facts, tables["step_metrics"].row(0, named=True))
+    status, text = _verdict(family, readings, tables, found, advice)
+    if status == "healthy":
+        found = [finding.as_remark() for finding in found]
+    return Assessment(status, text, family, readings, tuple(found), advice)
+
+
+def _verdict(
+    family: str,
+    readings: tuple[Reading, ...],
+    tables: Tables,
+    found: list[Finding],
+    advice: Advice | None,
+) -> tuple[str, str]:
+    """Status and text."""
+    faults = [finding for finding in found if finding.table == "alignment" and finding.matters]
+    bad = [reading for reading in readings if reading.level == "bad"]
+    watched = [reading for reading in readings if reading.level == "watch"]
+    if row := shift(tables):
+        return "capture suspect", findings.FAULTS["shift"](row)
+    if bad:
+        status, remedy = _remedy(tables, advice)
+        return status, f"{_listed(bad)}.{remedy}"
+    if watched:
+        return "watch", f"{_listed(watched)}; the rest is healthy."
+    unknown = len(bands.for_family(family)) - len(readings)
+    left = f", {unknown} could not be judged" if unknown else ""
+    inside = f"All {len(readings)} readings are inside their bands{left}"
+    if faults:
+        return "watch", f"{inside}, but: {faults[0].text}"
+    return "healthy", f"{inside}."
+
+
+def _remedy(tables: Tables, advice: Advice | None) -> tuple[str, str]:
+    """What corrections could do about bad readings."""
+    if advice is None:
+        return "beyond correction", ""
+    text = masked(tables["corrections"]) if advice.setting == "none" else advice.text
+    return ("correctable" if advice.setting else "beyond correction"), f" {text}"
+
+
+def _listed(readings: list[Reading]) -> str:
+    parts = [f"{r.band.metric} {number(r.value)} (healthy {r.band.bound})" for r in readings[:3]]
+    more = f" and {len(readings) - 3} more" if len(readings) > 3 else ""
+    return ", ".join(parts) + more
