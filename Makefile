@@ -4,8 +4,11 @@ PYTHON ?= python3
 CONSTRAINTS ?= -c constraints.txt
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+FRAMEWORKS ?= .venv-frameworks
+FRAMEWORKS_READY := $(FRAMEWORKS)/.ready
+FRAMEWORKS_NEED := tests/frameworks/requirements.txt tests/frameworks/requirements-no-deps.txt
 
-.PHONY: demo test test-fast lint fix bench ui clean
+.PHONY: demo test test-fast test-frameworks lint fix bench ui clean
 .DEFAULT_GOAL := demo
 
 $(READY): pyproject.toml constraints.txt
@@ -21,6 +24,16 @@ test: $(READY)       ## every test, two files at a time
 
 test-fast: $(READY)  ## without servers and browsers
 	$(BIN)/pytest -m "not slow"
+
+test-frameworks: $(READY) $(FRAMEWORKS_READY)  ## the tables against verl's, TRL's, SkyRL's, OpenRLHF's own code
+	$(FRAMEWORKS)/bin/python tests/frameworks/write.py build/frameworks
+	$(BIN)/python -m tests.frameworks.compare build/frameworks
+
+$(FRAMEWORKS_READY): $(FRAMEWORKS_NEED)
+	$(PYTHON) -m venv $(FRAMEWORKS)
+	$(FRAMEWORKS)/bin/pip install --quiet --no-compile --disable-pip-version-check -r tests/frameworks/requirements.txt
+	$(FRAMEWORKS)/bin/pip install --quiet --no-compile --disable-pip-version-check --no-deps --ignore-requires-python -r tests/frameworks/requirements-no-deps.txt
+	touch $(FRAMEWORKS_READY)
 
 lint: $(READY)       ## style, types, SQL
 	$(BIN)/ruff check .
@@ -41,4 +54,4 @@ ui: $(READY)         ## MLflow on what the demo logged
 	$(BIN)/tim ui
 
 clean:               ## remove what make made, and the demo's output
-	rm -rf $(VENV) build *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis timtrack
+	rm -rf $(VENV) $(FRAMEWORKS) build *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis timtrack

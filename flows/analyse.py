@@ -41,12 +41,16 @@ class NotLogged(Exception):
     """The step is in the lake, but MLflow does not have it."""
 
 
-class CapturesFailed(Exception):
-    """Some captures failed, the others are done; `outcomes` says which."""
+class SweepFailed(Exception):
+    """A sweep that Prefect must show as failed; `outcomes` says what became of its captures."""
 
     def __init__(self, outcomes: list[Outcome]) -> None:
         super().__init__(outcomes)  # its only argument: what is pickled is made again from these
         self.outcomes = outcomes
+
+
+class CapturesFailed(SweepFailed):
+    """Some captures failed, the others are done; `outcomes` says which."""
 
     def __str__(self) -> str:
         failed = [outcome for outcome in self.outcomes if outcome.error]

@@ -139,7 +139,7 @@ def _watch(options: Namespace) -> int:
     from tasks import backlog
 
     root, home = options.root.absolute(), options.home.absolute()
-    if options.once and backlog.survey(root, home, options.pattern).is_empty:
+    if options.once and backlog.survey(root, home, options.pattern, options.columns).is_empty:
         print("nothing to do")
         return DONE
     from flows.progress import watch_with_progress
@@ -211,7 +211,8 @@ def _prune(options: Namespace) -> int:
 def _status(options: Namespace) -> int:
     from tasks import alerts, backlog
 
-    seen = backlog.survey(options.root.absolute(), options.home.absolute(), options.pattern)
+    root, home = options.root.absolute(), options.home.absolute()
+    seen = backlog.survey(root, home, options.pattern, options.columns)
     counts = backlog.counts(seen)
     runs = alerts.told(options.home)
     if options.json:

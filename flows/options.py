@@ -72,6 +72,7 @@ def parser() -> argparse.ArgumentParser:
         "status", parents=[below, named], help="captures found, analysed, pending, set aside"
     )
     status.add_argument("--json", action="store_true")
+    _mapping(status)
 
     serve = verbs.add_parser(
         "serve",

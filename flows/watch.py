@@ -5,25 +5,26 @@ there is something to do. Schedules and workers run the flow itself.
 """
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from prefect import flow
-from prefect.states import Completed
+from prefect.states import Completed, Failed
 
 from flows import runner
 from flows.analyse import (
     CapturesFailed,
     Outcome,
+    SweepFailed,
     draw_trends,
     judge_runs,
-    raise_if_failed,
     take_on,
 )
+from tasks import alerts as alerts_module
 from tasks import backlog, captures, lake, quarantine, stages
-from tasks.alerts import LEVELS, Change
+from tasks.alerts import LEVELS, Change, Status
 from tasks.arrival import QUIET, is_whole
 from tasks.backlog import Backlog
 from tasks.places import Pattern
@@ -42,6 +43,7 @@ def watch(
     marker: str | None = None,
     alerts: Path | None = None,
     columns: str | None = None,
+    critical_fails: bool = True,
 ) -> Any:
     """One sweep: captures below `root` that are new or changed, and steps that MLflow still lacks.
 
@@ -50,8 +52,10 @@ def watch(
     file beside one says that it is whole, `alerts` when a run is a warning (tasks/alerts.py),
     `columns` what a home-made dump calls its fields (tasks/readers/columns.py).
 
-    Returns the outcomes, list[Outcome]; the flow run's state is called Warning or Critical in the
-    sweep that finds a run to be so. Raises CapturesFailed at the end if any capture failed.
+    Returns the outcomes, list[Outcome], in a state that is called `Critical: <runs>` or
+    `Warning: <runs>` for as long as there are such runs. The sweep in which a run becomes critical
+    fails (RunBecameCritical), unless `critical_fails` is off; so does one in which a capture failed
+    (CapturesFailed). Both carry the outcomes.
     """
     began = time.monotonic()
     lake.sweep_staging(home / "lake")
@@ -61,23 +65,50 @@ def watch(
     draw_trends(outcomes, home)
     for outcome in outcomes:
         if isinstance(outcome.error, BadCapture) and captures.exists(outcome.path):
-            quarantine.add(home, outcome.path, str(outcome.error))
+            quarantine.add(home, outcome.path, str(outcome.error), columns)
         elif outcome.step:
             quarantine.clear(home, outcome.path)
     taken = [outcome.step for outcome in outcomes if outcome.step]
     stages.show_backlog(root, source.look(home), taken, time.monotonic() - began)
     changes = judge_runs(outcomes, home, alerts)
-    return _ended(raise_if_failed(outcomes), changes)
+    if changes:
+        stages.show_statuses(home, return_state=True)  # a failure shows in Prefect
+    return _ended(outcomes, changes, alerts_module.told(home), critical_fails)
 
 
-def _ended(outcomes: list[Outcome], changes: list[Change]) -> Any:
-    """The outcomes, in a state that is called by the worst that a run has become."""
-    worse = [change for change in changes if change.now.level in LEVELS[1:]]
-    if not worse:
-        return outcomes
-    worst = max(worse, key=lambda change: LEVELS.index(change.now.level))
-    said = "; ".join(change.text for change in worse)
-    return Completed(name=worst.now.level.capitalize(), message=said, data=outcomes)
+class RunBecameCritical(SweepFailed):
+    """A run became critical in this sweep, whose captures were analysed."""
+
+    def __str__(self) -> str:
+        return f"a run became critical; {len(self.outcomes)} captures were analysed"
+
+
+def _ended(
+    outcomes: list[Outcome],
+    changes: list[Change],
+    statuses: Mapping[str, Status],
+    critical_fails: bool,
+) -> Any:
+    """The outcomes, in a state that names the worst runs for as long as they are so."""
+    texts = [change.text for change in changes if change.now.level in LEVELS[1:]]
+    named = {level: [r for r, s in statuses.items() if s.level == level] for level in LEVELS[1:]}
+    worst = next((level for level in reversed(LEVELS[1:]) if named[level]), None)
+    name = f"{worst.capitalize()}: {_names(named[worst])}" if worst else None
+    became = any(change.now.level == LEVELS[-1] for change in changes)
+    if any(outcome.error for outcome in outcomes):
+        return _failed(CapturesFailed(outcomes), name, texts)
+    if became and critical_fails:
+        return _failed(RunBecameCritical(outcomes), name, texts)
+    return Completed(name=name, message="; ".join(texts), data=outcomes) if name else outcomes
+
+
+def _failed(error: SweepFailed, name: str | None, texts: list[str]) -> Any:
+    return Failed(name=name or "Failed", message="; ".join([*texts, str(error)]), data=error)
+
+
+def _names(runs: list[str]) -> str:
+    """A few of them."""
+    return ", ".join(runs[:3]) + (f" and {len(runs) - 3} more" if len(runs) > 3 else "")
 
 
 @dataclass(frozen=True)
@@ -93,7 +124,7 @@ class Source:
 
     def look(self, home: Path) -> Backlog:
         """What is still to be done."""
-        return backlog.survey(self.root, home, self.pattern)
+        return backlog.survey(self.root, home, self.pattern, self.columns)
 
     def whole(self, seen: Backlog) -> list[Path]:
         """The pending captures that are not still being written."""
@@ -137,5 +168,5 @@ def follow(
 def _swept(source: Source, home: Path) -> list[Outcome]:
     try:
         return watch(home=home, **vars(source))
-    except CapturesFailed as failed:
+    except SweepFailed as failed:
         return failed.outcomes

@@ -8,8 +8,9 @@ once.
 import hashlib
 import json
 import tomllib
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -46,8 +47,9 @@ class Status:
     """How a run stands, since which step, and why."""
 
     level: str  # of LEVELS, or not measured
-    since: int
+    since: int  # first step of the unbroken streak
     reasons: tuple[str, ...]
+    last_good: int | None = None  # the step before it that was better, if any
 
 
 @dataclass(frozen=True)
@@ -70,8 +72,10 @@ class Change:
     @property
     def text(self) -> str:
         """In a line."""
-        why = f": {'; '.join(self.now.reasons)}" if self.now.reasons else ""
-        return f"{self.run} is {self.now.level} since step {self.now.since}{why}"
+        now = self.now
+        why = f": {'; '.join(now.reasons)}" if now.reasons else ""
+        good = "" if now.last_good is None else f" (last good step: {now.last_good})"
+        return f"{self.run} is {now.level} since step {now.since}{good}{why}"
 
 
 def read(path: Path) -> Alerts:
@@ -159,22 +163,40 @@ def judged(before: Status | None, steps: Sequence[Step], alerts: Alerts) -> Stat
     measured = [step for step in steps if step.facts()["measurement"] != "bypass"]
     if not measured:
         return Status(NOT_MEASURED, steps[-1].step, ("both engines' log-probs are the same bits",))
-    last = measured[-max(alerts.after, alerts.recover) :]
-    return standing(before, [Seen(step.step, *_level(step, alerts)) for step in last], alerts)
+    backwards = (Seen(step.step, *_level(step, alerts)) for step in reversed(measured))
+    return standing(before, backwards, alerts)
 
 
-def standing(before: Status | None, seen: Sequence[Seen], alerts: Alerts) -> Status:
-    """The status that a run gets after its last steps: worse soon, better late."""
+def standing(before: Status | None, backwards: Iterable[Seen], alerts: Alerts) -> Status:
+    """The status that a run gets after its steps, the last one first: worse soon, better late.
+
+    Steps are looked at as far back as the streak goes, however many of them are new.
+    """
     was = LEVELS.index(before.level) if before and before.level in LEVELS else 0
-    recent, longer = seen[-alerts.after :], seen[-alerts.recover :]
+    earlier = iter(backwards)
+    last = list(islice(earlier, max(alerts.after, alerts.recover)))
+    recent, longer = last[: alerts.after], last[: alerts.recover]
     worse, better = min(one.level for one in recent), max(one.level for one in longer)
     if worse > was:
-        return Status(LEVELS[worse], recent[0].step, recent[-1].reasons)
+        return _begun(worse, chain(last, earlier), lambda level: level >= worse)
     if better < was and len(longer) == alerts.recover:
-        return Status(LEVELS[better], longer[0].step, longer[-1].reasons)
+        return replace(
+            _begun(better, chain(last, earlier), lambda level: level <= better), last_good=None
+        )
     if before and before.level == LEVELS[was]:
         return before
-    return Status(LEVELS[0], seen[0].step, ())
+    return Status(LEVELS[0], last[-1].step, ())
+
+
+def _begun(level: int, backwards: Iterable[Seen], holds: Callable[[int], bool]) -> Status:
+    """A status with the first step of its streak, and the last one before it."""
+    steps = iter(backwards)
+    newest = first = next(steps)
+    for step in steps:
+        if not holds(step.level):
+            return Status(LEVELS[level], first.step, newest.reasons, last_good=step.step)
+        first = step
+    return Status(LEVELS[level], first.step, newest.reasons)
 
 
 def _level(step: Step, alerts: Alerts) -> tuple[int, tuple[str, ...]]:
@@ -207,7 +229,9 @@ def _shown(value: float | None) -> str:
 def told(home: Path) -> dict[str, Status]:
     """What was told last of each run."""
     return {
-        run: Status(record["level"], record["since"], tuple(record["reasons"]))
+        run: Status(
+            record["level"], record["since"], tuple(record["reasons"]), record.get("last_good")
+        )
         for run, record in _records(home).items()
     }
 

@@ -27,19 +27,20 @@ def is_whole(
     """
     if not captures.exists(path):
         return False
+    written = captures.stamp(path, columns)[1]
     if marker is not None:
-        return _says_so(marker, path)
-    if any(_says_so(known, path) for known in MARKERS):
+        return _says_so(marker, path, written)
+    if any(_says_so(known, path, written) for known in MARKERS):
         return True
-    if time.time() - captures.stamp(path)[1] / 1e9 > quiet:
+    if time.time() - written / 1e9 > quiet:
         return True
-    return captures.says_its_end(path) and _can_be_read(path, columns)
+    return captures.says_its_end(path, columns) and _can_be_read(path, columns)
 
 
-def _says_so(marker: str, path: Path) -> bool:
+def _says_so(marker: str, path: Path, written: int) -> bool:
     """Whether the marker is there, and not one of an earlier file of this name."""
     beside = path.parent / marker.replace("{name}", path.name).replace("{stem}", path.stem)
-    return beside.exists() and beside.stat().st_mtime_ns >= captures.stamp(path)[1]
+    return beside.exists() and beside.stat().st_mtime_ns >= written
 
 
 def _can_be_read(path: Path, columns: str | None) -> bool:

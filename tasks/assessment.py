@@ -57,7 +57,7 @@ def _verdict(
     advice: Advice | None,
 ) -> tuple[str, str]:
     """Status and text."""
-    faults = [finding for finding in found if finding.table == "alignment" and finding.matters]
+    faults = [finding for finding in found if finding.of_capture and finding.matters]
     bad = [reading for reading in readings if reading.level == "bad"]
     watched = [reading for reading in readings if reading.level == "watch"]
     if row := shift(tables):

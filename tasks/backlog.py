@@ -35,7 +35,9 @@ class Backlog:
         return not self.pending and not self.unlogged
 
 
-def survey(root: Path, home: Path, pattern: str | None = None) -> Backlog:
+def survey(
+    root: Path, home: Path, pattern: str | None = None, columns: str | None = None
+) -> Backlog:
     """Compare the captures below `root` with the lake and the quarantine in `home`.
 
     A capture counts as analysed without being read again if the lake knows its path with the same
@@ -44,7 +46,7 @@ def survey(root: Path, home: Path, pattern: str | None = None) -> Backlog:
     steps = lake.steps(home / "lake")
     known = {facts["source"]: (step, facts) for step in steps for facts in [step.facts()]}
     found = _found(root, Pattern(pattern) if pattern else None)
-    held = [record for record in quarantine.records(home) if _is_held(home, record, root)]
+    held = [record for record in quarantine.records(home) if _is_held(home, record, root, columns)]
     aside = {record.path for record in held}
     analysed = [path for path in found if _is_analysed(path, known.get(str(path.absolute())))]
     done = {*map(str, (path.absolute() for path in analysed)), *aside}
@@ -119,10 +121,10 @@ def _found(root: Path, pattern: Pattern | None) -> list[Path]:
         return []  # nothing there yet
 
 
-def _is_held(home: Path, record: Record, root: Path) -> bool:
+def _is_held(home: Path, record: Record, root: Path, columns: str | None) -> bool:
     path = Path(record.path)
     below = path.is_relative_to(root.absolute())
-    return below and captures.exists(path) and quarantine.holds(home, path)
+    return below and captures.exists(path) and quarantine.holds(home, path, columns)
 
 
 def _is_analysed(path: Path, known: tuple[Step, dict[str, Any]] | None) -> bool:

@@ -138,8 +138,10 @@ def stamp(path: Path, columns: str | None = None) -> tuple[int, int]:
     return sum(s.st_size for s in stats), max(s.st_mtime_ns for s in stats)
 
 
-def says_its_end(path: Path) -> bool:
+def says_its_end(path: Path, columns: str | None = None) -> bool:
     """Whether a capture that can be read is whole: not so where lines or files may follow."""
+    if columns:
+        return by_columns.says_its_end(path)
     reader = _by_name(path)
     try:
         return reader is None or bool(reader.says_its_end(path))

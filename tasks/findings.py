@@ -25,6 +25,7 @@ class Finding:
     table: str  # that has the numbers
     text: str
     matters: bool
+    of_capture: bool = False  # about how the capture was made, not about the mismatch
 
     def as_remark(self) -> "Finding":
         """The same, of no concern."""
@@ -40,7 +41,7 @@ def of(tables: Tables, advice: Advice | None) -> list[Finding]:
     found = [finding for diagnose in there for finding in diagnose(tables)]
     if advice:
         found.append(Finding("corrections", advice.text, advice.setting != "none"))
-    return sorted(found, key=lambda f: (not f.matters, f.table != "alignment"))
+    return sorted(found, key=lambda f: (not f.matters, not f.of_capture))
 
 
 # How a fault of the capture is called, worst first; those after `plateau` are remarks.
@@ -58,9 +59,10 @@ NOTHING_FOUND = (
 def _alignment(tables: Tables) -> Iterator[Finding]:
     rows = tables["alignment"].filter("is_found").to_dicts()
     for row in sorted(rows, key=lambda row: (SEVERITY.index(row["name"]), row["engine"])):
-        yield Finding("alignment", FAULTS[row["name"]](row), row["name"] in GRAVE)
+        text, is_grave = FAULTS[row["name"]](row), row["name"] in GRAVE
+        yield Finding("alignment", text, is_grave, of_capture=True)
     if not rows:
-        yield Finding("alignment", NOTHING_FOUND, matters=False)
+        yield Finding("alignment", NOTHING_FOUND, matters=False, of_capture=True)
 
 
 # Part of the total |ln r| below which a slice is nobody's concern: picked out of thousands of token
@@ -241,8 +243,27 @@ def culprit(row: Row) -> str:
     return f"{row['kind'].capitalize()}{colon} {name}"
 
 
+NONFINITE = 1e-3  # part of the tokens under the mask from which one without a log-prob matters
+
+
+def _nonfinite(tables: Tables) -> Iterator[Finding]:
+    row = tables["step_metrics"].row(0, named=True)
+    for engine, name in ENGINE.items():
+        missing = row.get(f"nonfinite_{engine}") or 0
+        part = missing / (missing + row["trained_tokens"])
+        if part > NONFINITE:
+            yield Finding(
+                "step_metrics",
+                f"{missing:,} tokens under the mask ({share(part)}) have no finite log-prob by the "
+                f"{name}: they are in none of these numbers, and may be the worst.",
+                matters=True,
+                of_capture=True,
+            )
+
+
 DIAGNOSES: dict[Callable[[Tables], Iterator[Finding]], set[str]] = {
     _alignment: {"alignment"},
+    _nonfinite: {"step_metrics"},
     _contradictions: {"confident_contradictions"},
     _context_blindness: {"context_blindness"},
     _tail: {"tail", "step_metrics"},

@@ -1,12 +1,18 @@
 """The writer for trainers: one call leaves a capture that timtrack reads. Needs torch only.
 
-One rule: a capture appears whole or not at all, and the same content gives the same bytes.
+Two rules: a capture appears whole or not at all, the same content in the same bytes; and a training
+never stops because of one: what goes wrong is logged once, and the trainer goes on.
 """
 
+from __future__ import annotations
+
 import importlib.util
+import logging
 import os
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from importlib.abc import MetaPathFinder
 from importlib.machinery import ModuleSpec
 from pathlib import Path
@@ -15,15 +21,49 @@ from typing import Any
 
 import torch
 
+LOG = logging.getLogger("timtrack")
+WAITING = 2  # captures that wait to be written in the background; a further one is left out
+RESPONSES = ("responses", "response_ids", "completion_ids", "sequences")  # that have all rows
+
 
 def save_step_batch(
-    folder: Path,
+    folder: str | Path,
+    step: int,
+    batch: Mapping[str, Any],
+    rank: int | None = None,
+    world_size: int | None = None,
+    every: int = 1,
+    max_rows: int | None = None,
+    background: bool = False,
+) -> Path | None:
+    """Write `folder/step_<step>/step_batch.pt`; its path, or None if nothing was written.
+
+    Never raises: what goes wrong is logged once, and the trainer goes on. Steps that are no
+    multiple of `every` are left out. Of a batch with more than `max_rows` rows whole prompt groups
+    are kept, as many as fit. In the `background`, tensors are copied now and written by a thread;
+    what comes while two captures wait is left out.
+
+    See `write_step_batch` for the other parameters.
+    """
+    with guarded(f"the capture of step {step}"):
+        if step % every:
+            return None
+        kept = batch if max_rows is None else _first_groups(batch, max_rows)
+        target = _target(folder, step, rank)
+        if background:
+            return target if _written_later(target, step, kept, rank, world_size) else None
+        return write_step_batch(folder, step, kept, rank, world_size)
+    return None
+
+
+def write_step_batch(
+    folder: str | Path,
     step: int,
     batch: Mapping[str, Any],
     rank: int | None = None,
     world_size: int | None = None,
 ) -> Path:
-    """Write `folder/step_<step>/step_batch.pt` atomically and return its path.
+    """Write `folder/step_<step>/step_batch.pt` atomically and return its path. May raise.
 
     Where each data-parallel rank holds its own rows, each calls this with its `rank`, and the files
     `step_batch.rank_<rank>.pt` are one capture, whole when there are `world_size` of them.
@@ -31,24 +71,105 @@ def save_step_batch(
     `batch` maps names as verl uses them to what the trainer has: token fields as padded `[B, R]`
     tensors or lists of B 1-D tensors (`responses`, `response_mask`, `rollout_log_probs`,
     `old_log_probs`, further `<view>_log_probs`, `advantages`), `prompts`, `uid` as strings,
-    rewards, and single numbers and strings. Tensors are copied to the CPU, views are cut out.
+    rewards, and single numbers and strings; or TRL's or OpenRLHF's own batch. Tensors are copied to
+    the CPU, views are cut out.
     """
+    target = _target(folder, step, rank)
+    _write(target, _content(step, batch, rank, world_size))
+    return target
+
+
+@contextmanager
+def guarded(what: str = "a capture") -> Iterator[None]:
+    """Whatever is raised inside is logged, each kind of error once; the trainer goes on."""
+    try:
+        yield
+    except Exception as error:
+        kind = (type(error), getattr(error, "errno", None))
+        if kind not in _LOGGED:
+            _LOGGED.add(kind)
+            LOG.warning("%s was not written, training goes on: %r", what, error)
+
+
+_LOGGED: set[tuple[type[Exception], int | None]] = set()
+
+
+def _target(folder: str | Path, step: int, rank: int | None) -> Path:
     name = "step_batch.pt" if rank is None else f"step_batch.rank_{rank}.pt"
-    target = folder / f"step_{step}" / name
+    return Path(folder) / f"step_{step}" / name
+
+
+def _content(
+    step: int, batch: Mapping[str, Any], rank: int | None, world_size: int | None
+) -> dict[str, Any]:
+    numbers = {"global_step": step, "rank": rank, "world_size": world_size}
+    known = {name: value for name, value in numbers.items() if value is not None}
+    return {**known, **{name: _plain(value) for name, value in batch.items()}}
+
+
+def _write(target: Path, content: dict[str, Any]) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
-    aside = target.with_name(f".{name}.{os.getpid()}")
-    said = {"global_step": step, "rank": rank, "world_size": world_size}
+    aside = target.with_name(f".{target.name}.{os.getpid()}")
     try:
         # An open file, not its name: torch.save would write the temporary name into the archive.
         with aside.open("wb") as file:
-            told = {name: value for name, value in said.items() if value is not None}
-            torch.save({**told, **{k: _plain(v) for k, v in batch.items()}}, file)
+            torch.save(content, file)
             file.flush()
             os.fsync(file.fileno())
         aside.replace(target)
     finally:
         aside.unlink(missing_ok=True)
-    return target
+
+
+_writers: dict[int, ThreadPoolExecutor] = {}  # by process: threads do not survive a fork
+_waiting: list[Future[None]] = []
+
+
+def _written_later(
+    target: Path, step: int, batch: Mapping[str, Any], rank: int | None, world_size: int | None
+) -> bool:
+    """Hand a copy to this process's writer, unless it has enough to do."""
+    _waiting[:] = [future for future in _waiting if not future.done()]
+    if len(_waiting) >= WAITING:
+        with guarded(f"the capture of step {step}"):
+            raise TimeoutError("captures come faster than they are written; set every=")
+        return False
+    writer = _writers.setdefault(os.getpid(), ThreadPoolExecutor(1, "timtrack"))
+    content = _content(step, batch, rank, world_size)
+    _waiting.append(writer.submit(_write_guarded, target, step, content))
+    return True
+
+
+def _write_guarded(target: Path, step: int, content: dict[str, Any]) -> None:
+    with guarded(f"the capture of step {step}"):
+        _write(target, content)
+
+
+def _first_groups(batch: Mapping[str, Any], most: int) -> dict[str, Any]:
+    """The first prompt groups that fit into `most` rows, with `row_index`, their place in all."""
+    rows = next((len(batch[name]) for name in RESPONSES if name in batch), 0)
+    if rows <= most:
+        return dict(batch)
+    uid = next((batch[name] for name in ("uid", "uids", "group_id") if name in batch), None)
+    groups: dict[Any, list[int]] = {}
+    for row, name in enumerate(range(rows) if uid is None else list(uid)):
+        groups.setdefault(name, []).append(row)
+    chosen: list[int] = []
+    for members in groups.values():
+        if len(chosen) + len(members) <= most:
+            chosen += members
+    chosen = sorted(chosen) or list(range(most))
+    kept = {name: _rows(value, chosen, rows) for name, value in batch.items()}
+    return {**kept, "row_index": kept.get("row_index", chosen), "rows_in_batch": rows}
+
+
+def _rows(value: Any, chosen: list[int], rows: int) -> Any:
+    """These rows of a field that has one entry a row; all of any other."""
+    if isinstance(value, (list, tuple)) and len(value) == rows:
+        return [value[row] for row in chosen]
+    if getattr(value, "ndim", 0) >= 1 and len(value) == rows:
+        return value[chosen]
+    return value
 
 
 def _plain(value: Any) -> Any:
@@ -57,7 +178,7 @@ def _plain(value: Any) -> Any:
         return value.detach().cpu().clone(memory_format=torch.contiguous_format)
     if isinstance(value, Mapping):
         return {key: _plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
+    if isinstance(value, (list, tuple)):
         return [_plain(item) for item in value]
     if hasattr(value, "tolist"):  # NumPy arrays and numbers, object arrays of uids among them
         return value.tolist()
@@ -67,10 +188,12 @@ def _plain(value: Any) -> Any:
 def when_imported(name: str, patch: Callable[[ModuleType], None]) -> None:
     """Call `patch(module)` as soon as the module `name` is imported, or now if it is.
 
-    For hooks that are loaded while the trainer's package is itself half imported.
+    For hooks that are loaded while the trainer's package is itself half imported. A patch that
+    fails is logged; the module is imported as it is.
     """
     if name in sys.modules:
-        patch(sys.modules[name])
+        with guarded(f"the hook into {name}"):
+            patch(sys.modules[name])
     else:
         sys.meta_path.insert(0, _Waiting(name, patch))
 
@@ -92,7 +215,8 @@ class _Waiting(MetaPathFinder):
 
         def load_and_patch(module: ModuleType) -> None:
             load(module)
-            self.patch(module)
+            with guarded(f"the hook into {name}"):
+                self.patch(module)
 
         spec.loader.exec_module = load_and_patch  # type: ignore[method-assign]
         return spec

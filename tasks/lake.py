@@ -402,6 +402,15 @@ def _vocabulary(batch: Batch, of_tokenizer: int | None) -> dict[str, Any]:
     return {"vocabulary_size": of_tokenizer, "vocabulary_from": of_tokenizer and "tokenizer"}
 
 
+def _unscored(batch: Batch, verdict: Verdict) -> list[str]:
+    """What else than NaN counted as no log-prob, if anything did."""
+    counted = verdict.nonfinite_rollout or verdict.nonfinite_train
+    return [batch.unscored] if counted and batch.unscored else []
+
+
+COUNTED = ("rows", "tokens", "trained_tokens", "nonfinite_rollout", "nonfinite_train")
+
+
 def _facts(capture: Capture, batch: Batch, verdict: Verdict) -> dict[str, Any]:
     return {
         "schema_version": SCHEMA_VERSION,
@@ -415,8 +424,8 @@ def _facts(capture: Capture, batch: Batch, verdict: Verdict) -> dict[str, Any]:
         "columns": capture.columns,
         "tokenizer": str(capture.tokenizer) if capture.tokenizer else None,
         "measurement": "bypass" if verdict.bit_equal else "measured",
-        **{name: asdict(verdict)[name] for name in ("rows", "tokens", "trained_tokens")},
+        **{name: asdict(verdict)[name] for name in COUNTED},
         "views": list(batch.views),
-        "notes": [*batch.notes, *verdict.notes],
+        "notes": [*batch.notes, *_unscored(batch, verdict), *verdict.notes],
         "meta": batch.meta,
     }

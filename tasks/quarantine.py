@@ -26,6 +26,7 @@ class Record:
     first_tried: str  # ISO 8601, UTC
     last_tried: str
     tries: int  # with these or earlier bytes
+    columns: str | None = None  # the mapping of names that it was read by
 
 
 def records(home: Path) -> list[Record]:
@@ -34,29 +35,33 @@ def records(home: Path) -> list[Record]:
     return sorted((Record(**content) for content in found), key=lambda record: record.path)
 
 
-def holds(home: Path, path: Path) -> bool:
-    """Whether the capture failed as it is now; one that was written to since is tried again."""
+def holds(home: Path, path: Path, columns: str | None = None) -> bool:
+    """Whether the capture failed as it is now; one that was written to since is tried again.
+
+    Any file of the capture counts, and another mapping of `columns` is another try.
+    """
     file = _file(home, path)
     if not file.exists():
         return False
     record = Record(**json.loads(file.read_text()))
-    return (record.bytes, record.mtime_ns) == stamp(path)
+    return record.columns == columns and (record.bytes, record.mtime_ns) == stamp(path, columns)
 
 
-def add(home: Path, path: Path, error: str) -> Record:
+def add(home: Path, path: Path, error: str, columns: str | None = None) -> Record:
     """Set a capture aside, or count another try of it."""
     file, now = _file(home, path), datetime.now(UTC).isoformat()
-    size, written = stamp(path)
+    size, written = stamp(path, columns)
     before = Record(**json.loads(file.read_text())) if file.exists() else None
     record = Record(
         path=str(path.absolute()),
         bytes=size,
         mtime_ns=written,
-        sha256=digest(path),
+        sha256=digest(path, columns),
         error=error,
         first_tried=before.first_tried if before else now,
         last_tried=now,
         tries=before.tries + 1 if before else 1,
+        columns=columns,
     )
     file.parent.mkdir(parents=True, exist_ok=True)
     aside = file.with_suffix(f".{os.getpid()}")

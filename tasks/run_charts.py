@@ -102,7 +102,7 @@ def density(logp_density: pl.DataFrame) -> Any:
 
 def position_heat(gap_by_position: pl.DataFrame) -> Any:
     """Mean gap by position in the response and training step."""
-    widest = gap_by_position["kl_k1"].abs().max() or 1.0  # white is 0, whatever the runs have
+    widest = max([1e-9, *gap_by_position["kl_k1"].abs()])  # white is 0, whatever the runs have
     cells = (
         alt.Chart(gap_by_position.with_columns(until=pl.col("pos_bin") + 32))
         .mark_rect()

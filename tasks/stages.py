@@ -12,7 +12,7 @@ from typing import Any
 from urllib.parse import quote
 
 from prefect import task
-from prefect.artifacts import create_markdown_artifact
+from prefect.artifacts import create_markdown_artifact, create_table_artifact
 from prefect.cache_policies import NO_CACHE
 from prefect.events import emit_event
 
@@ -237,6 +237,19 @@ def compare_runs(
             output.write_text((files / "comparison.html").read_text())
         tracker = Tracker(home)
         return tracker.link(tracker.log_comparison(runs, files))
+
+
+@task(task_run_name="show the status of the runs", cache_policy=NO_CACHE)
+def show_statuses(home: Path) -> None:
+    """How each run stands, as one Prefect artifact that is renewed when one changes."""
+    rows = [
+        {"run": run, **{name: value for name, value in asdict(status).items() if name != "reasons"}}
+        | {"reasons": "; ".join(status.reasons)}
+        for run, status in alerts.told(home).items()
+    ]
+    create_table_artifact(
+        key="timtrack-status", table=rows, description="Status of the runs"
+    )
 
 
 @task(task_run_name="show the backlog of {root}", cache_policy=NO_CACHE)

@@ -25,7 +25,7 @@ from tasks.corrections import Setting
 from tasks.lake import Step
 from tasks.selected import tables_read
 from tasks.text import VOCABULARY
-from tasks.tokens import SEQUENCES, TOKENS
+from tasks.tokens import ADDED, SEQUENCES, TOKENS
 
 SQL = Path(__file__).parents[1] / "sql"
 
@@ -59,6 +59,7 @@ INPUTS: dict[str, tuple[str, pl.Schema]] = {
 ONE_THREAD = 2_000_000  # tokens
 SIDE_BY_SIDE = 2
 
+SQL_TYPES = {pl.Boolean(): "boolean", pl.Float32(): "float", pl.Int64(): "bigint"}
 HIVE = "hive_types = {'run': varchar, 'step': bigint, 'capture': varchar}"
 COLUMN = re.compile(
     r"^-- (?:(?P<name>\w+) *\| (?P<text>.+)|include: (?P<other>\w+))$", re.MULTILINE
@@ -331,19 +332,18 @@ def inputs(
     """
     steps = list(steps)
     wanted = INPUTS.keys() if needed is None else INPUTS.keys() & set(needed)
-    described = {"tokens_file", "captures"} & wanted
+    described = {"tokens_file", "sequences", "captures"} & wanted
     facts = [step.facts() for step in steps] if described else []
     connection = duckdb.connect()
     connection.execute(f"set memory_limit = '{budget.memory()}'")
     connection.execute("set temp_directory = $1", [tempfile.gettempdir()])
     connection.execute("set preserve_insertion_order = false")  # every table ends in its own
     connection.execute("set enable_progress_bar = false")
-    views = [f"logp_{view}" for fact in facts for view in fact["views"]]
-    same = len({tuple(fact["views"]) for fact in facts}) <= 1
+    kinds = {(fact["schema_version"], *fact["views"]) for fact in facts}
     for name in sorted(wanted - {"captures"}):
         table, schema = INPUTS[name]
-        columns = set(views) if name == "tokens_file" else set()
-        _input(connection, name, _files(steps, table), schema, columns, union=not same)
+        absent = _absent(name, schema, facts)
+        _input(connection, name, _files(steps, table), schema, absent, union=len(kinds) > 1)
     if "captures" in wanted:
         _keep(connection, "captures", _captures(facts).to_arrow())
     for macro in macros().values():
@@ -364,21 +364,33 @@ def _captures(facts: list[dict[str, Any]]) -> pl.DataFrame:
     )
 
 
+def _absent(name: str, schema: pl.Schema, facts: list[dict[str, Any]]) -> dict[str, Any]:
+    """Columns with their types that no file of these steps has: views, and what is newer."""
+    newest = max((fact["schema_version"] for fact in facts), default=0)
+    added = {column for since, columns in ADDED.items() if newest < since for column in columns}
+    views = {f"logp_{view}" for fact in facts for view in fact["views"]}
+    chain = {c: pl.Float32() for c in CHAIN if name == "tokens_file" and c not in views}
+    return {**chain, **{column: schema[column] for column in schema if column in added}}
+
+
 def _files(steps: Iterable[Step], name: str) -> list[str]:
     return [str(file) for step in steps for file in parquet.files(step.path, name)]
 
 
 def _input(
-    connection: Any, name: str, files: list[str], schema: pl.Schema, there: set[str], union: bool
+    connection: Any,
+    name: str,
+    files: list[str],
+    schema: pl.Schema,
+    absent: dict[str, Any],
+    union: bool,
 ) -> None:
-    """A view over files; typed and empty without files. `union` if they differ in their views."""
+    """A view over files, typed and empty without any; `union` if they differ in their columns."""
     if files:
         how = f"union_by_name = {union}, hive_partitioning = true, {HIVE}"
         source = f"read_parquet({files}, {how})"
-        absent = [f"null::float as {c}" for c in CHAIN if name == "tokens_file" and c not in there]
-        connection.execute(
-            f"create view {name} as select {', '.join(['*', *absent])} from {source}"
-        )
+        nulls = [f"null::{SQL_TYPES[kind]} as {column}" for column, kind in absent.items()]
+        connection.execute(f"create view {name} as select {', '.join(['*', *nulls])} from {source}")
         return
     keys = {"run": pl.String(), "step": pl.Int64(), "capture": pl.String()}
     views = dict.fromkeys(CHAIN if name == "tokens_file" else (), pl.Float32())

@@ -3,6 +3,7 @@
 Readers make token batches, everything else consumes them, and nothing is checked anywhere else.
 One rule: outside the mask there are no numbers. What an engine wrote there is a placeholder
 (0.0, -1.0, whatever filled the padding), so readers store NULL and no average can pick it up.
+Tokens under the mask without a finite log-prob by an engine are not trained on here, but counted.
 """
 
 from collections.abc import Callable, Iterator
@@ -12,7 +13,7 @@ from typing import Any
 import polars as pl
 
 # Bumped when a stored column changes its name, type or meaning: older lake steps are then pending.
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2  # 2: nonfinite_*, is_masked, mismatch_kl, rollout_id
 
 # One row per response token. `logp_*` and `advantage` as the engines wrote them, in float32;
 # every further `logp_<view>` column is another scoring of the same tokens.
@@ -27,6 +28,10 @@ TOKENS = pl.Schema(
         "logp_train": pl.Float32(),  # nats, NULL outside the mask
         "advantage": pl.Float32(),
         "entropy": pl.Float32(),  # nats
+        "nonfinite_rollout": pl.Boolean(),  # under the mask, without a finite log-prob
+        "nonfinite_train": pl.Boolean(),
+        "is_masked": pl.Boolean(),  # dropped by the trainer's own loss, as it says (prime-rl)
+        "mismatch_kl": pl.Float32(),  # nats, as the trainer computed it (prime-rl)
     }
 )
 
@@ -45,12 +50,28 @@ SEQUENCES = pl.Schema(
         "prompt": pl.String(),
         "response": pl.String(),
         "prompt_ids": pl.List(pl.Int32()),
+        "rollout_id": pl.Int64(),  # samples with the same one are parts of one rollout (slime)
     }
 )
+
+# Columns that steps of an earlier schema do not have, by the version they came with.
+ADDED = {
+    2: {
+        *("nonfinite_rollout", "nonfinite_train", "is_masked", "mismatch_kl"),
+        "rollout_id",
+    }
+}
+
+# Part of the tokens under the mask without a finite log-prob up to which a capture is read.
+MOST_NONFINITE = 0.05
+ENGINES = ("rollout", "train")
 
 # A log-prob may round to just above 0. Up to here it counts as rounding and is kept as it is;
 # above, the column holds something else (probabilities, losses).
 POSITIVE_TOLERANCE = 1e-3  # nats
+
+
+PLACES = 3  # that a note names
 
 
 class BadCapture(Exception):
@@ -80,6 +101,7 @@ class Batch:
     meta: dict[str, str | int | float | bool]  # model, dataset, temperature, ... as the file says
     notes: tuple[str, ...]  # what the reader had to assume or leave out
     blocks: Callable[[], Iterator[Block]]
+    unscored: str = ""  # what else than NaN counts as no finite log-prob in this format, and why
     # The same rows in parts that can be read apart and side by side: those of a rank each.
     shards: tuple[Callable[[], Iterator[Block]], ...] = ()
 
@@ -91,6 +113,8 @@ class Verdict:
     rows: int
     tokens: int
     trained_tokens: int
+    nonfinite_rollout: int  # tokens under the mask, not trained on here
+    nonfinite_train: int
     bit_equal: bool  # train equals rollout in every bit, on every trained token
     notes: tuple[str, ...]
 
@@ -105,6 +129,9 @@ class Check:
     unequal: int = 0
     nonzero: dict[str, int] = field(default_factory=dict)
     roundings: int = 0
+    nonfinite: dict[str, int] = field(default_factory=dict)  # by engine
+    unscored: int = 0  # tokens under the mask that one engine or both have no log-prob for
+    places: dict[str, list[tuple[int, int]]] = field(default_factory=dict)  # the first, by engine
     faults: dict[tuple[str, str], tuple[int, dict[str, Any]]] = field(default_factory=dict)
 
     def watch(self, blocks: Iterator[Block]) -> Iterator[Block]:
@@ -120,6 +147,10 @@ class Check:
         self.trained += other.trained
         self.unequal += other.unequal
         self.roundings += other.roundings
+        self.unscored += other.unscored
+        for engine, count in other.nonfinite.items():
+            self.nonfinite[engine] = self.nonfinite.get(engine, 0) + count
+            self.places[engine] = [*self.places.get(engine, ()), *other.places[engine]][:PLACES]
         for name, nonzero in other.nonzero.items():
             self.nonzero[name] = self.nonzero.get(name, 0) + nonzero
         for fault, (count, first) in other.faults.items():
@@ -128,6 +159,11 @@ class Check:
 
     def verdict(self) -> Verdict:
         """What is known once every block was seen; raises BadTokens for what must not pass."""
+        if self.unscored > MOST_NONFINITE * (self.trained + self.unscored):
+            raise BadTokens(
+                f"{'; '.join(map(self._nonfinite, self.nonfinite))}. More than "
+                f"{MOST_NONFINITE:.0%} without a finite log-prob is no capture of two engines"
+            )
         if self.faults:
             raise BadTokens("; ".join(self._fault(kind, col) for kind, col in sorted(self.faults)))
         if not self.trained:
@@ -141,12 +177,21 @@ class Check:
                     f"{name} is 0 on all {self.trained} trained tokens: these log-probs were not "
                     "computed; capture after they are, or leave the view out"
                 )
-        return Verdict(self.rows, self.tokens, self.trained, not self.unequal, self._notes())
+        return Verdict(
+            rows=self.rows,
+            tokens=self.tokens,
+            trained_tokens=self.trained,
+            nonfinite_rollout=self.nonfinite.get("rollout", 0),
+            nonfinite_train=self.nonfinite.get("train", 0),
+            bit_equal=not self.unequal,
+            notes=self._notes(),
+        )
 
     def _see(self, block: Block) -> None:
         _check_schema(block)
         self.rows += len(block.sequences)
         self.tokens += len(block.tokens)
+        self._count_nonfinite(block.tokens)
         trained = block.tokens.filter("is_trained")
         self.trained += len(trained)
         views = [name for name in trained.columns if name.startswith("logp_")]
@@ -164,6 +209,25 @@ class Check:
             for kind, predicate in (("not_finite", _not_finite), ("positive", _positive)):
                 if count := counts[f"{kind} {name}"]:
                     self._remember(kind, name, count, trained.filter(predicate(name)))
+
+    def _count_nonfinite(self, tokens: pl.DataFrame) -> None:
+        flags = [pl.col(f"nonfinite_{engine}").fill_null(False) for engine in ENGINES]
+        unscored = tokens.filter(flags[0] | flags[1])
+        self.unscored += len(unscored)
+        for engine, flag in zip(ENGINES, flags, strict=True) if len(unscored) else ():
+            found = unscored.filter(flag)
+            if len(found):
+                first = found.head(PLACES).select("row", "pos").rows()
+                self.nonfinite[engine] = self.nonfinite.get(engine, 0) + len(found)
+                self.places[engine] = [*self.places.get(engine, ()), *first][:PLACES]
+
+    def _nonfinite(self, engine: str) -> str:
+        places = ", ".join(f"row {row} position {pos}" for row, pos in self.places[engine])
+        total = self.trained + self.unscored
+        return (
+            f"{self.nonfinite[engine]} of {total} tokens under the mask have no finite "
+            f"logp_{engine}, first at {places}"
+        )
 
     def _remember(self, kind: str, name: str, count: int, faulty: pl.DataFrame) -> None:
         before, first = self.faults.get((kind, name), (0, faulty.row(0, named=True)))
@@ -183,7 +247,7 @@ class Check:
         )
 
     def _notes(self) -> tuple[str, ...]:
-        notes = []
+        notes = [f"{self._nonfinite(engine)}: not trained on here" for engine in self.nonfinite]
         if not self.unequal:
             notes.append(
                 f"logp_train equals logp_rollout in every bit on all {self.trained} trained "

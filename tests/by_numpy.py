@@ -663,8 +663,25 @@ def nemo_rl(tokens: pl.DataFrame, sequences: pl.DataFrame) -> Metrics:
 
 @quiet
 def slime(tokens: pl.DataFrame, sequences: pl.DataFrame) -> Metrics:
-    """What slime logs: everything averaged per sample first, then over the samples."""
+    """What slime logs: a mean per rollout, 0 for one without trained tokens, then over all.
+
+    Rows with the same `rollout_id` are one rollout; a row's own number counts with its tokens.
+    """
     step = load(tokens, sequences)
+    known = sequences["rollout_id"].to_list() if "rollout_id" in sequences.columns else []
+    labels = known or [None] * len(sequences)
+    rows = sequences["row"].to_list()
+    names = {
+        row: ("row", row) if own is None else own for row, own in zip(rows, labels, strict=True)
+    }
+    rollouts = {name: i for i, name in enumerate(dict.fromkeys(names.values()))}
+    unit = np.array([rollouts[names[row]] for row in step.row_ids.tolist()], dtype=np.int64)
+    size = np.maximum(1, np.bincount(unit, weights=step.n, minlength=len(rollouts)))
+
+    def logged(values: Array) -> float:
+        sums = np.bincount(unit, weights=values * step.n, minlength=len(rollouts))
+        return float(np.sum(sums / size) / len(rollouts))
+
     d, r = step.d, np.exp(step.d)
     train, rollout, difference = -step.row_mean(step.p), -step.row_mean(step.q), -step.g
     # logged before it is clamped to [0, 2], as the copies of slime that were seen do
@@ -686,4 +703,4 @@ def slime(tokens: pl.DataFrame, sequences: pl.DataFrame) -> Metrics:
         "tis_clipfrac": step.row_mean(clamped != r),
         "tis_abs": step.row_mean(np.abs(r - 1)),
     }
-    return defined({name: mean(values) for name, values in per_sample.items()})
+    return defined({name: logged(values) for name, values in per_sample.items()})

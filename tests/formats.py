@@ -179,6 +179,11 @@ def zigzag(values: torch.Tensor, prompt: int, rank: int, size: int) -> torch.Ten
     return values[kept]
 
 
+def nulls(values: list[float | None]) -> list[float | None]:
+    """As prime-rl writes numbers: null for what is not finite."""
+    return [None if value is None or not np.isfinite(value) else value for value in values]
+
+
 def prime_rl(root: Path, batch: Batch, step: int) -> Path:
     """Two ranks, STABLE; fillers where nothing is trained."""
     folder = root / "token_exports" / f"step_{step}"
@@ -195,8 +200,8 @@ def prime_rl(root: Path, batch: Batch, step: int) -> Path:
                 "token_ids": row["prompt"].tolist() + row["ids"].tolist(),
                 "loss_mask": [False] * before + mask.tolist(),
                 "advantages": [0.0] * before + row["advantage"].tolist(),
-                "inference_logprobs": [-0.0] * before + rollout,
-                "trainer_logprobs": filler + row["train"].tolist(),
+                "inference_logprobs": nulls([-0.0] * before + rollout),
+                "trainer_logprobs": nulls(filler + row["train"].tolist()),
                 "entropy": [0.5] * (before + len(mask)),
                 "mismatch_kl": [None] * (before + len(mask)),
                 "rewards": [row["reward"]] * (before + len(mask)),
@@ -231,7 +236,8 @@ def prime_rl_traces(root: Path, batch: Batch, step: int, sealed: bool = False) -
         streams["orchestrator"].append({"trace_id": trace, "info": info, "branches": [advantages]})
         kept = zip(row["train"].tolist(), row["mask"].tolist(), strict=True)
         train = [None] * before + [value if trained else None for value, trained in kept]
-        scored = {"index": 0, "trainer_logprobs": train, "entropies": [0.25] * len(train)}
+        entropies = [None if value is None else 0.25 for value in train]
+        scored = {"index": 0, "trainer_logprobs": nulls(train), "entropies": entropies}
         streams["trainer"].append({"trace_id": trace, "info": {}, "branches": [scored]})
     folder = root / "monitors" / "file" / "traces"
     for name, lines in streams.items():

@@ -30,6 +30,8 @@ TOKEN: Row = {
     "logp_train": -1.0,
     "advantage": 1.0,
     "entropy": None,
+    "nonfinite_rollout": False,
+    "nonfinite_train": False,
 }
 
 
@@ -58,7 +60,7 @@ def sequence_frame(tokens: pl.DataFrame) -> pl.DataFrame:
         .with_columns(
             pl.lit(None, dtype).alias(name)
             for name, dtype in SEQUENCES.items()
-            if name.startswith(("policy", "prompt", "response")) and "tokens" not in name
+            if name.startswith(("policy", "prompt", "response", "rollout")) and "tokens" not in name
         )
     )
 

@@ -18,7 +18,7 @@ def story(levels: list[int], rules: Alerts) -> list[str]:
     status, told = None, []
     for end in range(1, len(levels) + 1):
         seen = [Seen(step, levels[step], ("why",)) for step in range(end)]
-        status = alerts.standing(status, seen[-max(rules.after, rules.recover) :], rules)
+        status = alerts.standing(status, reversed(seen), rules)
         told.append(status.level)
     return told
 
@@ -45,7 +45,37 @@ def test_what_scatters_about_a_bound_is_told_once():
 
 def test_a_status_has_its_first_step_and_its_reasons():
     seen = [Seen(7, HEALTHY), Seen(8, WARNING, ("a",)), Seen(9, WARNING, ("b",))]
-    assert alerts.standing(None, seen, Alerts()) == Status("warning", 8, ("b",))
+    status = alerts.standing(None, reversed(seen), Alerts())
+    assert status == Status("warning", 8, ("b",), last_good=7)
+
+
+@pytest.mark.parametrize("at_once", [1, 2, 5, 1000])
+def test_a_streak_begins_where_it_began_however_many_steps_a_sweep_saw(at_once):
+    """Steps 4 to 1002 are bad: since 4, whether they came one by one or as a backfill."""
+    levels = [0, 0, 0, 0, *[2] * 999]
+    status, seen = None, [Seen(step, level) for step, level in enumerate(levels)]
+    for end in range(at_once, len(seen) + at_once, at_once):
+        status = alerts.standing(status, reversed(seen[:end]), Alerts())
+    assert (status.level, status.since, status.last_good) == ("critical", 4, 3)
+
+
+def test_only_as_many_steps_are_looked_at_as_the_streak_has():
+    looked_at = []
+
+    def backwards():
+        for step in range(1000, 0, -1):
+            looked_at.append(step)
+            yield Seen(step, 2 if step > 990 else 0)
+
+    status = alerts.standing(None, backwards(), Alerts())
+    assert (status.since, status.last_good) == (991, 990)
+    assert len(looked_at) == 11
+
+
+def test_a_recovery_is_since_the_first_better_step():
+    seen = [Seen(step, 2 if step < 3 else 0) for step in range(20)]
+    before = Status("critical", 0, ("why",))
+    assert alerts.standing(before, reversed(seen), Alerts()) == Status("healthy", 3, ())
 
 
 @pytest.mark.parametrize(
@@ -109,18 +139,21 @@ def test_bypass_is_not_measured(write, to_lake, saved):
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("prefect")
-def test_a_sweep_names_its_state_and_tags_the_run_once(write, home, tmp_path, capsys):
-    def sweep(*gaps: float) -> str:
+def test_a_critical_run_is_visible_until_it_is_better_and_tagged_once(
+    write, home, tmp_path, capsys
+):
+    def sweep(*gaps: float) -> tuple[str, str]:
         for gap in gaps:
             written.append(write(len(written), gap))
-        return watch(tmp_path / "runs", home, return_state=True).name
+        state = watch(tmp_path / "runs", home, return_state=True)
+        return state.name, state.type.value
 
     written: list[object] = []
-    assert sweep(CALM, CALM) == "Completed"
-    assert sweep(WILD) == "Completed"
-    assert sweep(WILD) == "Critical"
-    assert sweep() == "Completed"
-    assert sweep(WILD) == "Completed"
+    assert sweep(CALM, CALM) == ("Completed", "COMPLETED")
+    assert sweep(WILD) == ("Completed", "COMPLETED")
+    assert sweep(WILD) == ("Critical: a", "FAILED")
+    assert sweep() == ("Critical: a", "COMPLETED")
+    assert sweep(WILD) == ("Critical: a", "COMPLETED")
     tags = MlflowClient(f"sqlite:///{home}/mlflow.db").search_runs(["1"])[0].data.tags
     assert tags["mismatch.status"] == "critical"
     assert tags["mismatch.status_since"] == "2"
@@ -138,4 +171,4 @@ def test_a_watcher_that_was_killed_before_it_judged_does_so_next_time(
         killed.setattr("flows.watch.judge_runs", lambda *_: [])
         watch(tmp_path / "runs", home)
     assert alerts.told(home) == {}
-    assert watch(tmp_path / "runs", home, return_state=True).name == "Critical"
+    assert watch(tmp_path / "runs", home, return_state=True).name == "Critical: a"

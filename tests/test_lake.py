@@ -9,7 +9,7 @@ import pytest
 
 from tasks import captures, lake, tables
 from tasks.hook import save_step_batch
-from tasks.tokens import BadCapture
+from tasks.tokens import SCHEMA_VERSION, BadCapture
 from tests.given import batch_fields, ingest
 
 
@@ -154,7 +154,8 @@ def test_the_trainers_writer_is_repeatable_and_atomic(tmp_path):
 
 def test_capture_json_is_readable_without_us(saved, to_lake):
     step = to_lake(saved(batch_fields()))
-    assert json.loads((step.path / "capture.json").read_text())["schema_version"] == 1
+    facts = json.loads((step.path / "capture.json").read_text())
+    assert facts["schema_version"] == SCHEMA_VERSION
 
 
 def test_a_step_without_tables_is_missing_from_no_answer(saved, to_lake, tmp_path):

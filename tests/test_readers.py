@@ -12,7 +12,7 @@ import torch
 from polars.testing import assert_frame_equal
 
 from flows.cli import main
-from tasks import arrival, captures, lake, tables
+from tasks import arrival, captures, lake, quarantine, tables
 from tasks.assessment import assess
 from tasks.readers import siblings
 from tasks.tokens import BadCapture
@@ -120,8 +120,9 @@ def test_nemo_rl_writes_what_json_does_not_have(batch, tmp_path):
     assert rows["reward"][1] is None
     lines[1]["prev_logprobs"][0][lines[1]["input_lengths"][0] - 1] = float("nan")
     path.write_text("".join(json.dumps(line) + "\n" for line in lines))
-    with pytest.raises(BadCapture, match=r"1 of .* no finite logp_train, first at row 1"):
-        ingest(path, tmp_path / "lake")
+    step = ingest(path, tmp_path / "lake2")
+    assert step.facts()["nonfinite_train"] == 1
+    assert "no finite logp_train, first at row 1" in " ".join(step.facts()["notes"])
 
 
 def test_nemo_rl_without_a_recompute_is_said(batch, tmp_path):
@@ -446,3 +447,59 @@ def test_a_restart_takes_the_place_of_a_step(home, tmp_path):
     steps = lake.steps(home / "lake")
     assert [(step.run, step.step) for step in steps] == [("logs/exp_001", 1), ("logs/exp_001", 2)]
     assert "exp_002" in steps[1].facts()["source"]
+
+
+def test_samples_of_one_slime_rollout_keep_its_number(batch, tmp_path):
+    path = formats.slime(tmp_path, batch, STEP)
+    content = torch.load(path, weights_only=True)
+    for at, sample in enumerate(content["samples"]):
+        sample["rollout_ids"] = at // 2
+    torch.save(content, path)
+    _, rows = read(ingest(path, tmp_path / "lake"))
+    assert rows["rollout_id"].to_list() == [at // 2 for at in range(len(rows))]
+
+
+def npy_pair(folder: Path, batch: dict) -> tuple[Path, str]:
+    """Two `.npy` files side by side, a rollout, and the columns that name them."""
+    folder.mkdir(parents=True)
+    for name in ("rollout_log_probs", "old_log_probs"):
+        np.save(folder / f"{name}.npy", batch[name][0].numpy())
+    columns = "logp_rollout=rollout_log_probs.npy,logp_train=old_log_probs.npy"
+    return folder / "rollout_log_probs.npy", columns
+
+
+def test_a_mended_second_file_of_a_mapped_capture_is_tried_again(batch, home, tmp_path):
+    path, columns = npy_pair(tmp_path / "run" / "step_7", batch)
+    second = path.with_name("old_log_probs.npy")
+    whole = second.read_bytes()
+    second.write_bytes(whole[:40])
+    with pytest.raises(BadCapture) as raised:
+        captures.identify(path, run="r", step=7, columns=columns)
+    quarantine.add(home, path, str(raised.value), columns)
+    assert quarantine.holds(home, path, columns)
+    second.write_bytes(whole)
+    assert not quarantine.holds(home, path, columns)
+    assert captures.identify(path, run="r", step=7, columns=columns).step == 7
+
+
+def test_another_mapping_is_another_try(batch, home, tmp_path):
+    path, columns = npy_pair(tmp_path / "run" / "step_7", batch)
+    quarantine.add(home, path, "no such file", columns.replace("old", "odl"))
+    assert not quarantine.holds(home, path, columns)
+
+
+def test_all_files_of_a_mapped_capture_count_for_whether_it_is_whole(batch, tmp_path):
+    path, columns = npy_pair(tmp_path / "run" / "step_7", batch)
+    second = path.with_name("old_log_probs.npy")
+    os.utime(path, (1e9, 1e9))
+    second.write_bytes(second.read_bytes()[:40])  # just now, not finished
+    assert not arrival.is_whole(path, quiet=60, columns=columns)
+    os.utime(second, (1e9, 1e9))
+    assert arrival.is_whole(path, quiet=60, columns=columns)
+
+
+def test_lines_that_were_just_written_may_have_others_after_them(tmp_path):
+    path = formats.home_made(tmp_path, formats.a_batch(), "jsonl")
+    assert not arrival.is_whole(path, quiet=60, columns=formats.COLUMNS)
+    os.utime(path, (1e9, 1e9))
+    assert arrival.is_whole(path, quiet=60, columns=formats.COLUMNS)

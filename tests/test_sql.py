@@ -92,6 +92,7 @@ def one_row(tokens: pl.DataFrame, sequences: pl.DataFrame | None = None) -> dict
 def assert_equals_numpy(tokens: pl.DataFrame, sequences: pl.DataFrame) -> None:
     row, expected = one_row(tokens, sequences), by_numpy.step_metrics(tokens, sequences)
     beside = {"run", "step", "rows", "tokens", "trained_tokens", "abs_logp_diff_p50_se"}
+    beside |= {"nonfinite_rollout", "nonfinite_train"}
     diagnosed = set(tables.catalogue()["diagnoses"].columns)  # tests/test_diagnoses.py
     assert set(expected) == set(row) - beside - diagnosed
     row = {k: None if isinstance(v, float) and not np.isfinite(v) else v for k, v in row.items()}
@@ -386,3 +387,38 @@ def test_a_quarter_of_a_million_equal_values_are_no_list(equal, monkeypatch):
             "select abs_logp_diff_p50, abs_logp_diff_p99 from gap_by_turn"
         ).fetchall()
     assert (p50, p99) == of_turn == tuple(expected)
+
+
+def slime_of(tokens: pl.DataFrame, sequences: pl.DataFrame) -> dict[str, float]:
+    with sql_connection(tokens, sequences) as connection:
+        return dict(connection.sql("select name, value from slime_metrics").fetchall())
+
+
+def test_slime_counts_a_sample_without_trained_tokens_as_zero():
+    """24 samples of which one was removed: its mean is 0, not left out."""
+    rows = [
+        {"row": i, "uid": f"u{i}", "pos": t, "logp_train": -1.5, "is_trained": i > 0}
+        for i in range(24)
+        for t in range(3)
+    ]
+    tokens = token_frame(rows)
+    values = slime_of(tokens, sequence_frame(tokens))
+    assert values["mis_kl"] == approx(0.5 * 23 / 24)
+    assert values["train_rollout_logprob_abs_diff"] == approx(0.5 * 23 / 24)
+    assert values["mis_chi2_seq"] == approx((np.exp(-3) - 1) * 23 / 24)
+    assert values["mis_training_ppl"] == approx(np.exp(1.5) * 23 / 24)
+
+
+def test_samples_of_one_rollout_are_one_unit_for_slime():
+    """Two samples of rollout 7, of 1 and 3 tokens, beside a rollout of one sample."""
+    sizes, gaps = {0: 1, 1: 3, 2: 2}, {0: 0.4, 1: 0.8, 2: 0.2}
+    rows = [
+        {"row": i, "pos": t, "logp_rollout": -1.0, "logp_train": -1.0 - gaps[i]}
+        for i, size in sizes.items()
+        for t in range(size)
+    ]
+    tokens = token_frame(rows)
+    ids = pl.Series("rollout_id", [7, 7, 8], dtype=pl.Int64)
+    values = slime_of(tokens, sequence_frame(tokens).with_columns(ids))
+    assert values["mis_kl"] == approx(((0.4 + 3 * 0.8) / 4 + 0.2) / 2)
+    assert values["mis_log_ppl_abs_diff"] == approx(values["mis_kl"])

@@ -44,6 +44,10 @@ def expected_tokens(fields: dict) -> list[dict]:
                     "logp_train": fields["old_log_probs"][row, pos].item() if trained else None,
                     "advantage": fields["advantages"][row, pos].item(),
                     "entropy": None,
+                    "nonfinite_rollout": False,
+                    "nonfinite_train": False,
+                    "is_masked": None,
+                    "mismatch_kl": None,
                 }
             )
     return rows
@@ -281,7 +285,7 @@ BAD = {
     ),
     "NaN": (
         lambda f: {**f, "old_log_probs": torch.full_like(f["old_log_probs"], float("nan"))},
-        "trained tokens have no finite logp_train, first at row 0 position 0",
+        "tokens under the mask have no finite logp_train, first at row 0 position 0",
     ),
     "probabilities": (
         lambda f: {**f, "old_log_probs": f["old_log_probs"].exp()},

@@ -14,6 +14,10 @@
 -- logp_train     | Log-prob by the trainer, before the step's updates [nats]; NULL outside the mask.
 -- advantage      | Advantage of the token, NULL if not captured.
 -- entropy        | Entropy of the trainer's distribution at the token [nats], NULL if not captured.
+-- nonfinite_rollout | Whether the token is under the mask, but the rollout engine's log-prob is not finite: not trained on here.
+-- nonfinite_train   | The same of the trainer's.
+-- is_masked      | Whether the trainer's own loss dropped the token, as it says (prime-rl); NULL if unknown.
+-- mismatch_kl    | r - 1 - ln r as the trainer computed it (prime-rl) [nats]; NULL if not captured.
 -- token          | Text of the token decoded alone, NULL without a tokenizer.
 
 -- The join costs nothing where token is not asked for: DuckDB drops it, as token_id is unique on its

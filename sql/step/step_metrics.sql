@@ -5,6 +5,8 @@
 -- step                | Optimizer step.
 -- rows                | Sequences in the batch, empty ones too.
 -- tokens              | Response tokens, trained on or not [tokens].
+-- nonfinite_rollout   | Tokens under the mask without a finite log-prob by the rollout engine: not trained on here [tokens].
+-- nonfinite_train     | The same by the trainer [tokens].
 -- include: token_moments
 -- logp_diff_p01       | 1st percentile of ln r, linear interpolation as in all quantiles here [nats].
 -- logp_diff_p02       | 2nd percentile of ln r [nats].
@@ -23,7 +25,17 @@
 -- interval_t_of_r | interval_t for averages of r (kl_k3, ratio_mean, ess_token); NULL where the 1 % of the tokens with the largest r hold 0.2 of its sum or more: a few tokens then decide, and no interval from this sample holds.
 -- include: diagnoses
 
-with sizes as (
+with unscored as (
+    select
+        run,
+        step,
+        countif(nonfinite_rollout) as nonfinite_rollout,
+        countif(nonfinite_train) as nonfinite_train
+    from tokens
+    group by run, step
+),
+
+sizes as (
     select
         run,
         step,
@@ -38,6 +50,8 @@ select
     step,
     sizes.rows,
     sizes.tokens,
+    cast(coalesce(nonfinite_rollout, 0) as bigint) as nonfinite_rollout,
+    cast(coalesce(nonfinite_train, 0) as bigint) as nonfinite_train,
     token_moments.* exclude (run, step),
     logp_diff_quantiles[1] as logp_diff_p01,
     logp_diff_quantiles[2] as logp_diff_p02,
@@ -57,6 +71,7 @@ select
     diagnoses.* exclude (run, step)
 from token_moments
 inner join sizes using (run, step)
+inner join unscored using (run, step)
 inner join token_spread using (run, step)
 inner join rank_correlation using (run, step)
 inner join sequence_moments using (run, step)

@@ -24,7 +24,7 @@ from tasks.tokens import BadCapture, Batch, Block
 
 NAME = "columns"
 REQUIRED = ("logp_rollout", "logp_train")
-PARTS = tuple(part for part in ALIASES if part not in ("run", "step"))
+PARTS = tuple(part for part in ALIASES if part not in ("run", "step", "rollout_id"))
 PER_ROW = {"reward", "uid", "row", "policy_version_min", "policy_version_max"}
 MAPPED = re.compile(r"\s*(\w+)\s*=\s*([^,=]+?)\s*")
 ROWS = 256  # of a table that are read at once
@@ -64,6 +64,11 @@ def companions(path: Path, columns: Columns) -> list[Path]:
         return []
     files = [path.parent / name for name in columns.names.values()]
     return sorted({file for file in files if file != path and file.is_file()})
+
+
+def says_its_end(path: Path) -> bool:
+    """Whether a file that can be read is whole: more lines may follow in JSON lines."""
+    return not _starts(path, b"{")
 
 
 def _starts(path: Path, magic: bytes) -> bool:

@@ -13,9 +13,12 @@ import polars as pl
 
 from tasks.readers.fields import TokenField
 from tasks.readers.tensors import Array
-from tasks.tokens import SEQUENCES, TOKENS, BadCapture, Block
+from tasks.tokens import ENGINES, SEQUENCES, TOKENS, BadCapture, Block
 
 BLOCK_CELLS = 1 << 22  # padded tokens that are worked on at once; bounds the memory used
+
+
+AS_WRITTEN = ("entropy", "is_masked", "mismatch_kl")  # token fields that are only stored
 
 
 @dataclass(frozen=True)
@@ -70,7 +73,9 @@ def blocks(layout: Layout) -> Iterator[Block]:
 def _block(layout: Layout, rows: slice) -> Block:
     lengths = _lengths(layout, rows)
     flat = {part: field.flat(rows, lengths) for part, field in layout.tokens.items()}
-    trained = flat.get("response_mask", np.ones(lengths.sum())) != 0
+    masked = flat.get("response_mask", np.ones(lengths.sum())) != 0
+    scored = {engine: _is_finite(flat[f"logp_{engine}"]) for engine in ENGINES}
+    trained = masked & scored["rollout"] & scored["train"]
     index = np.repeat(np.arange(len(lengths)), lengths)
     sequences = _sequences(layout, rows, lengths, trained)
     advantage: Any = flat.get("advantage")
@@ -82,16 +87,30 @@ def _block(layout: Layout, rows: slice) -> Block:
         "pos": np.arange(len(index)) - np.repeat(np.cumsum(lengths) - lengths, lengths),
         "token_id": flat["token_id"],
         "is_trained": trained,
-        **{p: v for p, v in flat.items() if p.startswith("logp_") or p == "entropy"},
+        **{p: v for p, v in flat.items() if p.startswith("logp_")},
+        **{p: _known(flat[p]) for p in AS_WRITTEN if p in flat},
+        **{f"nonfinite_{engine}": masked & ~there for engine, there in scored.items()},
         "advantage": advantage,
     }
     schema = {**TOKENS, **dict.fromkeys(layout.views, pl.Float32())}
     tokens = _frame(columns, schema, len(index)).with_columns(
         pl.when("is_trained").then(pl.col(name)).alias(name)
-        for name in ("logp_rollout", "logp_train", "entropy", *layout.views)
+        for name in ("logp_rollout", "logp_train", *AS_WRITTEN, *layout.views)
     )
     real = np.array([row not in layout.synthetic for row in range(rows.start, rows.stop)])
     return Block(tokens.filter(pl.Series(real[index])), sequences.filter(pl.Series(real)))
+
+
+def _is_finite(values: Array) -> Array:
+    """Whether numbers are finite as they are stored, in float32."""
+    with np.errstate(over="ignore"):
+        return np.isfinite(values.astype(np.float32))
+
+
+def _known(values: Array) -> pl.Series:
+    """Numbers, NULL where they are not finite."""
+    series = pl.Series(values.astype(np.float64))
+    return series.set(~series.is_finite(), None)
 
 
 def _frame(columns: dict[str, Any], schema: dict[str, Any], length: int) -> pl.DataFrame:
@@ -159,6 +178,7 @@ def _sequences(layout: Layout, rows: slice, lengths: Array, trained: Array) -> p
         "reward": per_row.get("reward", _summed_rewards(layout, rows)),
         "policy_version_min": per_row.get("policy_version_min"),
         "policy_version_max": per_row.get("policy_version_max"),
+        "rollout_id": per_row.get("rollout_id"),
         "prompt_ids": prompts,
     }
     frame = _frame(columns, dict(SEQUENCES), len(lengths))

@@ -31,6 +31,14 @@ NOT_MASKED = (
 )
 
 
+# What NeMo RL writes for a trained token that the trainer's own top-p or top-k leaves out.
+OUTSIDE = (
+    "an exact 0 of the trainer beside a log-prob of the rollout below -0.1 counts as not finite: "
+    "NeMo RL writes it for tokens outside the trainer's top-p or top-k"
+)
+SURE = -0.1  # nats; above, the trainer may be as sure
+
+
 def recognises(path: Path) -> bool:
     """By its name; of an experiment and its restarts, the latest that has the step."""
     return bool(FILE.fullmatch(path.name)) and not any(
@@ -75,6 +83,7 @@ def open_batch(path: Path, seen: Contents) -> Batch:
         meta={},
         notes=() if masked else (NOT_MASKED,),
         blocks=lambda: _blocks(path, masked),
+        unscored=OUTSIDE,
     )
 
 
@@ -130,6 +139,9 @@ def _sample(where: str, row: int, record: dict[str, Any], masked: bool) -> dict[
         mask = records.numbers(where, "token_loss_mask", only.get("token_loss_mask"), np.float64)
     else:
         ids, mask = np.zeros(len(rollout), dtype=np.int64), (rollout != 0).astype(np.float64)
+    outside = (train == 0) & (rollout < SURE) & (mask != 0)
+    if (train[mask != 0] != 0).any():  # else they were not computed at all
+        train = np.where(outside, np.float32(np.nan), train)
     advantages = only.get("advantages")
     if isinstance(advantages, int | float):
         advantages = [advantages] * len(rollout)

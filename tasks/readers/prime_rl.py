@@ -31,6 +31,7 @@ FIELDS = {
     "trainer_logprobs": "old_log_probs",
     "advantages": "advantages",
     "entropy": "entropy",
+    "mismatch_kl": "mismatch_kl",
 }
 FROM_TRAINING = "trainer_logprobs are those of the training forward, not of a recompute before it"
 
@@ -97,6 +98,8 @@ def _sample(where: str, row: int, record: dict[str, Any]) -> Sample:
     for name, to in FIELDS.items():
         if record.get(name) is not None:
             fields[to] = records.numbers(where, name, record[name], np.float32)
+    if record.get("is_masked") is not None:
+        fields["is_masked"] = records.numbers(where, "is_masked", record["is_masked"], np.float32)
     records.check_lengths(where, fields, len(ids))
     start = records.first_trained(mask)
     sample: Sample = {name: values[start:] for name, values in fields.items()}

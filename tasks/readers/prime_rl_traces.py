@@ -23,8 +23,8 @@ FILES = "monitors/file/traces/ (its steps: stream#<N>)"
 NEEDS = "nothing: the file monitor is on (off with --no-monitors.file)"
 GIVES = "group, reward, advantage, entropy, weight versions. Rounded to 4 decimals, unless told"
 ANNOTATED = (
-    "trained tokens are those with a log-prob of the trainer: it leaves out what is not finite, "
-    "too long for it, or trained on in another branch"
+    "trained tokens are those that the trainer wrote a number of: it leaves out what is too long "
+    "for it, or trained on in another branch"
 )
 ROUNDED = (
     "log-probs are rounded to 4 decimals: gaps of 1e-4 nats are rounding "

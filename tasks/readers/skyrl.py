@@ -1,4 +1,4 @@
-"""SkyRL's `dumped_data/global_step_<N>_training_input.pkl` of `trainer.dump_data_batch`.
+"""SkyRL's `dumped_data/global_step_<N>_training_input.pkl` of `trainer.dump_data_batch`, to 0.4.0.
 
 Padded `[B, S]` sequences with `[B, R]` masks and log-probs over their last R columns. Since 2026-03
 everything is padded on the left, before, prompts on the left and responses on the right: in both,
@@ -20,7 +20,7 @@ from tasks.tokens import BadCapture, Batch
 NAME = "skyrl"
 FILES = "dumped_data/global_step_<N>_training_input.pkl"
 NEEDS = "trainer.dump_data_batch=true"
-GIVES = "advantage; groups by prompt. Neither reward nor group is in the file"
+GIVES = "advantage; group since 0.4.0, else by prompt. The reward is not in the file"
 FILE = re.compile(r"global_step_(\d+)_training_input\.pkl")
 PARTS = {
     "sequences": "int",
@@ -77,15 +77,33 @@ def open_batch(path: Path, seen: Contents) -> Batch:
     match = FILE.fullmatch(path.name)
     said = seen.top.get("meta_info")
     told = said if isinstance(said, dict) else {}
+    rows = fields["sequences"].rows
+    padding = told.get("pad_size") or 0
+    if not isinstance(padding, int) or not 0 <= padding < rows:
+        raise BadCapture(f"pad_size is {padding!r}, expected 0 to {rows - 1}")
+    groups = _groups(told.get("policy_prompt_boundaries"), rows)
     return Batch(
         format=NAME,
         run=None,
         step=int(match[1]) if match else None,
         views=("ref",) if "base_action_log_probs" in fields else (),
         meta={str(k): v for k, v in told.items() if isinstance(v, str | int | float)},
-        notes=(),
-        blocks=lambda: ragged_blocks(_samples(fields)),
+        notes=(f"{padding} rows that fill up the batch left out",) if padding else (),
+        blocks=lambda: ragged_blocks(_samples(fields, rows - padding, groups)),
     )
+
+
+def _groups(boundaries: Any, rows: int) -> list[str | None]:
+    """The prompt group of each row from `[start, end)` pairs; None where the file has none."""
+    groups: list[str | None] = [None] * rows
+    for number, pair in enumerate(boundaries if isinstance(boundaries, list | tuple) else ()):
+        start, end = pair if isinstance(pair, list | tuple) and len(pair) == 2 else (None, None)
+        if not (isinstance(start, int) and isinstance(end, int) and 0 <= start <= end <= rows):
+            raise BadCapture(
+                f"policy_prompt_boundaries has {pair!r}, expected [start, end) of {rows} rows"
+            )
+        groups[start:end] = [str(number)] * (end - start)
+    return groups
 
 
 def _check_shapes(fields: dict[str, TokenField]) -> None:
@@ -104,9 +122,13 @@ def _check_shapes(fields: dict[str, TokenField]) -> None:
             )
 
 
-def _samples(fields: dict[str, TokenField]) -> Iterator[Sample]:
-    for row in range(fields["sequences"].rows):
-        yield _sample(row, {n: field.padded(slice(row, row + 1))[0] for n, field in fields.items()})
+def _samples(
+    fields: dict[str, TokenField], rows: int, groups: list[str | None]
+) -> Iterator[Sample]:
+    for row in range(rows):
+        values = {n: field.padded(slice(row, row + 1))[0] for n, field in fields.items()}
+        group = {"uid": groups[row]} if groups[row] is not None else {}
+        yield {**_sample(row, values), **group}
 
 
 def _sample(row: int, values: dict[str, Any]) -> Sample:

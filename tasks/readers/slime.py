@@ -139,6 +139,8 @@ def sample(where: str, row: int, fields: Mapping[str, Any], rollout: Mapping[str
         **{f"{view}_log_probs": f"{view}_log_probs" for view in VIEWS},
     }
     named |= {to: fields[name] for name, to in others.items() if fields.get(name) is not None}
+    if fields.get("rollout_ids") is not None:  # samples of one rollout share the number
+        named["rollout_id"] = int(fields["rollout_ids"])
     reward = fields.get("local_raw_reward", fields.get("raw_reward"))
     named["rewards"] = reward if isinstance(reward, int | float) else None
     if rollout.get("group_index") is not None:

@@ -29,7 +29,10 @@ GIVES = "the same; copies of a rank are dropped, context-parallel slices of mile
 FILE = re.compile(r"(\d+)_(\d+)\.pt")
 REQUIRED = ("tokens", "response_lengths", "rollout_log_probs", "log_probs")
 SLICED = ("rollout_log_probs", "log_probs", "ref_log_probs", "teacher_log_probs", "advantages")
-WHOLE = ("tokens", "loss_masks", "sample_indices", "total_lengths", "response_lengths")
+WHOLE = (
+    *("tokens", "loss_masks", "sample_indices", "total_lengths", "response_lengths"),
+    "rollout_ids",
+)
 
 
 def recognises(path: Path) -> bool:

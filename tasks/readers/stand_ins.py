@@ -161,6 +161,7 @@ def for_pickle() -> dict[str, Any]:
         "_codecs.encode": lambda text, _="latin1": text.encode("latin1"),
         "collections.OrderedDict": lambda *items: dict(*items),
         **{f"{module}.TrainingInputBatch": batch for module in skyrl},
+        **{f"{module}.TensorFormat": str for module in skyrl},  # since 0.4.0, an enum of texts
         **{f"{module}.TensorBatch": batch for module in skyrl},
         **{f"{module}._rebuild_tensor_batch": lambda _, state: _skyrl(state) for module in skyrl},
         # Tensors that old files have a second time: what they are made of is thrown away.
@@ -253,10 +254,20 @@ def _skyrl(state: Any) -> dict[str, Any]:
 
 
 def _skyrl_field(value: Any) -> Any:
+    """A tensor as SkyRL packs it; None for what it packs otherwise."""
     if isinstance(value, bytes):
         return _inner(value) if value else None
     if not isinstance(value, Mapping):
         return None
-    if value.get("format") == "numpy":
-        return _tensor(value["data"], value["dtype"], value["shape"])
-    return _inner(value["data"]) if value.get("format") == "torch" else None
+    match value.get("format"):
+        case "numpy":
+            return _tensor(value["data"], value["dtype"], value["shape"])
+        case "numpy_view":
+            return resolved(value["data"])
+        case "packed_tensor":
+            values = _skyrl_field(value["values"])
+            one_a_token = getattr(values, "ndim", 0) == 1  # others: experts, sampling support
+            return _rows(values, _skyrl_field(value["cu_seqlens"]), None) if one_a_token else None
+        case "torch":
+            return _inner(value["data"])
+    return None

@@ -1,7 +1,8 @@
 """`step_batch.pt` / `.npz`: a dict of tensors that a hook in the trainer wrote, or one each rank.
 
 Token fields are padded `[B, R]` tensors or lists of B 1-D tensors, flat or nested as verl nests
-them, under the names of verl_names.py. Responses are right padded, prompts left padded.
+them, under the names of verl_names.py, or TRL's or OpenRLHF's own batch (experience.py). Responses
+are right padded, prompts left padded.
 """
 
 import re
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from tasks.readers.contents import Contents, check_size, look
+from tasks.readers.experience import is_openrlhf, of_openrlhf, of_trl
 from tasks.readers.fields import as_numpy
 from tasks.readers.layout import Layout, blocks
 from tasks.readers.siblings import in_order, ranks
@@ -68,7 +70,7 @@ def open_batch(path: Path, seen: Contents) -> Batch:
     for file, (said, other) in zip(with_rows, opened, strict=True):
         _check_same(file, _identity(said, other), _identity(meta, layout))
     run, step = named(meta, "run"), named(meta, "step")
-    told = [_coverage(meta, len(files))] if len(files) > 1 else []
+    told = [_coverage(meta, len(files)) if len(files) > 1 else None, _chosen(meta, layout)]
     numbered = [_dealt(layout, rank, len(opened)) for rank, (_, layout) in enumerate(opened)]
     shards = tuple(partial(_blocks, *both) for both in zip(with_rows, numbered, strict=True))
     return Batch(
@@ -86,6 +88,7 @@ def open_batch(path: Path, seen: Contents) -> Batch:
 def _opened(path: Path, loaded: Mapping[str, Any]) -> tuple[dict[str, Any], Layout]:
     """What a file says of itself, and its fields."""
     fields = _flattened(dict(loaded), SECTIONS)
+    fields = of_openrlhf(fields) if is_openrlhf(fields) else of_trl(fields)
     meta = _scalars(_flattened(dict(loaded), (*SECTIONS, *META_SECTIONS)))
     layout = layout_of(fields, meta)
     responses = layout.tokens["token_id"]
@@ -96,7 +99,8 @@ def _opened(path: Path, loaded: Mapping[str, Any]) -> tuple[dict[str, Any], Layo
 
 def _is_empty(loaded: Mapping[str, Any]) -> bool:
     """Whether a rank had no rows."""
-    responses = named(_flattened(dict(loaded), SECTIONS), "token_id")
+    fields = _flattened(dict(loaded), SECTIONS)
+    responses = fields.get("sequences", named(fields, "token_id"))
     return hasattr(responses, "__len__") and len(responses) == 0
 
 
@@ -129,6 +133,14 @@ def _coverage(meta: dict[str, Any], files: int) -> str | None:
     if world is None:
         return "no world_size in the files: whether all ranks' are there is not known"
     return None if world == files else f"files of {files} of {world} ranks are there"
+
+
+def _chosen(meta: dict[str, Any], layout: Layout) -> str | None:
+    """What is to be said of a batch of which the hook kept only some rows."""
+    rows = meta.get("rows_in_batch")
+    return (
+        f"{layout.rows} of {rows} rows of the batch were saved" if isinstance(rows, int) else None
+    )
 
 
 def _dealt(layout: Layout, rank: int, of: int) -> Layout:

@@ -18,6 +18,14 @@ from tasks.readers.tensors import Array
 from tasks.readers.traces import inside
 from tasks.tokens import BadCapture
 
+# What the trainer wrote of each token; is_masked and mismatch_kl since prime-rl's PR 3525.
+SCORED = {
+    "trainer_logprobs": "old_log_probs",
+    "entropies": "entropy",
+    "is_masked": "is_masked",
+    "mismatch_kl": "mismatch_kl",
+}
+
 
 @dataclass(frozen=True)
 class Branch:
@@ -71,15 +79,15 @@ class Branch:
     def sample(self, row: int) -> Sample:
         """The rollout under verl's names: the response is what follows the first trained token."""
         ids, sampled, rollout = self.tokens()
-        train = self._scored("trainer_logprobs", len(ids))
-        mask = sampled & np.isfinite(train)
+        scored = {to: self._scored(name, len(ids)) for name, to in SCORED.items()}
+        # Whatever the trainer wrote of a token shows that it trained on it.
+        mask = sampled & np.any([np.isfinite(values) for values in scored.values()], axis=0)
         fields = {
             "responses": ids,
             "response_mask": mask.astype(np.float64),
-            "rollout_log_probs": np.where(mask, rollout, 0).astype(np.float32),
-            "old_log_probs": np.where(mask, train, 0).astype(np.float32),
+            "rollout_log_probs": rollout,
             "advantages": self._advantages(len(ids)),
-            "entropy": self._scored("entropies", len(ids)),
+            **scored,
         }
         start = records.first_trained(mask)
         return {

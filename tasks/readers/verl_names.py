@@ -13,7 +13,7 @@ from tasks.readers.fields import (
     row_field,
     token_field,
 )
-from tasks.readers.layout import Layout, check_rows
+from tasks.readers.layout import AS_WRITTEN, Layout, check_rows
 from tasks.readers.padding import halves, prompts_of, tail_of_input_ids
 from tasks.tokens import BadCapture
 
@@ -22,7 +22,7 @@ Fields = dict[str, Any]
 # Of several names for one thing the first found counts; but two names for one engine's log-probs,
 # for the responses or for the mask in one file are an error.
 ALIASES = {
-    "token_id": ("responses", "response_ids"),
+    "token_id": ("responses", "response_ids", "completion_ids"),
     "logp_rollout": (
         "rollout_log_probs",
         "vllm_log_probs",
@@ -41,9 +41,12 @@ ALIASES = {
     "prompts": ("prompts", "prompt_ids"),
     "advantage": ("advantages", "advantage"),
     "entropy": ("entropys", "entropies", "entropy"),
+    "is_masked": ("is_masked",),
+    "mismatch_kl": ("mismatch_kl",),
     "reward": ("token_level_scores", "rm_scores", "token_level_rewards", "rewards", "reward"),
     "uid": ("uid", "uids", "group_id"),
     "row": ("row_index",),  # index in the whole batch, when only some of its rows are captured
+    "rollout_id": ("rollout_id",),
     "policy_version_min": ("min_global_steps", "policy_version_min", "policy_version"),
     "policy_version_max": ("max_global_steps", "policy_version_max", "policy_version"),
     "run": ("run", "run_name", "experiment_name"),
@@ -112,7 +115,7 @@ def _token_fields(fields: Fields) -> tuple[dict[str, TokenField], list[str]]:
     tokens = {part: field for part, field in found.items() if field}
     if mask:
         tokens["response_mask"] = mask
-    for part in ("advantage", "entropy", "reward"):
+    for part in ("advantage", "reward", *AS_WRITTEN):
         if dimensions(named(fields, part)) == 2:
             tokens[part] = token_field(_name(fields, part), named(fields, part))
     return tokens, [*_mask_notes(tokens, fields), *_add_views(fields, tokens)]
@@ -173,7 +176,7 @@ def _add_views(fields: Fields, tokens: dict[str, TokenField]) -> list[str]:
 
 
 def _row_fields(fields: Fields, rows: int, tokens: dict[str, TokenField]) -> dict[str, list[Any]]:
-    whole = {"row", "policy_version_min", "policy_version_max"}
+    whole = {"row", "policy_version_min", "policy_version_max", "rollout_id"}
     return {
         part: row_field(_name(fields, part), value, rows, whole=part in whole)
         for part in ("reward", "advantage", *sorted(whole))

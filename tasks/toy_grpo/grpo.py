@@ -21,7 +21,7 @@ import torch
 from tokenizers import Tokenizer
 from torch import Tensor
 
-from tasks.hook import save_step_batch
+from tasks.hook import write_step_batch
 from tasks.toy_grpo import problems
 from tasks.toy_grpo.codec import Codec, SignedEma
 from tasks.toy_grpo.decoder import HIDDEN, Boundary, Decoder
@@ -278,7 +278,7 @@ def train(
         batch = sampled(engine, words, rng, generator)
         views = scores(model, batch, engine, codec, learn=setting.scoring_only)
         meta = about(codec_name, setting, seed, sync_every, out.name)
-        capture = save_step_batch(out, step, fields(batch, views, engine.version, meta))
+        capture = write_step_batch(out, step, fields(batch, views, engine.version, meta))
         if merger and codec:
             past.append(({k: v.clone() for k, v in model.state_dict().items()}, batch))
             if len(past) > ANCHOR_LATENCY:

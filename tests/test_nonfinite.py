@@ -1,0 +1,128 @@
+"""Log-probs that are not finite: left out and counted alike in every format, or refused."""
+
+import json
+
+import polars as pl
+import pytest
+import torch
+
+from tasks import tables
+from tasks.assessment import assess
+from tasks.tokens import BadTokens
+from tests import formats
+from tests.given import batch_fields, ingest
+from tests.test_readers import STEP, WRITERS
+from tests.test_step_batch import read
+
+NAMES = {"rollout": "rollout_log_probs", "train": "old_log_probs"}
+
+
+def large(bad: dict[str, list[tuple[int, int]]]) -> dict:
+    """A batch of 60 rows with these (row, position) not finite, by engine."""
+    fields = batch_fields(rows=60, width=30)
+    for engine, places in bad.items():
+        for row, pos in places:
+            fields[NAMES[engine]][row, pos] = float("nan")
+    return fields
+
+
+def first_trained(batch: dict, row: int) -> int:
+    return int(batch["response_mask"][row].argmax())
+
+
+@pytest.mark.parametrize("engine", ["rollout", "train"])
+@pytest.mark.parametrize("name", [n for n in WRITERS if n != "prime_rl_traces"])
+def test_every_format_leaves_such_a_token_out_and_counts_it(name, engine, tmp_path, monkeypatch):
+    monkeypatch.setattr("tasks.tokens.MOST_NONFINITE", 0.2)  # the formats' batch is small
+    batch = formats.a_batch()
+    place = (2, first_trained(batch, 2) + 1)
+    batch[NAMES[engine]][place] = float("nan")
+    step = ingest(WRITERS[name](tmp_path, batch, STEP), tmp_path / "lake")
+    tokens, rows = read(step)
+    [token] = tokens.filter(row=place[0], pos=place[1]).to_dicts()
+    assert (token["is_trained"], token["logp_rollout"], token["logp_train"]) == (False, None, None)
+    assert token[f"nonfinite_{engine}"] is True
+    assert tokens["nonfinite_rollout"].sum() + tokens["nonfinite_train"].sum() == 1
+    facts = step.facts()
+    assert facts[f"nonfinite_{engine}"] == 1
+    assert facts["trained_tokens"] == tokens["is_trained"].sum() == rows["trained_tokens"].sum()
+    noted = f"have no finite logp_{engine}, first at row {place[0]} position {place[1]}"
+    assert noted in " ".join(facts["notes"])
+
+
+def test_what_a_trace_has_no_log_prob_for_is_counted_where_the_trainer_wrote_of_it(
+    tmp_path, monkeypatch
+):
+    """null inside trainer_logprobs with an entropy beside it: trained on, but not finite."""
+    monkeypatch.setattr("tasks.tokens.MOST_NONFINITE", 0.2)
+    batch = formats.a_batch()
+    place = (2, first_trained(batch, 2) + 1)
+    batch["old_log_probs"][place] = float("nan")
+    path = formats.prime_rl_traces(tmp_path, batch, STEP)
+    step = ingest(path, tmp_path / "lake")
+    assert step.facts()["nonfinite_train"] == 1
+
+
+def test_the_numbers_are_those_of_the_other_tokens(saved, to_lake):
+    fields = large({"train": [(3, 0)], "rollout": [(5, 0), (7, 0)]})
+    step = to_lake(saved(fields))
+    row = tables.compute(step)["step_metrics"].row(0, named=True)
+    mask = fields["response_mask"].bool()
+    d = (fields["old_log_probs"] - fields["rollout_log_probs"]).double()
+    finite = mask & torch.isfinite(d)
+    assert (row["nonfinite_rollout"], row["nonfinite_train"]) == (2, 1)
+    assert row["trained_tokens"] == int(finite.sum()) == int(mask.sum()) - 3
+    assert row["kl_k1"] == pytest.approx(float(-d[finite].mean()), rel=1e-6)
+
+
+@pytest.mark.parametrize(("count", "matters"), [(1, False), (5, True)])
+def test_a_finding_from_a_thousandth_on(count, matters, saved, to_lake):
+    fields = batch_fields(rows=120, width=30, gap=1e-5)
+    longest = int(fields["response_mask"].sum(1).argmax())
+    fields["rollout_log_probs"][longest, :count] = float("-inf")
+    assert 1000 < int(fields["response_mask"].sum()) < 5000
+    step = to_lake(saved(fields))
+    judged = assess(step.facts(), tables.compute(step))
+    told = [f for f in judged.findings if "no finite log-prob by the rollout engine" in f.text]
+    assert len(told) == matters
+    assert (judged.status == "watch") == matters
+
+
+def test_above_five_percent_the_capture_is_refused(saved, to_lake):
+    fields = batch_fields(rows=60, width=30)
+    fields["old_log_probs"][:12] = float("nan")
+    with pytest.raises(BadTokens, match=r"no finite logp_train, first at .*More than 5%"):
+        to_lake(saved(fields))
+
+
+def test_an_exact_zero_of_nemo_rl_is_outside_the_trainers_cut(tmp_path, monkeypatch):
+    monkeypatch.setattr("tasks.tokens.MOST_NONFINITE", 0.2)
+    batch = formats.a_batch()
+    place = (2, first_trained(batch, 2) + 1)
+    batch["old_log_probs"][place] = 0.0
+    batch["rollout_log_probs"][place] = -3.0
+    step = ingest(formats.nemo_rl(tmp_path, batch, STEP), tmp_path / "lake")
+    assert step.facts()["nonfinite_train"] == 1
+    assert "outside the trainer's top-p or top-k" in " ".join(step.facts()["notes"])
+    batch["rollout_log_probs"][place] = -0.05  # the engine is as sure: a log-prob of 0
+    step = ingest(formats.nemo_rl(tmp_path / "b", batch, STEP), tmp_path / "lake2")
+    assert step.facts()["nonfinite_train"] == 0
+    assert "top-p" not in " ".join(step.facts()["notes"])
+
+
+def test_a_step_of_an_earlier_schema_answers_beside_new_ones(saved, to_lake, tmp_path):
+    """Its capture may be gone: what the earlier schema lacks is NULL, not an error."""
+    steps = [to_lake(saved(batch_fields(seed=n)), step=n) for n in (1, 2)]
+    old = steps[0]
+    for table in ("tokens", "sequences"):
+        file = old.path / f"{table}.parquet"
+        kept = pl.read_parquet(file)
+        kept.drop([c for c in kept.columns if c.startswith(("nonfinite", "is_masked"))]).drop(
+            "mismatch_kl", "rollout_id", strict=False
+        ).write_parquet(file)
+    facts = old.facts() | {"schema_version": 1}
+    (old.path / "capture.json").write_text(json.dumps(facts))
+    for chosen in ([old], steps):
+        answer = tables.query(chosen, "select step, kl_k3, nonfinite_train from step_metrics")
+        assert answer["kl_k3"].null_count() == 0
+        assert answer["nonfinite_train"].to_list() == [0] * len(chosen)
