@@ -119,7 +119,11 @@ def _mean_ratio(tables: Tables) -> str:
     if metrics is None:
         return ""
     row = metrics.row(0, named=True)
-    return interval(row["ratio_mean"], row.get("ratio_mean_se"), row.get("interval_t_of_r"))
+    if row.get("interval_t") is None:
+        return f" ({row['clusters']} prompt groups are too few for an interval)"
+    if row.get("interval_t_of_r") is None:
+        return " (a few tokens decide it: no interval)"
+    return interval(row["ratio_mean"], row["ratio_mean_se"], row["interval_t_of_r"])
 
 
 def _why(rows: Rows, interval_of_mean: str) -> str:

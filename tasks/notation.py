@@ -33,15 +33,13 @@ def number(value: float | None) -> str:
     return f"{value:.4g}"
 
 
-def interval(value: float, error: float | None, t: float | None) -> str:
+def interval(value: float, error: float, t: float) -> str:
     """A 95 % interval in words, for after its value: Student's `t` standard errors to each side."""
-    if error is None or t is None:
-        return " (no interval: too few prompt groups, or a few tokens decide)"
     return f" (95 % interval {number(value - t * error)} to {number(value + t * error)})"
 
 
 # What Markdown takes for its own: emphasis, code, links, cells, HTML, and so on.
-MARKUP = re.compile(r"([\\`*_{}\[\]<>()#+!|~-])")
+MARKUP = re.compile(r"([\\`*_\[\]<>#|~])")
 
 
 def markdown(text: str) -> str:

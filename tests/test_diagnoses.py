@@ -278,3 +278,137 @@ def test_the_median_s_error_agrees_with_a_bootstrap_of_prompt_groups():
         for _ in range(400)
     ]
     assert one_row(tokens)["abs_logp_diff_p50_se"] == approx(np.std(medians), rel=0.2)
+
+
+def steps_of(draw, captures: int) -> pl.DataFrame:
+    """Many captures in one table, a step each."""
+    return pl.concat([draw(seed).with_columns(step=pl.lit(seed)) for seed in range(captures)])
+
+
+def clean(seed: int, tokens: int, repeating: bool = True, gap: float = 0.02) -> pl.DataFrame:
+    """A capture without a fault: ids as in text, or hardly any twice; most tokens are sure."""
+    rng = np.random.default_rng([seed, tokens])
+    rows = 8
+    length = tokens // rows
+    shape = (rows, length)
+    words = rng.zipf(1.3, shape) % 400
+    ids = words if repeating else rng.integers(0, 100_000, shape)
+    surprise = -np.log1p(-rng.random(400)) * (rng.random(400) < 0.4)  # some words are uncertain
+    sure = rng.random(shape) < 0.6
+    rollout = -np.where(sure, 1e-3, 0.05 + surprise[ids % 400] + rng.exponential(0.5, shape))
+    train = np.minimum(-1e-6, rollout - gap * np.abs(rng.normal(size=shape)))
+    return frame_of(ids, rollout, train)
+
+
+def frame_of(ids: np.ndarray, rollout: np.ndarray, train: np.ndarray) -> pl.DataFrame:
+    rows, length = ids.shape
+    return token_frame(
+        [
+            {
+                **{"row": r, "uid": f"u{r // 4}", "pos": t, "token_id": int(ids[r, t])},
+                **{"logp_rollout": float(rollout[r, t]), "logp_train": float(train[r, t])},
+            }
+            for r in range(rows)
+            for t in range(length)
+        ]
+    )
+
+
+def shifts(tokens: pl.DataFrame) -> list[tuple[int, str, float]]:
+    with sql_connection(tokens) as connection:
+        query = "select step, engine, value from alignment where name = 'shift' and is_found"
+        return connection.sql(query).fetchall()
+
+
+@pytest.mark.parametrize(
+    ("tokens", "given"),
+    [
+        (64, {}),
+        (184, {}),
+        (960, {}),
+        (960, {"gap": 4.0}),
+        (1800, {"repeating": False, "gap": 2.5}),
+        (1800, {"repeating": False, "gap": 12.0}),
+    ],
+)
+def test_clean_captures_raise_no_shift_alarm(tokens, given):
+    """Few tokens, wide gaps, ids that hardly repeat: none of 40 captures each."""
+    assert shifts(steps_of(lambda seed: clean(seed, tokens, **given), 40)) == []
+
+
+def test_copies_of_a_rollout_are_no_evidence_of_a_shift():
+    def copied(seed: int) -> pl.DataFrame:
+        tokens = clean(seed, 960)
+        again = tokens.filter(row=0)
+        more = [again.with_columns(row=pl.lit(100 + i, pl.Int32)) for i in range(3)]
+        return pl.concat([tokens, *more])
+
+    assert shifts(steps_of(copied, 20)) == []
+
+
+def codec(seed: int, views: bool = True, shift: tuple[str, int] | None = None) -> pl.DataFrame:
+    """A lossy codec at short responses: 87 % of the tokens are sure, the trainer is nats off."""
+    rng = np.random.default_rng(seed)
+    shape = (40, 14)
+    ids = rng.zipf(1.4, shape) % 30
+    rollout = -np.where(rng.random(shape) < 0.87, 2e-3, rng.exponential(1.5, shape))
+    dense = rollout + 1e-3 * rng.normal(size=shape)
+    by_token = -4 - 2 * rng.random(30)  # the trainer scores tokens hardly by their context
+    train = by_token[ids] + 0.7 * rng.normal(size=shape)
+    if shift:
+        column = {"rollout": rollout, "train": train}[shift[0]]
+        column[:] = np.roll(column, shift[1], axis=1)
+    tokens = frame_of(ids, rollout, train)
+    if views:
+        column = pl.Series(np.minimum(dense, 0).ravel(), dtype=pl.Float32)
+        tokens = tokens.with_columns(logp_dense=column, logp_rescored=column)
+    return tokens
+
+
+@pytest.mark.parametrize("views", [True, False])
+def test_a_lossy_codec_at_short_responses_is_no_shift(views):
+    assert shifts(steps_of(lambda seed: codec(seed, views), 12)) == []
+
+
+@pytest.mark.parametrize("by", [1, -1, 2])
+def test_a_shifted_rollout_engine_is_named_beside_a_codec_where_another_view_shows_it(by):
+    """Nothing but the view tells: the trainer's own log-probs are nats off everywhere."""
+    found = shifts(steps_of(lambda seed: codec(seed, shift=("rollout", by)), 6))
+    assert {(engine, value) for _, engine, value in found} == {("rollout", by)}
+
+
+@pytest.mark.parametrize("by", [1, -1, 2])
+@pytest.mark.parametrize("engine", ["rollout", "train"])
+def test_a_shift_is_found_with_its_sign(engine, by):
+    """Whose it is can be left open; where ids tell, it is that engine."""
+
+    def shifted(seed: int) -> pl.DataFrame:
+        tokens, column = clean(seed, 960), f"logp_{engine}"
+        moved = pl.col(column).shift(by, fill_value=-0.5).over("row")
+        return tokens.with_columns(moved.alias(column))
+
+    found = shifts(steps_of(shifted, 10))
+    assert [step for step, _, _ in found] == list(range(10))
+    for _, named, value in found:
+        own = by if engine == "train" else -by
+        assert (named, value) in ((engine, by), ("both", own))
+
+
+def test_text_in_which_the_token_before_tells_how_sure_the_next_one_is_is_no_shift():
+    """After `=` comes an uncertain digit: ids explain the log-prob behind them best of all."""
+
+    def sums(seed: int) -> pl.DataFrame:
+        rng = np.random.default_rng(seed)
+        ids = rng.integers(0, 10, (16, 60))
+        ids[:, ::3] = 11  # `=`
+        after = np.roll(ids, 1, axis=1) == 11
+        rollout = -np.where(after, rng.exponential(1.5, ids.shape) + 0.5, 2e-3)
+        train = np.minimum(-1e-6, rollout + 0.05 * rng.normal(size=ids.shape))
+        return frame_of(ids, rollout, train)
+
+    tokens = steps_of(sums, 10)
+    with sql_connection(tokens) as connection:
+        scan = connection.sql("select lag, avg(r2_train) from lag_scan group by lag").fetchall()
+    best = max(scan, key=lambda row: row[1])[0]
+    assert best == 1
+    assert shifts(tokens) == []

@@ -43,18 +43,17 @@ lags as (
             false
         ) as is_closer,
         coalesce(
-            (
-                lag_scan.lag = of_rescored
-                and lag_scan.abs_rescored_diff_mean < 0.8 * zero.abs_rescored_diff_mean
-                and lag_scan.rescored_diff_t > 3.5
-            )
-            or (
-                lag_scan.lag = of_dense
-                and lag_scan.abs_dense_diff_mean < 0.8 * zero.abs_dense_diff_mean
-                and lag_scan.dense_diff_t > 3.5
-            ),
+            lag_scan.lag = of_rescored
+            and lag_scan.abs_rescored_diff_mean < 0.8 * zero.abs_rescored_diff_mean
+            and lag_scan.rescored_diff_t > 3.5,
             false
-        ) as view_is_closer,
+        ) as rescored_is_closer,
+        coalesce(
+            lag_scan.lag = of_dense
+            and lag_scan.abs_dense_diff_mean < 0.8 * zero.abs_dense_diff_mean
+            and lag_scan.dense_diff_t > 3.5,
+            false
+        ) as dense_is_closer,
         coalesce(
             lag_scan.lag = of_correlation
             and lag_scan.correlation > zero.correlation + 0.1
@@ -102,9 +101,9 @@ judged as (
         lags.*,
         rollout_is_cleared,
         coalesce(mirrored.rollout_fits, false) and not rollout_is_cleared as rollout_fits_mirrored,
-        cast(lags.is_closer as int) + cast(lags.view_is_closer as int) + cast(lags.is_correlated as int)
-        + cast(lags.train_fits as int) + cast(rollout_fits_mirrored as int) as measures,
-        lags.train_fits and lags.rollout_fits and not rollout_is_cleared as both_fit
+        cast(lags.is_closer as int) + cast(lags.rescored_is_closer as int) + cast(lags.dense_is_closer as int)
+        + cast(lags.is_correlated as int) + cast(lags.train_fits as int) + cast(rollout_fits_mirrored as int)
+            as measures
     from lags
     inner join cleared using (run, step)
     left join lags as mirrored
@@ -116,14 +115,13 @@ believed as (
         run,
         step,
         case
-            when measures < 2 then 'both'
-            when view_is_closer or (rollout_fits_mirrored and not train_fits) then 'rollout'
+            when rescored_is_closer or dense_is_closer or (rollout_fits_mirrored and not train_fits) then 'rollout'
             when train_fits or rollout_is_cleared then 'train'
             else 'both'
         end as engine,
         if(engine = 'rollout', -lag, lag) as value
     from judged
-    where measures >= 2 or both_fit
+    where measures >= 2
     qualify row_number() over (partition by run, step order by measures desc, abs_logp_diff_mean asc, lag asc) = 1
 )
 

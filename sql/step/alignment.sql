@@ -5,7 +5,7 @@
 --
 -- run      | Training run.
 -- step     | Optimizer step.
--- name     | shift: one engine is read some tokens off, by two measures of `lag_scan`. temperature: one engine scaled its logits. one_sided: one engine is never below the other, as where top-p or top-k was applied on one side only. positive: probabilities, or the wrong sign. zeros: placeholders under the mask. plateau: clamped from below. bfloat16, float16, decimals: stored or printed with few digits. duplicates: copies of a rollout.
+-- name     | shift: one engine is read some tokens off, by two measures of `lag_scan`. temperature: one engine scaled its logits. one_sided: one engine is never below the other, as where top-p or top-k was applied on one side only; nor are they a factor of 10 apart. positive: probabilities, or the wrong sign. zeros: placeholders under the mask. plateau: clamped from below. bfloat16, float16, decimals: stored or printed with few digits. duplicates: copies of a rollout.
 -- engine   | Whose log-probs: rollout, train, or both.
 -- is_found | Whether it is there.
 -- value    | shift: how many tokens later the engine's log-prob is found, the best lag where no shift is believed [tokens]. temperature: slope of the trainer's log-odds ln(p / (1 - p)) over the rollout's, the rollout's temperature over the trainer's. duplicates: share of the rollouts of 16 trained tokens or more that are copies of another. Else: share of the tokens.
@@ -64,7 +64,8 @@ sides as (
         step,
         count(*) as tokens,
         count(*) filter (abs(logp_train - logp_rollout) > 1e-3) as apart,
-        count(*) filter (logp_train - logp_rollout > 1e-3) as train_above
+        count(*) filter (logp_train - logp_rollout > 1e-3) as train_above,
+        quantile_cont(abs(logp_train - logp_rollout), 0.99) as widest
     from sampled_tokens
     group by run, step
 ),
@@ -151,6 +152,7 @@ checks as (
         unnest(['rollout', 'train']) as engine,
         apart >= 100
         and apart > 0.05 * tokens
+        and widest < ln(10)
         and unnest([train_above < 0.002 * apart, train_above > 0.998 * apart]) as is_found,
         unnest([apart - train_above, train_above]) / tokens as value
     from sides

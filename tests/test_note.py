@@ -1,0 +1,63 @@
+"""The Markdown that MLflow and Prefect show of a step, read back by a Markdown parser."""
+
+import pytest
+from markdown_it import MarkdownIt
+
+from tasks import lake, notation, summary, tables
+from tests.given import batch_fields, ingest
+
+
+def parsed(markdown: str) -> tuple[list[list[str]], str]:
+    """The cells of its tables, row by row, and everything that it shows as text."""
+    rows: list[list[str]] = []
+    text = []
+    for token in MarkdownIt("commonmark").enable("table").parse(markdown):
+        if token.type == "tr_open":
+            rows.append([])
+        if token.type == "inline":
+            shown = "".join(
+                part.content for part in token.children if part.type in ("text", "code_inline")
+            )
+            text.append(shown)
+            if rows and token.level >= 4:
+                rows[-1].append(shown)
+    return rows, "\n".join(text)
+
+
+def test_the_headline_table_has_its_two_cells_in_every_row(published):
+    step, computed = published
+    rows, _ = parsed(summary.markdown(step, computed, "http://127.0.0.1:5000"))
+    expected = summary.headline(summary.metrics(computed))
+    assert rows == [["number", "value"], *map(list, expected.items())]
+    assert "median |ln r|" in expected
+    assert "KL(rollout || train), k1" in expected
+
+
+def test_findings_and_verdict_are_shown_letter_by_letter(published):
+    from tasks.assessment import assess
+
+    step, computed = published
+    assessment = assess(step.facts(), computed)
+    _, text = parsed(summary.markdown(step, computed, "http://127.0.0.1:5000"))
+    assert assessment.text in text
+    for finding in assessment.findings:
+        assert finding.text in text
+
+
+HOSTILE = "a|b *c* [d](http://x) ![i](http://x/i.png) <img src=x> `e` _f_ # ~g~ \\"
+
+
+def test_what_a_capture_says_is_never_markup(saved, tmp_path):
+    fields = {**batch_fields(), "run_name": HOSTILE[:40]}
+    step = ingest(saved(fields), tmp_path / "lake")
+    lake.write_tables(step, tables.version(), tables.compute(step))
+    markdown = summary.markdown(step, tables.stored(step), "http://127.0.0.1:5000")
+    _, text = parsed(markdown)
+    assert HOSTILE[:40] in text
+    assert "<img" not in MarkdownIt("commonmark", {"html": True}).render(markdown)
+
+
+@pytest.mark.parametrize("text", [HOSTILE, "|ln r|", "p_train", "1 < 2 > 0", "**bold**"])
+def test_escaped_text_shows_as_it_is(text):
+    [row] = parsed(f"| x |\n|---|\n| {notation.markdown(text)} |")[0][1:]
+    assert row == [text]
