@@ -19,6 +19,7 @@ import vl_convert
 
 from tasks import notation
 from tasks.advice import advise
+from tasks.findings import culprit
 
 Tables = Mapping[str, pl.DataFrame]
 
@@ -200,9 +201,8 @@ def attribution(attribution: pl.DataFrame) -> Any:
         f"{row['component']} {notation.share(row['share_abs'] or 0)}"
         for row in attribution.sort("share_abs", descending=True).to_dicts()
     )
-    return titled(
-        chart, "Where the gap comes from", [f"share of the total |ln r|: {said}"], WIDTH, 120
-    )
+    caption = f"parts of the total |ln r|, below 0 where they work against it: {said}"
+    return titled(chart, "Where the gap comes from", [caption], WIDTH, 120)
 
 
 def gap_by_rollout_prob(gap_by_rollout_prob: pl.DataFrame) -> Any:
@@ -230,7 +230,7 @@ def gap_by_rollout_prob(gap_by_rollout_prob: pl.DataFrame) -> Any:
     return titled(bars, "Gap by how sure the rollout engine was", [caption])
 
 
-def lag_scan(lag_scan: pl.DataFrame) -> Any:
+def lag_scan(lag_scan: pl.DataFrame, alignment: pl.DataFrame) -> Any:
     """How well the engines' log-probs fit to each other when one is read some tokens later."""
     line = (
         alt.Chart(lag_scan)
@@ -242,15 +242,19 @@ def lag_scan(lag_scan: pl.DataFrame) -> Any:
         )
     )
     best = lag_scan.row(by_predicate=_largest("abs_logp_diff_mean", sign=-1), named=True)["lag"]
-    caption = f"lowest at lag {best}" + ("" if best == 0 else ": see the table `alignment`")
+    caption = f"lowest at lag {best}"
+    if alignment.filter(pl.col("is_found"), name="shift").height:
+        caption = "two measures agree on a shift: see the table `alignment`"
+    elif best != 0:
+        caption += ", but no second measure agrees: no shift is believed"
     return titled(line, "Do the log-probs belong to each other?", [caption], height=160)
 
 
 def culprits(culprits: pl.DataFrame) -> Any:
     """The slices that carry most more than their share of the gap, with intervals."""
     shown = culprits.filter(pl.col("excess") > 0, pl.col("share_abs_logp_diff") >= 1e-3).head(12)
-    slices = pl.concat_str("kind", pl.lit(" "), pl.col("slice").map_elements(repr, pl.String))
-    shown = shown.with_columns(what=slices)
+    names = pl.Series([culprit(row) for row in shown.to_dicts()], dtype=pl.String)
+    shown = shown.with_columns(what=names)
     y = alt.Y("what:N").title(None).sort(shown["what"].to_list())
     tooltip = ["what:N", "tokens:Q", "share_tokens:Q", "share_abs_logp_diff:Q", "q_value:Q"]
     points = (
@@ -266,7 +270,7 @@ def culprits(culprits: pl.DataFrame) -> Any:
     resampled = shown.drop_nulls("lift_low")
     rules = alt.Chart(resampled).mark_rule().encode(x="lift_low:Q", x2="lift_high:Q", y=y)
     bars = [rules] if len(resampled) else []
-    caption = "lines: 95 % intervals by prompt group; "
+    caption = "lines: 95 % intervals between prompt groups; "
     caption += (
         "red: survives a false-discovery correction"
         if shown["survives"].any()

@@ -247,9 +247,7 @@ def show_statuses(home: Path) -> None:
         | {"reasons": "; ".join(status.reasons)}
         for run, status in alerts.told(home).items()
     ]
-    create_table_artifact(
-        key="timtrack-status", table=rows, description="Status of the runs"
-    )
+    create_table_artifact(key="timtrack-status", table=rows, description="Status of the runs")
 
 
 @task(task_run_name="show the backlog of {root}", cache_policy=NO_CACHE)

@@ -84,7 +84,7 @@ FURTHER: list[tuple[str | None, dict[str, Any]]] = [
     (None, {**_tokens("token_mask", 0.5, 5.0), **_sequences("geometric", 0.9, 1.1)}),
     (None, {**_tokens("outlier_token", 1e-4, 100.0), **_tis("token", 2.0)}),
 ]
-DPPO = [("dppo_tv_0.2", "binary_tv", 0.2), ("dppo_kl_0.05", "binary_kl", 0.05)]
+DPPO = [("dppo_tv_0.2", "binary_tv", 0.2), ("dppo_kl_signed_0.05", "binary_kl", 0.05)]
 
 
 def trainer(folder: Path, given: list[Rollout]) -> RayPPOTrainer:

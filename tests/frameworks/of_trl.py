@@ -28,7 +28,7 @@ from trl.trainer import grpo_trainer
 STEP = 3
 VOCABULARY = 256
 SHARPNESS = 6.0  # standard deviation of the logits: samples about -1 nat, the rarest token -30
-UNSCORED = ((0, 2), (7, 4))  # tokens that vLLM has no log-prob for
+UNSCORED = ((0, 2),)  # a token that vLLM has no log-prob for
 OPTIONS = {  # a line of corrections.toml names some; the others are as here
     "vllm_importance_sampling_mode": "sequence_mask",
     "vllm_importance_sampling_clip_min": None,

@@ -22,5 +22,4 @@ def lines(framework: str) -> Iterator[tuple[str, str]]:
                 for parameter, value in zip(table.get("parameters", ()), values, strict=True)
             }
             filled = {key: repr(value) for key, value in numbers.items()}
-            filled |= {f"one_over_{k}": repr(float(f"{1 / v:.6g}")) for k, v in numbers.items()}
             yield "_".join((name, *values)), table[framework].format(**filled)
