@@ -226,13 +226,16 @@ def _culprits(tables: Tables) -> Iterator[Finding]:
         yield Finding(
             "culprits",
             f"{culprit(row)} carries {share(row['share_abs_logp_diff'])} of the total |ln r| with "
-            f"{share(row['share_tokens'])} of the tokens: {number(row['lift'])} times its share "
-            f"(95 % interval {number(row['lift_low'])} to {number(row['lift_high'])}), "
-            f"{number(row['lift_given_prob'])} times what the probability of its tokens explains.",
+            f"{share(row['share_tokens'])} of the tokens, {number(row['lift_given_prob'])} times "
+            f"what the probability of its tokens explains (95 % interval of its lift "
+            f"{number(row['lift_low'])} to {number(row['lift_high'])}).",
             matters=True,
         )
     if len(table) and table["q_value"].is_null().all():
-        text = "There are too few prompt groups to test which tokens carry more than their share."
+        text = (
+            "Too few prompt groups hold enough of the gap to test which tokens carry more than "
+            "their share."
+        )
         yield Finding("culprits", text, matters=False)
 
 

@@ -4,7 +4,6 @@ import numpy as np
 import polars as pl
 import pytest
 from pytest import approx
-from scipy import stats
 
 from tests.given import random_tokens, sql_connection, token_frame
 from tests.test_sql import one_row
@@ -196,75 +195,6 @@ def test_the_noise_floor_is_measured_where_prefixes_are_shared(run_sql):
     square = (2.0**2 + 1.8**2 + 1 + 1) / 4
     assert row["share_rollout"] == approx(0.01 / square, rel=1e-6)
     assert row["share_systematic"] == approx(1 - 0.01 / square, rel=1e-6)
-
-
-def with_culprit(lift: float) -> pl.DataFrame:
-    """Token 7 has `lift` times the gap of the others, in every prompt group."""
-    rng = np.random.default_rng(5)
-    tokens = engines(rows=80)
-    gap = np.where(tokens["token_id"].to_numpy() == 7, lift, 1.0) * rng.normal(size=len(tokens))
-    train = np.minimum(0, tokens["logp_rollout"].to_numpy() - 0.1 * np.abs(gap))
-    return tokens.with_columns(logp_train=pl.Series(train, dtype=pl.Float32))
-
-
-def test_a_planted_culprit_is_found_with_its_lift():
-    with sql_connection(with_culprit(8.0)) as connection:
-        table = connection.sql("from culprits").pl()
-    first = table.row(0, named=True)
-    assert (first["kind"], first["slice"], first["survives"]) == ("token", "7", True)
-    assert first["lift_low"] < first["lift"] < first["lift_high"]
-    others = table.filter(pl.col("survives") & (pl.col("slice") != "7"))["lift"]
-    assert (others < 1.2).all()  # what is left is that the others have less than their share
-
-
-def test_without_a_culprit_hardly_any_survives():
-    with sql_connection(with_culprit(1.0)) as connection:
-        table = connection.sql("from culprits").pl()
-    assert table["survives"].sum() <= 0.1 * len(table)
-    assert table["share_abs_logp_diff"].is_between(0, 1).all()
-
-
-def test_q_values_are_those_of_benjamini_and_hochberg():
-    """Ties included: rewards and advantages slice the same tokens."""
-    tokens = with_culprit(1.3).with_columns(advantage=(pl.col("row") % 2 * 2 - 1).cast(pl.Float32))
-    with sql_connection(tokens) as connection:
-        table = connection.sql("from culprits where q_value is not null").pl()
-        assert "advantage" in table["kind"]
-    errors = np.log(table["lift_high"] / table["lift_low"]).to_numpy() / (2 * 1.96)
-    p_values = 2 * stats.norm.sf(np.abs(np.log(table["lift"].to_numpy())) / errors)
-    expected = stats.false_discovery_control(p_values)
-    clear = (expected > 1e-3) & (expected < 0.9)  # where the two ways to an error hardly matter
-    assert clear.sum() > 5
-    assert (
-        np.corrcoef(np.log(table["q_value"].to_numpy()[clear]), np.log(expected[clear]))[0, 1] > 0.9
-    )
-
-
-def test_few_groups_prove_nothing(published):
-    table = published[1]["culprits"]
-    assert not table["survives"].any()
-    assert table["q_value"].is_null().all()
-
-
-def test_bootstrap_intervals_agree_with_the_clustered_error_of_a_ratio():
-    """An independent route: the linearised error of the log of the lift."""
-    tokens = with_culprit(8.0)
-    with sql_connection(tokens) as connection:
-        row = (
-            connection.sql("from culprits where kind = 'token' and slice = '7'")
-            .pl()
-            .row(0, named=True)
-        )
-    d = np.abs(tokens["logp_train"].to_numpy().astype(float) - tokens["logp_rollout"].to_numpy())
-    inside = tokens["token_id"].to_numpy() == 7
-    uid = tokens["uid"].to_numpy()
-    influence = (
-        d * inside / (d * inside).mean() - d / d.mean() - inside / inside.mean() + np.ones(len(d))
-    )
-    sums = np.array([influence[uid == u].sum() for u in np.unique(uid)])
-    error = np.sqrt((sums**2).sum()) / len(d)
-    width = (np.log(row["lift_high"]) - np.log(row["lift_low"])) / (2 * 1.96)
-    assert width == approx(error, rel=0.25)
 
 
 def test_the_median_s_error_agrees_with_a_bootstrap_of_prompt_groups():

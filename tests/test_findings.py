@@ -39,7 +39,7 @@ def test_the_published_run_in_words(published):
     assert "exponent" not in text  # of 4 tokens nothing is estimated
     assert "In 100 % of the rollouts |sum of ln r| is 20 or more" in text
     assert "At 22 places where rollouts share their prefix" in text
-    assert "too few prompt groups" in text
+    assert "Too few prompt groups hold enough of the gap" in text
 
 
 def test_the_readme_shows_what_is_said(published):

@@ -239,7 +239,7 @@ def test_turns_are_the_runs_of_the_mask():
             "select slice, lift from culprits where kind = 'turn' limit 1"
         ).fetchall()
     assert rows == [(0, 41, approx(0.5)), (1, 20, approx(2.0))]
-    assert worst == ("turn 1", approx(2.0 / ((41 * 0.5 + 20 * 2.0) / 61)))
+    assert worst == ("1", approx(2.0 / ((41 * 0.5 + 20 * 2.0) / 61)))
 
 
 def test_an_undefined_metric_is_missing_from_the_trend(run_sql):

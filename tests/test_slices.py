@@ -1,0 +1,117 @@
+"""The slices that `culprits` tests: their names, what is expected of them, clusters of groups."""
+
+import numpy as np
+import polars as pl
+from pytest import approx
+
+from tests.given import Connection, sequence_frame, sql_connection, token_frame
+
+
+def clusters_of(uids: list[str | None]) -> list[int]:
+    tokens = token_frame([{"row": row, "uid": uid} for row, uid in enumerate(uids)])
+    with sql_connection(tokens) as opened:
+        return opened.sql("from rollout_slices order by row").pl()["cluster"].to_list()
+
+
+def test_clusters_are_whole_groups_in_two_halves_of_one_size():
+    clusters = clusters_of([f"u{row // 3}" for row in range(90)])
+    assert sorted(set(clusters)) == list(range(30))
+    assert all(len(set(clusters[start : start + 3])) == 1 for start in range(0, 90, 3))
+    by_group = clusters[::3]
+    assert sum(c % 2 for c in by_group) == 15
+    assert by_group != sorted(by_group)  # in the order of hashes, not of names
+
+
+def test_clusters_do_not_depend_on_where_a_group_stands():
+    uids = [f"u{row}" for row in range(40)]
+    assert clusters_of(uids[::-1]) == clusters_of(uids)[::-1]
+
+
+def test_rollouts_without_a_group_are_their_own_and_thousands_share_256():
+    assert sorted(clusters_of([None] * 20)) == list(range(20))
+    clusters = clusters_of([f"u{row}" for row in range(1000)])
+    assert np.bincount(clusters).tolist() == [4] * 232 + [3] * 24
+
+
+def slices_of(opened: Connection, kind: str) -> dict[str, int]:
+    table = opened.sql("select kind, slice, tokens from culprits").pl().filter(kind=kind)
+    return dict(table.sort("tokens", "slice").select("slice", "tokens").iter_rows())
+
+
+def test_slices_name_both_ends():
+    rows = [
+        {"row": i, "uid": f"u{i}", "pos": pos, "advantage": i % 3 - 1.0, "logp_train": -1.1}
+        for i in range(12)
+        for pos in range(15 + i)
+    ]
+    tokens = token_frame([*rows, {"row": 11, "uid": "u11", "pos": 16384, "logp_rollout": -0.001}])
+    tokens = tokens.with_columns(
+        logp_rollout=pl.col("logp_rollout").clip(-1 - 3e-3 * pl.col("row"))
+    )
+    sequences = sequence_frame(tokens).with_columns(reward=pl.col("row") / 8)
+    with sql_connection(tokens, sequences) as opened:
+        assert set(slices_of(opened, "position")) == {"0 to 15", "16 to 63", "16384 on"}
+        assert set(slices_of(opened, "rollout probability")) == {"0.1 to 0.5", "0.99 to 1"}
+        assert set(slices_of(opened, "advantage")) == {"positive", "negative", "zero"}
+        lengths, rewards = slices_of(opened, "length"), slices_of(opened, "reward")
+    assert list(lengths) == [
+        f"{ends} tokens" for ends in ("15 to 16", "17 to 19", "20 to 22", "23 to 27")
+    ]
+    assert list(rewards) == ["0 to 0.125", "0.25 to 0.5", "0.625 to 0.875", "1 to 1.375"]
+
+
+def test_few_rewards_are_named_by_their_value_and_prompts_by_yes_and_no():
+    tokens = token_frame(
+        [{"row": i, "uid": f"u{i}", "pos": t, "token_id": t} for i in range(12) for t in range(3)]
+    )
+    sequences = sequence_frame(tokens).with_columns(
+        reward=(pl.col("row") % 3) / 10,
+        prompt_ids=pl.lit([1], pl.List(pl.Int32)),
+    )
+    tokens = tokens.with_columns(logp_train=pl.lit(-1.5, pl.Float32))
+    with sql_connection(tokens, sequences) as opened:
+        assert slices_of(opened, "reward") == {"0": 12, "0.1": 12, "0.2": 12}
+        assert slices_of(opened, "in the prompt") == {"yes": 12, "no": 24}
+
+
+def test_ids_of_one_text_are_told_apart_by_their_id():
+    tokens = token_frame(
+        [{"pos": pos, "token_id": pos % 3, "logp_train": -1.5} for pos in range(30)]
+    )
+    with sql_connection(tokens) as opened:
+        opened.duckdb.execute("drop table vocabulary")
+        opened.duckdb.execute(
+            "create view vocabulary as select 'r' as run, 1 as step, 'c' as capture, "
+            "unnest([0, 1, 2]) as token_id, unnest(['a', 'b', 'b']) as token"
+        )
+        assert set(slices_of(opened, "token")) == {"a", "b (1)", "b (2)"}
+
+
+def test_a_lift_that_improbable_tokens_alone_make_is_1_given_their_probability():
+    """Token 5 is always improbable and differs by 0.3, as token 6 there; else all differ by 0.1."""
+    rows = [
+        {"row": i, "uid": f"u{i}", "pos": t, "token_id": token, "logp_rollout": q, "logp_train": p}
+        for i in range(4)
+        for t, (token, q, p) in enumerate(
+            [(5, -3.0, -3.3), (6, -3.0, -3.3), (6, -1.0, -1.1), (7, -1.0, -1.1)]
+        )
+    ]
+    with sql_connection(token_frame(rows)) as opened:
+        table = opened.sql("from culprits").pl()
+    given = {(r["kind"], r["slice"]): (r["lift"], r["lift_given_prob"]) for r in table.to_dicts()}
+    assert given["token", "5"] == (approx(1.5, rel=1e-5), approx(1, rel=1e-5))
+    assert given["token", "7"] == (approx(0.5, rel=1e-5), approx(1, rel=1e-5))
+    assert given["rollout probability", "0.01 to 0.1"] == (approx(1.5, rel=1e-5), None)
+
+
+def test_a_lift_beyond_that_of_its_probability_stays():
+    """Of the improbable tokens, 5 differs by 0.5 and 6 by 0.1: their bucket's mean is 0.3."""
+    rows = [
+        {"row": i, "uid": f"u{i}", "pos": t, "token_id": 5 + t, "logp_rollout": q, "logp_train": p}
+        for i in range(4)
+        for t, (q, p) in enumerate([(-3.0, -3.5), (-3.0, -3.1), (-1.0, -1.1), (-1.0, -1.1)])
+    ]
+    with sql_connection(token_frame(rows)) as opened:
+        table = opened.sql("from culprits where kind = 'token' and slice = '5'").pl()
+    assert table["lift"][0] == approx(0.5 / 0.2, rel=1e-5)
+    assert table["lift_given_prob"][0] == approx(0.5 / 0.3, rel=1e-5)
