@@ -170,7 +170,7 @@ def headline(computed: Tables, assessment: Assessment) -> Markup:
     rows = []
     for name, printed in summary.HEADLINE.items():
         error, t = numbers.get(f"{name}_se"), numbers.get(summary.interval_of(name))
-        interval = "" if error is None or t is None else f"± {printed(t * error)}"
+        interval = f"± {printed(t * error)}" if error and t else ""  # no spread says nothing
         level = levels.get(name, "")
         shown = (summary.LABELS[name], name, numbers[name], printed(numbers[name]))
         rows.append((*shown, error or "", interval, level, level, defined[name]))

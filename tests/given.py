@@ -71,8 +71,10 @@ class Connection:
     def __init__(self, tokens: pl.DataFrame, sequences: pl.DataFrame) -> None:
         self.duckdb = tables.inputs([])
         self.made: set[str] = set()
-        for name, frame in {"tokens_file": tokens, "sequences": sequences}.items():
-            arrow = frame.to_arrow(compat_level=pl.CompatLevel.oldest())
+        given = {"tokens_file": (tokens, TOKENS), "sequences": (sequences, SEQUENCES)}
+        for name, (frame, schema) in given.items():
+            absent = [pl.lit(None, schema[c]).alias(c) for c in schema if c not in frame.columns]
+            arrow = frame.with_columns(absent).to_arrow(compat_level=pl.CompatLevel.oldest())
             self.duckdb.register(f"test_{name}", arrow)
             self.duckdb.execute(f"drop table {name}")
             self.duckdb.execute(f"create view {name} as from test_{name}")

@@ -12,7 +12,7 @@
 -- difference   | Mean over these steps of other minus run.
 -- is_paired    | Whether the error is that of paired groups.
 -- se           | Standard error of the difference, clustered by prompt group; NULL if a step has none.
--- margin       | Half of the width of the difference's 95 % interval: Student's t, degrees of freedom by Satterthwaite (1946); NULL if a step has fewer than 5 groups, or no interval of its own.
+-- margin       | Half of the width of the difference's 95 % interval: Student's t, degrees of freedom by Satterthwaite (1946); NULL if a step has fewer than 5 groups, or no interval of its own, or where nothing differs.
 -- share_higher | Share of these steps at which the other run is higher.
 
 with matched as (
@@ -128,7 +128,7 @@ select
     sqrt(total_variance) / steps as se,
     case
         when fewest < 5 or not has_interval then null
-        when total_variance = 0 then 0
+        when total_variance = 0 then null
         else student_t_quantile_975(pow(total_variance, 2) / spread) * se
     end as margin,
     share_higher

@@ -7,7 +7,7 @@
 -- value          | Its value, in that column's unit.
 -- se             | Its standard error, clustered by prompt group; NULL where there is none.
 -- clusters       | Prompt groups (rollouts without groups) of the step.
--- margin         | Half of the width of its 95 % interval (Student's t); NULL below 5 clusters, and for averages of r where a few tokens decide.
+-- margin         | Half of the width of its 95 % interval (Student's t); NULL below 5 clusters, without any spread, and for averages of r where a few tokens decide.
 
 with steps as (
     select
@@ -68,7 +68,7 @@ select
     value,
     se,
     clusters,
-    if(metric in ('kl_k3', 'ratio_mean', 'ess_token'), interval_t_of_r, interval_t) * se as margin
+    nullif(if(metric in ('kl_k3', 'ratio_mean', 'ess_token'), interval_t_of_r, interval_t) * se, 0) as margin
 from metrics
 left join errors using (run, step, metric)
 inner join steps using (run, step)

@@ -40,7 +40,6 @@ select
     sqrt(pairs.se * pairs.se + previous_se * previous_se) as se,
     case
         when not has_interval then null
-        when pairs.se = 0 and previous_se = 0 then 0
         else student_t_quantile_975(
             pow(pairs.se * pairs.se + previous_se * previous_se, 2)
             / (pow(pairs.se, 4) / (clusters - 1) + pow(previous_se, 4) / (previous_clusters - 1))
