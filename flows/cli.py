@@ -184,6 +184,7 @@ def _serve(options: Namespace) -> int:
             "marker": options.marker,
             "columns": options.columns,
             "alerts": options.alerts and str(options.alerts.absolute()),
+            "critical_fails": True,
         },
         global_limit=alone,
     )

@@ -43,7 +43,7 @@ def watch(
     marker: str | None = None,
     alerts: Path | None = None,
     columns: str | None = None,
-    critical_fails: bool = True,
+    critical_fails: bool = False,
 ) -> Any:
     """One sweep: captures below `root` that are new or changed, and steps that MLflow still lacks.
 
@@ -53,9 +53,9 @@ def watch(
     `columns` what a home-made dump calls its fields (tasks/readers/columns.py).
 
     Returns the outcomes, list[Outcome], in a state that is called `Critical: <runs>` or
-    `Warning: <runs>` for as long as there are such runs. The sweep in which a run becomes critical
-    fails (RunBecameCritical), unless `critical_fails` is off; so does one in which a capture failed
-    (CapturesFailed). Both carry the outcomes.
+    `Warning: <runs>` for as long as there are such runs. With `critical_fails`, as deployed, the
+    sweep in which a run becomes critical fails (RunBecameCritical); so does one in which a capture
+    failed (CapturesFailed). Both carry the outcomes.
     """
     began = time.monotonic()
     lake.sweep_staging(home / "lake")
@@ -167,6 +167,6 @@ def follow(
 
 def _swept(source: Source, home: Path) -> list[Outcome]:
     try:
-        return watch(home=home, **vars(source))
+        return watch(home=home, critical_fails=True, **vars(source))
     except SweepFailed as failed:
         return failed.outcomes

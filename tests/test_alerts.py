@@ -145,7 +145,7 @@ def test_a_critical_run_is_visible_until_it_is_better_and_tagged_once(
     def sweep(*gaps: float) -> tuple[str, str]:
         for gap in gaps:
             written.append(write(len(written), gap))
-        state = watch(tmp_path / "runs", home, return_state=True)
+        state = watch(tmp_path / "runs", home, critical_fails=True, return_state=True)
         return state.name, state.type.value
 
     written: list[object] = []

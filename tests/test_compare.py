@@ -9,7 +9,7 @@ import pytest
 from pytest import approx
 
 from flows.cli import main
-from tasks import certificate, comparison, lake, onset, pairs, tables
+from tasks import certificate, comparison, lake, onset, pairs, run_charts, tables
 from tasks.hook import save_step_batch
 from tests.given import barriers, batch_fields, ingest, sql_connection, token_frame
 
@@ -302,3 +302,19 @@ def test_the_comparison_page_opens(compared, browser, prefect, tmp_path, capsys,
 def test_a_run_that_is_not_there_is_wrong_usage(compared, capsys):
     assert main(["--home", str(compared), "compare", "off", "nobody"]) == 2
     assert "no run 'nobody'" in capsys.readouterr().err
+
+
+def test_the_heat_map_has_the_same_scale_on_both_sides_of_zero():
+    """A healthy run's -0.0077 nats are near white beside 5.5 of a broken one."""
+    cells = [("healthy", -0.0077), ("broken", 5.5)]
+    table = pl.DataFrame(
+        [
+            {"run": run, "step": 1, "pos_bin": 0, "tokens": 9, "kl_k1": gap, "kl_k3": 0.1}
+            for run, gap in cells
+        ]
+    )
+    chart = run_charts.position_heat(table).to_dict()
+    assert chart["spec"]["encoding"]["color"]["scale"]["domain"] == [-5.5, 5.5]
+    alone = run_charts.position_heat(table.with_columns(kl_k1=pl.lit(0.0))).to_dict()
+    low, high = alone["spec"]["encoding"]["color"]["scale"]["domain"]
+    assert low == -high < 0

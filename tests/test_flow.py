@@ -85,7 +85,7 @@ def test_prefect_shows_the_headline(three_steps, home):
     with get_client(sync_client=True) as client:
         artifacts = client.read_artifacts()
     latest = max((a for a in artifacts if a.key == "run-a-step-3"), key=lambda a: a.created)
-    assert "| KL(rollout || train), k1 |" in latest.data
+    assert "| KL(rollout \\|\\| train), k1 |" in latest.data
     assert "[MLflow](http://127.0.0.1:5000/#/experiments/" in latest.data
 
 

@@ -8,7 +8,7 @@ import polars as pl
 import pytest
 
 from tasks import captures, lake, tables
-from tasks.hook import save_step_batch
+from tasks.hook import write_step_batch
 from tasks.tokens import SCHEMA_VERSION, BadCapture
 from tests.given import batch_fields, ingest
 
@@ -140,14 +140,14 @@ def test_two_processes_publish_one_step(saved, tmp_path):
 def test_the_trainers_writer_is_repeatable_and_atomic(tmp_path):
     fields = batch_fields()
     del fields["global_step"]
-    path = save_step_batch(tmp_path / "run", 7, fields)
+    path = write_step_batch(tmp_path / "run", 7, fields)
     first = path.read_bytes()
-    assert save_step_batch(tmp_path / "other", 7, fields).read_bytes() == first
+    assert write_step_batch(tmp_path / "other", 7, fields).read_bytes() == first
     assert [p.name for p in path.parent.iterdir()] == ["step_batch.pt"]
     assert captures.identify(path).step == 7
     fields["x"] = lambda: None  # cannot be pickled
     with pytest.raises(Exception, match="pickle"):
-        save_step_batch(tmp_path / "run", 7, fields)
+        write_step_batch(tmp_path / "run", 7, fields)
     assert path.read_bytes() == first
     assert [p.name for p in path.parent.iterdir()] == ["step_batch.pt"]
 

@@ -16,6 +16,7 @@ from tasks.readers import records
 from tasks.readers.columns import without_ids
 from tasks.readers.contents import Contents
 from tasks.readers.ragged import ragged_blocks
+from tasks.readers.tensors import Array
 from tasks.tokens import BadCapture, Batch, Block
 
 NAME = "nemo_rl"
@@ -139,9 +140,6 @@ def _sample(where: str, row: int, record: dict[str, Any], masked: bool) -> dict[
         mask = records.numbers(where, "token_loss_mask", only.get("token_loss_mask"), np.float64)
     else:
         ids, mask = np.zeros(len(rollout), dtype=np.int64), (rollout != 0).astype(np.float64)
-    outside = (train == 0) & (rollout < SURE) & (mask != 0)
-    if (train[mask != 0] != 0).any():  # else they were not computed at all
-        train = np.where(outside, np.float32(np.nan), train)
     advantages = only.get("advantages")
     if isinstance(advantages, int | float):
         advantages = [advantages] * len(rollout)
@@ -150,6 +148,7 @@ def _sample(where: str, row: int, record: dict[str, Any], masked: bool) -> dict[
     if advantages is not None:
         fields["advantages"] = records.numbers(where, "advantages", advantages, np.float32)
     records.check_lengths(where, fields, len(rollout))
+    fields["old_log_probs"] = _without_cut(rollout, train, mask != 0)
     start = records.first_trained(mask[:length])
     sample = {name: values[start:length] for name, values in fields.items()}
     if not only.get("sample_loss_mask", 1):
@@ -157,6 +156,13 @@ def _sample(where: str, row: int, record: dict[str, Any], masked: bool) -> dict[
     if masked:
         sample["prompts"] = ids[:start]
     return {**sample, "row_index": row, "rewards": only.get("rewards")}
+
+
+def _without_cut(rollout: Array, train: Array, masked: Array) -> Array:
+    """The trainer's log-probs, NaN for what its own cut left out; all 0 was not computed at all."""
+    if not (train[masked] != 0).any():
+        return train
+    return np.where((train == 0) & (rollout < SURE) & masked, np.float32(np.nan), train)
 
 
 def _only(value: Any) -> Any:
