@@ -1,5 +1,5 @@
 -- Whether the two log-probs of a token belong to each other: one engine's read at the token, the other's some
--- tokens later, on the step's first 100,000 trained tokens without copies of a rollout. All is well if no lag
+-- tokens later, on the step's first rollouts without copies, 20,000 trained tokens or a little more. All is well if no lag
 -- beats lag 0. Standard errors (t) are clustered by 16 positions of a rollout.
 -- grain: run, step, lag
 --
@@ -27,9 +27,15 @@ originals as (
     select
         run,
         step,
-        min(row) as row
+        min(row) as row,
+        any_value(tokens) as tokens
     from sequence_signatures
     group by run, step, signature
+),
+
+first_rows as (
+    from originals
+    qualify sum(tokens) over (partition by run, step order by row) - tokens < 20000
 ),
 
 -- Ranks, as most log-probs are near 0 and a few far below would decide alone.
@@ -39,7 +45,17 @@ sampled as (
         percent_rank() over (partition by run, step order by logp_rollout) as rollout_rank,
         percent_rank() over (partition by run, step order by logp_train) as train_rank
     from sampled_tokens
-    semi join originals using (run, step, row)
+    semi join first_rows using (run, step, row)
+),
+
+-- As a table of its own, so that tokens are joined by place and not by row.
+lagged as materialized (
+    select
+        sampled.*,
+        lag,
+        pos + lag as read_at
+    from sampled
+    cross join lags
 ),
 
 pairs as (
@@ -60,14 +76,13 @@ pairs as (
         abs(here.logp_rollout - here.logp_train) - diff as closer,
         abs(here.logp_rollout - here.logp_rescored) - rescored_diff as rescored_closer,
         abs(here.logp_rollout - here.logp_dense) - dense_diff as dense_closer
-    from sampled as here
-    cross join lags
+    from lagged as here
     inner join sampled as there
         on
             here.run = there.run
             and here.step = there.step
             and here.row = there.row
-            and here.pos + lag = there.pos
+            and here.read_at = there.pos
 ),
 
 overall as (

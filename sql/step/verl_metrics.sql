@@ -1,6 +1,7 @@
 -- What verl logs about the mismatch, under its names and by its definitions: `value` as v0.9 does,
 -- `value_until_0_7_1` as it did up to v0.7.1. Rollouts without trained tokens count in means over rollouts,
--- with log ratio and log perplexity 0. Importance weights for rollout_is_threshold 2.0 (truncation).
+-- with log ratio and log perplexity 0. Importance weights for rollout_is_threshold 2.0 (truncation). v0.8 is as
+-- v0.9 but for rollout_is_seq_fraction_high and _low, which it takes of the applied weights.
 -- grain: run, step, setting, name
 --
 -- run               | Training run.
