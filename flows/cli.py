@@ -237,7 +237,7 @@ def _sql(options: Namespace) -> int:
     if not steps:
         return _fail(f"no steps in {options.home / 'lake'}; `tim ingest` puts them there")
     try:
-        answer = tables.query(steps, options.query)
+        answer = tables.query(steps, options.query, any_files=options.allow_files)
     except tables.BadQuery as error:
         return _fail(str(error))
     screen.print_frame(answer, options.format)

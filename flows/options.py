@@ -93,6 +93,11 @@ def parser() -> argparse.ArgumentParser:
     sql = verbs.add_parser("sql", help="ask DuckDB about everything in the lake")
     sql.add_argument("query", help="SQL over the tables that `tim tables` lists")
     sql.add_argument("--format", choices=("table", "csv", "json"), default="table")
+    sql.add_argument(
+        "--allow-files",
+        action="store_true",
+        help="let the query do all that DuckDB can: read and write any file, attach, install",
+    )
 
     whatif = verbs.add_parser(
         "whatif", help="what corrections (TIS, IcePop, masks, ...) would do to a step"

@@ -71,7 +71,7 @@ def watch(
     taken = [outcome.step for outcome in outcomes if outcome.step]
     stages.show_backlog(root, source.look(home), taken, time.monotonic() - began)
     changes = judge_runs(outcomes, home, alerts)
-    if changes:
+    if outcomes or changes:
         stages.show_statuses(home, return_state=True)  # a failure shows in Prefect
     return _ended(outcomes, changes, alerts_module.told(home), critical_fails)
 

@@ -9,8 +9,7 @@ import hashlib
 import json
 import tomllib
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
-from itertools import chain, islice
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -47,9 +46,9 @@ class Status:
     """How a run stands, since which step, and why."""
 
     level: str  # of LEVELS, or not measured
-    since: int  # first step of the unbroken streak
+    since: int  # first step of those that made it so
     reasons: tuple[str, ...]
-    last_good: int | None = None  # the step before it that was better, if any
+    last_good: int | None = None  # the last healthy step before it, if any
 
 
 @dataclass(frozen=True)
@@ -118,29 +117,33 @@ def _rules(texts: Any) -> tuple[Rule, ...]:
 
 
 def unjudged(home: Path, alerts: Alerts) -> list[str]:
-    """Runs whose last step was not judged yet, or by other rules."""
+    """Runs with a step that was not judged yet, or judged by other rules."""
     known = _records(home)
     return [
         run
         for run, steps in _by_run(home).items()
-        if known.get(run, {}).get("judged") != _judgement(steps[-1], alerts)
+        if known.get(run, {}).get("judged") != _judgements(steps, alerts)[-1]
     ]
 
 
 def update(home: Path, run: str, alerts: Alerts, tell: Callable[[Change], None]) -> Change | None:
-    """Judge a run by its last steps; `tell` is called if its status is not what was told last.
+    """Judge a run by its steps; `tell` is called if its status is not what was told last.
 
     What was told is remembered after `tell` came back: whoever is killed in between is told again.
     """
     with FileLock(home / ".status.lock"):
         steps = _by_run(home)[run]
         before = told(home).get(run)
-        now = judged(before, steps, alerts)
+        judgements = _judgements(steps, alerts)
+        known = _records(home).get(run, {}).get("judged")
+        # Steps that came late or were read anew change how it stood: all are judged again.
+        seen = judgements.index(known) + 1 if known in judgements else 0
+        now = judged(before if seen else None, steps, alerts, seen)
         change = Change(run, before.level if before else LEVELS[0], now)
         matters = now.level != change.before and {now.level, change.before} & set(LEVELS[1:])
         if matters:
             tell(change)
-        _remember(home, run, now, _judgement(steps[-1], alerts))
+        _remember(home, run, now, judgements[-1])
     return change if matters else None
 
 
@@ -153,50 +156,78 @@ def _by_run(home: Path) -> dict[str, list[Step]]:
     return found
 
 
-def _judgement(step: Step, alerts: Alerts) -> str:
-    """What a judgement was made of: another one is needed when this changes."""
-    return f"step {step.step} {step.capture} {hashlib.sha256(repr(alerts).encode()).hexdigest()}"
+def _judgements(steps: Iterable[Step], alerts: Alerts) -> list[str]:
+    """After each step, what a judgement is made of: another one is needed when this changes."""
+    made = hashlib.sha256(repr(alerts).encode())
+    judgements = []
+    for step in steps:
+        made.update(f"{step.step} {step.capture}\n".encode())
+        judgements.append(f"step {step.step} {made.hexdigest()}")
+    return judgements
 
 
-def judged(before: Status | None, steps: Sequence[Step], alerts: Alerts) -> Status:
-    """The status after these steps of a run, which are in order."""
-    measured = [step for step in steps if step.facts()["measurement"] != "bypass"]
+def judged(before: Status | None, steps: Sequence[Step], alerts: Alerts, seen: int = 0) -> Status:
+    """The status of a run after its steps, in order; the first `seen` led to `before`."""
+    measured = [
+        (place, step) for place, step in enumerate(steps) if step.facts()["measurement"] != "bypass"
+    ]
     if not measured:
         return Status(NOT_MEASURED, steps[-1].step, ("both engines' log-probs are the same bits",))
-    backwards = (Seen(step.step, *_level(step, alerts)) for step in reversed(measured))
-    return standing(before, backwards, alerts)
+    forwards = _Levels([step for _, step in measured], alerts)
+    return standing(before, forwards, alerts, sum(place < seen for place, _ in measured))
 
 
-def standing(before: Status | None, backwards: Iterable[Seen], alerts: Alerts) -> Status:
-    """The status that a run gets after its steps, the last one first: worse soon, better late.
+class _Levels(Sequence[Seen]):
+    """How bad each step is; a step is read when it is asked for, once."""
 
-    Steps are looked at as far back as the streak goes, however many of them are new.
+    def __init__(self, steps: Sequence[Step], alerts: Alerts) -> None:
+        self._steps, self._alerts = steps, alerts
+        self._read: dict[int, Seen] = {}
+
+    def __len__(self) -> int:
+        return len(self._steps)
+
+    def __getitem__(self, place: Any) -> Any:
+        if isinstance(place, slice):
+            return [self[i] for i in range(*place.indices(len(self)))]
+        if place not in self._read:
+            step = self._steps[place]
+            self._read[place] = Seen(step.step, *_level(step, self._alerts))
+        return self._read[place]
+
+
+def standing(before: Status | None, steps: Sequence[Seen], alerts: Alerts, seen: int = 0) -> Status:
+    """The status of a run after its steps, in order; the first `seen` led to `before`.
+
+    One step after the other, so that it does not matter how many of them a sweep finds.
     """
+    status = before
+    for end in range(seen + 1, len(steps) + 1):
+        status = _after(status, steps, end, alerts)
+    return status or Status(LEVELS[0], steps[-1].step, ())
+
+
+def _after(before: Status | None, steps: Sequence[Seen], end: int, alerts: Alerts) -> Status:
+    """The status after the last of the first `end` steps: worse soon, better late."""
     was = LEVELS.index(before.level) if before and before.level in LEVELS else 0
-    earlier = iter(backwards)
-    last = list(islice(earlier, max(alerts.after, alerts.recover)))
-    recent, longer = last[: alerts.after], last[: alerts.recover]
+    recent = steps[max(0, end - alerts.after) : end]
+    longer = steps[max(0, end - alerts.recover) : end]
     worse, better = min(one.level for one in recent), max(one.level for one in longer)
+    newest = recent[-1]
     if worse > was:
-        return _begun(worse, chain(last, earlier), lambda level: level >= worse)
+        good = _last_good(steps, end - len(recent))
+        return Status(LEVELS[worse], recent[0].step, newest.reasons, last_good=good)
     if better < was and len(longer) == alerts.recover:
-        return replace(
-            _begun(better, chain(last, earlier), lambda level: level <= better), last_good=None
-        )
+        good = _last_good(steps, end - len(longer)) if better else None
+        return Status(LEVELS[better], longer[0].step, newest.reasons, last_good=good)
     if before and before.level == LEVELS[was]:
         return before
-    return Status(LEVELS[0], last[-1].step, ())
+    return Status(LEVELS[0], newest.step, ())
 
 
-def _begun(level: int, backwards: Iterable[Seen], holds: Callable[[int], bool]) -> Status:
-    """A status with the first step of its streak, and the last one before it."""
-    steps = iter(backwards)
-    newest = first = next(steps)
-    for step in steps:
-        if not holds(step.level):
-            return Status(LEVELS[level], first.step, newest.reasons, last_good=step.step)
-        first = step
-    return Status(LEVELS[level], first.step, newest.reasons)
+def _last_good(steps: Sequence[Seen], end: int) -> int | None:
+    """The last of the first `end` steps that is healthy."""
+    return next((steps[i].step for i in range(end - 1, -1, -1) if not steps[i].level), None)
 
 
 def _level(step: Step, alerts: Alerts) -> tuple[int, tuple[str, ...]]:

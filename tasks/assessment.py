@@ -10,7 +10,7 @@ from typing import Any
 import polars as pl
 
 from tasks import bands, findings
-from tasks.advice import Advice, advise, masked, shift
+from tasks.advice import Advice, advise, shift
 from tasks.bands import Reading
 from tasks.findings import Finding
 from tasks.notation import number
@@ -38,9 +38,10 @@ class Assessment:
 def assess(facts: Mapping[str, Any], tables: Tables) -> Assessment:
     """Judge a step by the bands of its family, its diagnoses and what corrections could do."""
     family = bands.family(facts)
-    advice = advise(tables) if "corrections" in tables else None
+    is_bypass = facts.get("measurement") == "bypass"
+    advice = advise(tables) if "corrections" in tables and not is_bypass else None
     found = findings.of(tables, advice)
-    if facts.get("measurement") == "bypass":
+    if is_bypass:
         return Assessment("not measured", BYPASS, family, (), tuple(found), advice)
     readings = bands.readings(facts, tables["step_metrics"].row(0, named=True))
     status, text = _verdict(family, readings, tables, found, advice)
@@ -63,7 +64,7 @@ def _verdict(
     if row := shift(tables):
         return "capture suspect", findings.FAULTS["shift"](row)
     if bad:
-        status, remedy = _remedy(tables, advice)
+        status, remedy = _remedy(advice)
         return status, f"{_listed(bad)}.{remedy}"
     if watched:
         return "watch", f"{_listed(watched)}; the rest is healthy."
@@ -75,12 +76,11 @@ def _verdict(
     return "healthy", f"{inside}."
 
 
-def _remedy(tables: Tables, advice: Advice | None) -> tuple[str, str]:
+def _remedy(advice: Advice | None) -> tuple[str, str]:
     """What corrections could do about bad readings."""
-    if advice is None:
+    if advice is None or advice.setting == "none":  # bands of one's own may be narrower than ours
         return "beyond correction", ""
-    text = masked(tables["corrections"]) if advice.setting == "none" else advice.text
-    return ("correctable" if advice.setting else "beyond correction"), f" {text}"
+    return ("correctable" if advice.setting else "beyond correction"), f" {advice.text}"
 
 
 def _listed(readings: list[Reading]) -> str:

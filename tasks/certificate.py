@@ -47,7 +47,7 @@ def of(step: Step) -> Certificate:
     """The certificate of a step; raises NoSuchStep if its tokens are gone."""
     lake.need_tokens(step)
     columns = ["row", "pos", "logp_rollout", "logp_train"]
-    frame = pl.scan_parquet(lake.token_files(step)).filter("is_trained").select(columns)
+    frame = pl.scan_parquet(lake.token_files(step), glob=False).filter("is_trained").select(columns)
     tokens = frame.collect().sort("row", "pos")
     rollout, train = (tokens[name].to_numpy() for name in columns[2:])
     distance = ulp(rollout, train)

@@ -223,7 +223,8 @@ def gap_by_rollout_prob(gap_by_rollout_prob: pl.DataFrame) -> Any:
     if len(carried):
         widest = carried.row(by_predicate=_largest("share_abs_logp_diff"), named=True)
         caption = (
-            f"most of the total |ln r|, {notation.share(widest['share_abs_logp_diff'])}, lies in "
+            f"the largest part of the total |ln r|, "
+            f"{notation.share(widest['share_abs_logp_diff'])}, lies in "
             f"the bucket from {notation.number(widest['prob_from'])}, which holds "
             f"{widest['tokens']:,} tokens"
         )
@@ -275,6 +276,8 @@ def culprits(culprits: pl.DataFrame) -> Any:
         "red: survives a false-discovery correction"
         if shown["survives"].any()
         else "none survives a false-discovery correction"
+        if culprits["q_value"].is_not_null().any()
+        else "too few prompt groups to test any"
     )
     if shown.is_empty():
         caption = "no slice with a thousandth of the total |ln r| carries more than its share"

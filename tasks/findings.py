@@ -37,11 +37,18 @@ def of(tables: Tables, advice: Advice | None) -> list[Finding]:
 
     A pruned step may have tables of older SQL: what they lack is not said.
     """
-    there = [diagnose for diagnose, needs in DIAGNOSES.items() if tables.keys() >= needs]
+    there = [diagnose for diagnose, needs in DIAGNOSES.items() if _has(tables, needs)]
     found = [finding for diagnose in there for finding in diagnose(tables)]
     if advice:
         found.append(Finding("corrections", advice.text, advice.setting != "none"))
     return sorted(found, key=lambda f: (not f.matters, not f.of_capture))
+
+
+def _has(tables: Tables, needs: Mapping[str, set[str]]) -> bool:
+    """Whether tables and columns are there: tables of older SQL may lack some."""
+    return all(
+        name in tables and columns <= set(tables[name].columns) for name, columns in needs.items()
+    )
 
 
 # How a fault of the capture is called, worst first; those after `plateau` are remarks.
@@ -79,10 +86,8 @@ ENGINE = {"rollout": "rollout engine", "train": "trainer"}
 
 FAULTS: dict[str, Callable[[Row], str]] = {
     "shift": lambda row: (
-        f"{OWNER[row['engine']]} log-probs may be {abs(row['value']):.0f} "
-        f"token{'s' * (abs(row['value']) > 1)} {'late' if row['value'] > 0 else 'early'} "
-        f"({row['value']:+.0f}; two measures of `lag_scan` agree): check the capture before you "
-        "trust any number of it, they would compare different tokens."
+        f"{_shifted(row)} ({row['value']:+.0f}; two measures of `lag_scan` agree): check the "
+        "capture before you trust any number of it, they would compare different tokens."
     ),
     "temperature": lambda row: (
         f"The trainer's log-odds are {number(row['value'])} times the rollout engine's: one side "
@@ -114,6 +119,19 @@ FAULTS: dict[str, Callable[[Row], str]] = {
 }
 
 
+def _shifted(row: Row) -> str:
+    """Who is how many tokens off; where it cannot be told who, how the two stand to each other."""
+    by = f"{abs(row['value']):.0f} token{'s' * (abs(row['value']) > 1)}"
+    late = row["value"] > 0
+    if row["engine"] == "both":
+        first, second = ("late", "early") if late else ("early", "late")
+        return (
+            f"The engines' log-probs may be {by} apart, the trainer's {first} or the rollout "
+            f"engine's {second}"
+        )
+    return f"{OWNER[row['engine']]} log-probs may be {by} {'late' if late else 'early'}"
+
+
 def _lower(row: Row) -> str:
     return OWNER[row["engine"]].replace("The", "the")
 
@@ -121,7 +139,8 @@ def _lower(row: Row) -> str:
 def _tail(tables: Tables) -> Iterator[Finding]:
     row, metrics = tables["tail"].row(0, named=True), tables["step_metrics"].row(0, named=True)
     mass, alpha, count = row["top1pct_ratio_mass"], row["hill_alpha_up"], row["hill_k"]
-    if mass is not None and mass >= DOMINATED:
+    few = 10 * count / metrics["trained_tokens"]  # of few tokens, the largest hold much anyway
+    if mass is not None and mass >= max(DOMINATED, few):
         exponent = ""
         if alpha is not None and count >= FEWEST_IN_TAIL:
             error = number(1.96 * alpha / count**0.5)
@@ -137,8 +156,8 @@ def _tail(tables: Tables) -> Iterator[Finding]:
             "step_metrics",
             f"In {share(saturated)} of the rollouts |sum of ln r| is 20 or more: verl, slime and "
             "SkyRL clip sequence weights there, so that an ESS of clipped weights near 1 means "
-            "nothing; TRL, AReaL and NeMo RL do not clip, and have weights below 3e-9 or above "
-            "4e8.",
+            "nothing; TRL, AReaL and NeMo RL do not clip the product, which is below 3e-9 or "
+            "above 4e8.",
             matters=True,
         )
 
@@ -252,24 +271,26 @@ NONFINITE = 1e-3  # part of the tokens under the mask from which one without a l
 def _nonfinite(tables: Tables) -> Iterator[Finding]:
     row = tables["step_metrics"].row(0, named=True)
     for engine, name in ENGINE.items():
-        missing = row.get(f"nonfinite_{engine}") or 0
-        part = missing / (missing + row["trained_tokens"])
+        missing = row[f"nonfinite_{engine}"]
+        part = missing / row["masked_tokens"]
         if part > NONFINITE:
             yield Finding(
                 "step_metrics",
-                f"{missing:,} tokens under the mask ({share(part)}) have no finite log-prob by the "
-                f"{name}: they are in none of these numbers, and may be the worst.",
+                f"{missing:,} of {row['masked_tokens']:,} tokens under the mask ({share(part)}) "
+                f"have no finite log-prob by the {name}: they are in none of these numbers, and "
+                "may be the worst.",
                 matters=True,
                 of_capture=True,
             )
 
 
-DIAGNOSES: dict[Callable[[Tables], Iterator[Finding]], set[str]] = {
-    _alignment: {"alignment"},
-    _nonfinite: {"step_metrics"},
-    _contradictions: {"confident_contradictions"},
-    _context_blindness: {"context_blindness"},
-    _tail: {"tail", "step_metrics"},
-    _culprits: {"culprits"},
-    _noise_floor: {"noise_floor"},
+# What each needs: tables, and columns that those of older SQL lack.
+DIAGNOSES: dict[Callable[[Tables], Iterator[Finding]], dict[str, set[str]]] = {
+    _alignment: {"alignment": set(), "lag_scan": {"diff_t"}},
+    _nonfinite: {"step_metrics": {"masked_tokens"}},
+    _contradictions: {"confident_contradictions": set()},
+    _context_blindness: {"context_blindness": set()},
+    _tail: {"tail": set(), "step_metrics": {"frac_saturated_seq"}},
+    _culprits: {"culprits": {"lift_given_prob"}},
+    _noise_floor: {"noise_floor": set()},
 }

@@ -39,16 +39,17 @@ def save_step_batch(
     """Write `folder/step_<step>/step_batch.pt`; its path, or None if nothing was written.
 
     Never raises: what goes wrong is logged once, and the trainer goes on. Steps that are no
-    multiple of `every` are left out. Of a batch with more than `max_rows` rows whole prompt groups
-    are kept, as many as fit. In the `background`, tensors are copied now and written by a thread;
-    what comes while two captures wait is left out.
+    multiple of `every` are left out. Of a batch with more than `max_rows` rows the first whole
+    prompt groups that fit are kept (the first rows, where there is no `uid`, or a group is larger).
+    In the `background`, tensors are copied now and written by a thread, for which the interpreter
+    waits at its end; what comes while two captures wait is left out.
 
     See `write_step_batch` for the other parameters.
     """
-    with guarded(f"the capture of step {step}"):
+    with guarded("the capture of step %s", step):
         if step % every:
             return None
-        kept = batch if max_rows is None else _first_groups(batch, max_rows)
+        kept = batch if max_rows is None else _first_groups(batch, max_rows, rank)
         target = _target(folder, step, rank)
         if background:
             return target if _written_later(target, step, kept, rank, world_size) else None
@@ -80,15 +81,15 @@ def write_step_batch(
 
 
 @contextmanager
-def guarded(what: str = "a capture") -> Iterator[None]:
+def guarded(what: str = "a capture", *given: Any) -> Iterator[None]:
     """Whatever is raised inside is logged, each kind of error once; the trainer goes on."""
     try:
         yield
     except Exception as error:
-        kind = (type(error), getattr(error, "errno", None))
-        if kind not in _LOGGED:
-            _LOGGED.add(kind)
-            LOG.warning("%s was not written, training goes on: %r", what, error)
+        number = error.errno if isinstance(error, OSError) else None
+        if (type(error), number) not in _LOGGED:
+            _LOGGED.add((type(error), number))
+            LOG.warning(f"{what} was not written, training goes on: %r", *given, error)
 
 
 _LOGGED: set[tuple[type[Exception], int | None]] = set()
@@ -122,45 +123,52 @@ def _write(target: Path, content: dict[str, Any]) -> None:
 
 
 _writers: dict[int, ThreadPoolExecutor] = {}  # by process: threads do not survive a fork
-_waiting: list[Future[None]] = []
+_waiting: dict[int, list[Future[None]]] = {}  # the same
 
 
 def _written_later(
     target: Path, step: int, batch: Mapping[str, Any], rank: int | None, world_size: int | None
 ) -> bool:
     """Hand a copy to this process's writer, unless it has enough to do."""
-    _waiting[:] = [future for future in _waiting if not future.done()]
-    if len(_waiting) >= WAITING:
-        with guarded(f"the capture of step {step}"):
-            raise TimeoutError("captures come faster than they are written; set every=")
-        return False
-    writer = _writers.setdefault(os.getpid(), ThreadPoolExecutor(1, "timtrack"))
+    process = os.getpid()
+    waiting = [future for future in _waiting.get(process, ()) if not future.done()]
+    if len(waiting) >= WAITING:
+        raise TimeoutError("captures come faster than they are written; set every=")
+    writer = _writers.setdefault(process, ThreadPoolExecutor(1, "timtrack"))
     content = _content(step, batch, rank, world_size)
-    _waiting.append(writer.submit(_write_guarded, target, step, content))
+    _waiting[process] = [*waiting, writer.submit(_write_guarded, target, step, content)]
     return True
 
 
 def _write_guarded(target: Path, step: int, content: dict[str, Any]) -> None:
-    with guarded(f"the capture of step {step}"):
+    with guarded("the capture of step %s", step):
         _write(target, content)
 
 
-def _first_groups(batch: Mapping[str, Any], most: int) -> dict[str, Any]:
-    """The first prompt groups that fit into `most` rows, with `row_index`, their place in all."""
-    rows = next((len(batch[name]) for name in RESPONSES if name in batch), 0)
+def _first_groups(batch: Mapping[str, Any], most: int, rank: int | None) -> dict[str, Any]:
+    """The first whole prompt groups in `most` rows; the first rows if the first group is larger.
+
+    With `row_index`, their place in all, unless each rank has rows of its own.
+    """
+    if most < 1:
+        raise ValueError(f"max_rows is {most}, expected 1 or more")
+    names = set(batch.keys())
+    rows = next((len(batch[name]) for name in RESPONSES if name in names), 0)
     if rows <= most:
-        return dict(batch)
-    uid = next((batch[name] for name in ("uid", "uids", "group_id") if name in batch), None)
+        return dict(batch.items())
+    uid = next((batch[name] for name in ("uid", "uids", "group_id") if name in names), None)
     groups: dict[Any, list[int]] = {}
     for row, name in enumerate(range(rows) if uid is None else list(uid)):
         groups.setdefault(name, []).append(row)
     chosen: list[int] = []
     for members in groups.values():
-        if len(chosen) + len(members) <= most:
-            chosen += members
+        if len(chosen) + len(members) > most:
+            break
+        chosen += members
     chosen = sorted(chosen) or list(range(most))
     kept = {name: _rows(value, chosen, rows) for name, value in batch.items()}
-    return {**kept, "row_index": kept.get("row_index", chosen), "rows_in_batch": rows}
+    place = {} if rank is not None or "row_index" in kept else {"row_index": chosen}
+    return {**kept, **place, "rows_in_batch": rows}
 
 
 def _rows(value: Any, chosen: list[int], rows: int) -> Any:

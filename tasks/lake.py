@@ -202,7 +202,7 @@ def finish(
         check_unchanged(capture)
         raise
     if vocabulary:
-        tokens = pl.scan_parquet(parquet.files(folder, "tokens")).select("token_id")
+        tokens = pl.scan_parquet(parquet.files(folder, "tokens"), glob=False).select("token_id")
         ids = tokens.drop_nulls().unique().collect()["token_id"].sort().to_list()
         parquet.write_small(folder / "vocabulary.parquet", vocabulary(ids))
     check_unchanged(capture)
@@ -219,7 +219,7 @@ def _check_rows(folder: Path, verdict: Verdict) -> None:
     """Raise BadCapture where two shards have a row of the same number."""
     files = parquet.files(folder, "sequences")
     if len(files) > 1:
-        rows = pl.scan_parquet(files).select(pl.col("row").n_unique()).collect().item()
+        rows = pl.scan_parquet(files, glob=False).select(pl.col("row").n_unique()).collect().item()
         if rows < verdict.rows:
             raise BadCapture(
                 f"{verdict.rows - rows} of {verdict.rows} rollouts are in two ranks' files: their "
@@ -394,10 +394,13 @@ def _sync(path: Path) -> None:
         os.close(handle)
 
 
+MOST_IDS = 2**31  # token ids that a column of the token table can hold
+
+
 def _vocabulary(batch: Batch, of_tokenizer: int | None) -> dict[str, Any]:
     """How many token ids the model knows, as the capture or else its tokenizer says."""
     said = next((batch.meta[k] for k in ("vocab_size", "vocabulary_size") if k in batch.meta), None)
-    if isinstance(said, int) and said > 0:
+    if isinstance(said, int) and 0 < said <= MOST_IDS:
         return {"vocabulary_size": said, "vocabulary_from": "capture"}
     return {"vocabulary_size": of_tokenizer, "vocabulary_from": of_tokenizer and "tokenizer"}
 

@@ -12,7 +12,7 @@ from typing import Any
 import polars as pl
 from markupsafe import Markup
 
-from tasks import html, lake, samples, strip, summary
+from tasks import html, lake, notation, samples, strip, summary
 from tasks.assessment import Assessment, assess
 from tasks.lake import Step
 from tasks.samples import Choice, Sample
@@ -187,16 +187,16 @@ def headline(computed: Tables, assessment: Assessment) -> Markup:
 
 def intervals(numbers: Mapping[str, Any]) -> str:
     """What the intervals of the headline are, or why there are none."""
-    clusters = numbers["clusters"]
-    if numbers.get("interval_t") is None:
-        return (
-            f"No intervals: the tokens come from {clusters} prompt groups (rollouts, where prompts "
-            "are unknown), and fewer than 5 say too little about the others."
-        )
-    return (
-        f"Intervals are 95 %, from standard errors clustered by {clusters:,} prompt groups "
-        "(rollouts, where prompts are unknown) and Student's t."
-        + (AVERAGES_OF_R if numbers.get("interval_t_of_r") is None else "")
+    if "interval_t" not in numbers:
+        return "No intervals: these tables are of an earlier version."
+    groups = (
+        f"{numbers['clusters']:,} prompt groups (rollouts, where prompts are unknown), "
+        f"{notation.number(numbers['clusters_effective'])} effective by their tokens"
+    )
+    if numbers["interval_t"] is None:
+        return f"No intervals: there are {groups}, and fewer than 5 say too little about others."
+    return f"Intervals are 95 %, by Student's t over {groups}." + (
+        AVERAGES_OF_R if numbers.get("interval_t_of_r") is None else ""
     )
 
 

@@ -8,6 +8,7 @@ The header comment of a file is its documentation; its lines `-- name | text` na
 import functools
 import graphlib
 import hashlib
+import os
 import re
 import tempfile
 from collections.abc import Collection, Iterable, Mapping
@@ -20,9 +21,10 @@ from typing import Any
 import duckdb
 import polars as pl
 
-from tasks import budget, corrections, identities, lake, parquet
+from tasks import budget, corrections, identities, lake, parquet, read_only
 from tasks.corrections import Setting
 from tasks.lake import Step
+from tasks.read_only import NotAllowed, file_list
 from tasks.selected import tables_read
 from tasks.text import VOCABULARY
 from tasks.tokens import ADDED, SEQUENCES, TOKENS
@@ -225,7 +227,11 @@ def stored(step: Step, only: Collection[str] | None = None) -> dict[str, pl.Data
     """The tables that were computed for a step, by name; only some, if these are all one needs."""
     folder = folder_of(step)
     files = sorted(folder.glob("*.parquet")) if folder else []
-    return {file.stem: pl.read_parquet(file) for file in files if not only or file.stem in only}
+    return {
+        file.stem: pl.read_parquet(file, glob=False)
+        for file in files
+        if not only or file.stem in only
+    }
 
 
 def of(step: Step, only: Collection[str] | None = None) -> dict[str, pl.DataFrame]:
@@ -233,13 +239,20 @@ def of(step: Step, only: Collection[str] | None = None) -> dict[str, pl.DataFram
     return stored(step, only) or compute(step)
 
 
-def query(steps: list[Step], sql: str) -> pl.DataFrame:
-    """The answer to a question over these steps; raises BadQuery with DuckDB's reason."""
+def query(steps: list[Step], sql: str, any_files: bool = False) -> pl.DataFrame:
+    """The answer to a question over these steps; raises BadQuery with DuckDB's reason.
+
+    It can only read, and only the lake, unless `any_files` lets it do what DuckDB can.
+    """
     try:
+        if not any_files:
+            read_only.check(sql)
         with connect(steps, sql) as connection:
+            if not any_files:
+                read_only.lock(connection, {step.path.parents[2] for step in steps})
             relation = connection.sql(sql)
             return pl.DataFrame() if relation is None else relation.pl()
-    except (duckdb.Error, pl.exceptions.PolarsError) as error:
+    except (duckdb.Error, pl.exceptions.PolarsError, NotAllowed) as error:
         raise BadQuery(str(error)) from error
 
 
@@ -310,10 +323,12 @@ def _stored_body(
     connection: Any, name: str, found: list[Path], computed: list[pl.DataFrame]
 ) -> str:
     """SELECT over a step table's files and over what was computed for steps without a file."""
-    files = [str(file) for file in found if file.is_file()]
+    files = [file for file in found if file.is_file()]
     # Made by the same SQL they have the same columns, and only one is looked at to know them.
     union = len({file.parent.name for file in found}) > 1
-    read = f"from read_parquet({files}, union_by_name = {union}, hive_partitioning = false)"
+    read = (
+        f"from read_parquet({file_list(files)}, union_by_name = {union}, hive_partitioning = false)"
+    )
     parts = [read] if files else []
     if computed:
         together = pl.concat(computed, how="diagonal")
@@ -336,7 +351,9 @@ def inputs(
     facts = [step.facts() for step in steps] if described else []
     connection = duckdb.connect()
     connection.execute(f"set memory_limit = '{budget.memory()}'")
-    connection.execute("set temp_directory = $1", [tempfile.gettempdir()])
+    # Of its own: a query may read what lies there.
+    spilled = Path(tempfile.gettempdir()) / f"timtrack-duckdb-{os.getpid()}"
+    connection.execute("set temp_directory = $1", [str(spilled)])
     connection.execute("set preserve_insertion_order = false")  # every table ends in its own
     connection.execute("set enable_progress_bar = false")
     kinds = {(fact["schema_version"], *fact["views"]) for fact in facts}
@@ -373,14 +390,14 @@ def _absent(name: str, schema: pl.Schema, facts: list[dict[str, Any]]) -> dict[s
     return {**chain, **{column: schema[column] for column in schema if column in added}}
 
 
-def _files(steps: Iterable[Step], name: str) -> list[str]:
-    return [str(file) for step in steps for file in parquet.files(step.path, name)]
+def _files(steps: Iterable[Step], name: str) -> list[Path]:
+    return [file for step in steps for file in parquet.files(step.path, name)]
 
 
 def _input(
     connection: Any,
     name: str,
-    files: list[str],
+    files: list[Path],
     schema: pl.Schema,
     absent: dict[str, Any],
     union: bool,
@@ -388,7 +405,7 @@ def _input(
     """A view over files, typed and empty without any; `union` if they differ in their columns."""
     if files:
         how = f"union_by_name = {union}, hive_partitioning = true, {HIVE}"
-        source = f"read_parquet({files}, {how})"
+        source = f"read_parquet({file_list(files)}, {how})"
         nulls = [f"null::{SQL_TYPES[kind]} as {column}" for column, kind in absent.items()]
         connection.execute(f"create view {name} as select {', '.join(['*', *nulls])} from {source}")
         return

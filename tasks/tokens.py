@@ -131,6 +131,7 @@ class Check:
     roundings: int = 0
     nonfinite: dict[str, int] = field(default_factory=dict)  # by engine
     unscored: int = 0  # tokens under the mask that one engine or both have no log-prob for
+    holes: dict[str, int] = field(default_factory=dict)  # trained tokens without it, by view
     places: dict[str, list[tuple[int, int]]] = field(default_factory=dict)  # the first, by engine
     faults: dict[tuple[str, str], tuple[int, dict[str, Any]]] = field(default_factory=dict)
 
@@ -148,6 +149,8 @@ class Check:
         self.unequal += other.unequal
         self.roundings += other.roundings
         self.unscored += other.unscored
+        for view, count in other.holes.items():
+            self.holes[view] = self.holes.get(view, 0) + count
         for engine, count in other.nonfinite.items():
             self.nonfinite[engine] = self.nonfinite.get(engine, 0) + count
             self.places[engine] = [*self.places.get(engine, ()), *other.places[engine]][:PLACES]
@@ -164,6 +167,11 @@ class Check:
                 f"{'; '.join(map(self._nonfinite, self.nonfinite))}. More than "
                 f"{MOST_NONFINITE:.0%} without a finite log-prob is no capture of two engines"
             )
+        for view, count in self.holes.items():
+            if count > MOST_NONFINITE * self.trained:
+                raise BadTokens(
+                    f"{self._unseen(view)}. More than {MOST_NONFINITE:.0%}: leave it out"
+                )
         if self.faults:
             raise BadTokens("; ".join(self._fault(kind, col) for kind, col in sorted(self.faults)))
         if not self.trained:
@@ -206,8 +214,11 @@ class Check:
         for name in views:
             self.nonzero[name] = self.nonzero.get(name, 0) + counts[f"nonzero {name}"]
             self.roundings += counts[f"rounded {name}"]
+            if name.removeprefix("logp_") not in ENGINES and counts[f"not_finite {name}"]:
+                missing = counts.pop(f"not_finite {name}")
+                self.holes[name] = self.holes.get(name, 0) + missing
             for kind, predicate in (("not_finite", _not_finite), ("positive", _positive)):
-                if count := counts[f"{kind} {name}"]:
+                if count := counts.get(f"{kind} {name}"):
                     self._remember(kind, name, count, trained.filter(predicate(name)))
 
     def _count_nonfinite(self, tokens: pl.DataFrame) -> None:
@@ -229,6 +240,11 @@ class Check:
             f"logp_{engine}, first at {places}"
         )
 
+    def _unseen(self, view: str) -> str:
+        return (
+            f"{self.holes[view]} of {self.trained} trained tokens have no finite {view}: NULL there"
+        )
+
     def _remember(self, kind: str, name: str, count: int, faulty: pl.DataFrame) -> None:
         before, first = self.faults.get((kind, name), (0, faulty.row(0, named=True)))
         self.faults[kind, name] = (before + count, first)
@@ -248,6 +264,7 @@ class Check:
 
     def _notes(self) -> tuple[str, ...]:
         notes = [f"{self._nonfinite(engine)}: not trained on here" for engine in self.nonfinite]
+        notes += [self._unseen(view) for view in self.holes]
         if not self.unequal:
             notes.append(
                 f"logp_train equals logp_rollout in every bit on all {self.trained} trained "

@@ -432,6 +432,13 @@ def tails(step: Step) -> Values:
     }
 
 
+def is_decided_by_few(step: Step) -> bool:
+    tail = tails(step)
+    few = 10 * ratio(tail["hill_k"], step.d.size)
+    by_ratio = tail["top1pct_ratio_mass"] >= max(0.2, few)
+    return by_ratio or tail["top1pct_abs_logp_mass"] >= max(0.5, few)
+
+
 def drift(step: Step) -> Values:
     d, size = step.d, np.abs(step.d)
     return {
@@ -477,12 +484,15 @@ def standard_errors(step: Step) -> Values:
         "pearson_logp": corr_influence(p, q) if d.size else d,
         "pearson_prob": corr_influence(np.exp(p), np.exp(q)) if d.size else d,
     }
-    clusters = len(set(step.cluster.tolist()))
-    t = float(stats.t.ppf(0.975, clusters - 1)) if clusters >= 5 else UNDEFINED
+    tokens = np.bincount(step.cluster)
+    effective = ratio(float(tokens.sum()) ** 2, float((tokens**2).sum()))
+    enough = effective > 5 - 1e-3  # of 5 equal ones
+    t = float(stats.t.ppf(0.975, effective - 1)) if enough else UNDEFINED
     return {
-        "clusters": clusters,
+        "clusters": len(tokens),
+        "clusters_effective": effective,
         "interval_t": t,
-        "interval_t_of_r": t if tails(step)["top1pct_ratio_mass"] < 0.2 else UNDEFINED,
+        "interval_t_of_r": UNDEFINED if is_decided_by_few(step) else t,
         **{f"{name}_se": clustered_se(x, step.cluster) for name, x in influences.items()},
     }
 

@@ -1,12 +1,15 @@
 """A run's status: worse soon, better late, told once."""
 
+import random
+from collections.abc import Sequence
+
 import pytest
 from mlflow.tracking import MlflowClient
 
 from flows.cli import main
 from flows.watch import watch
 from tasks import alerts, lake, tables
-from tasks.alerts import Alerts, BadAlerts, Seen, Status
+from tasks.alerts import Alerts, BadAlerts, Change, Seen, Status
 from tests.given import batch_fields
 
 HEALTHY, WARNING = 0, 1
@@ -18,7 +21,7 @@ def story(levels: list[int], rules: Alerts) -> list[str]:
     status, told = None, []
     for end in range(1, len(levels) + 1):
         seen = [Seen(step, levels[step], ("why",)) for step in range(end)]
-        status = alerts.standing(status, reversed(seen), rules)
+        status = alerts.standing(status, seen, rules, end - 1)
         told.append(status.level)
     return told
 
@@ -45,7 +48,7 @@ def test_what_scatters_about_a_bound_is_told_once():
 
 def test_a_status_has_its_first_step_and_its_reasons():
     seen = [Seen(7, HEALTHY), Seen(8, WARNING, ("a",)), Seen(9, WARNING, ("b",))]
-    status = alerts.standing(None, reversed(seen), Alerts())
+    status = alerts.standing(None, seen, Alerts())
     assert status == Status("warning", 8, ("b",), last_good=7)
 
 
@@ -55,27 +58,48 @@ def test_a_streak_begins_where_it_began_however_many_steps_a_sweep_saw(at_once):
     levels = [0, 0, 0, 0, *[2] * 999]
     status, seen = None, [Seen(step, level) for step, level in enumerate(levels)]
     for end in range(at_once, len(seen) + at_once, at_once):
-        status = alerts.standing(status, reversed(seen[:end]), Alerts())
+        status = alerts.standing(status, seen[:end], Alerts(), end - at_once)
     assert (status.level, status.since, status.last_good) == ("critical", 4, 3)
 
 
-def test_only_as_many_steps_are_looked_at_as_the_streak_has():
-    looked_at = []
+def test_steps_that_were_judged_are_looked_at_no_further_than_the_streak_needs():
+    looked_at = set()
 
-    def backwards():
-        for step in range(1000, 0, -1):
-            looked_at.append(step)
-            yield Seen(step, 2 if step > 990 else 0)
+    class Steps(Sequence):
+        def __len__(self):
+            return 1000
 
-    status = alerts.standing(None, backwards(), Alerts())
-    assert (status.since, status.last_good) == (991, 990)
-    assert len(looked_at) == 11
+        def __getitem__(self, place):
+            if isinstance(place, slice):
+                return [self[i] for i in range(*place.indices(1000))]
+            looked_at.add(place)
+            return Seen(place, 2 if place > 990 else 0)
+
+    status = alerts.standing(Status("healthy", 0, ()), Steps(), Alerts(), 992)
+    assert (status.level, status.since, status.last_good) == ("critical", 991, 990)
+    assert min(looked_at) == 988  # of the last five, before which nothing is asked
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_a_backfill_says_what_one_step_after_the_other_says(seed):
+    rng = random.Random(seed)
+    seen = [Seen(step, rng.choice([0, 0, 0, 1, 2, 2]), (f"{step}",)) for step in range(60)]
+    one_by_one = None
+    for end in range(1, 61):
+        one_by_one = alerts.standing(one_by_one, seen[:end], Alerts(), end - 1)
+    assert alerts.standing(None, seen, Alerts()) == one_by_one
+
+
+def test_a_run_that_gets_worse_still_names_its_last_healthy_step():
+    levels = [0, 0, 1, 1, 2, 2]
+    status = alerts.standing(None, [Seen(i, level) for i, level in enumerate(levels)], Alerts())
+    assert status == Status("critical", 4, (), last_good=1)
 
 
 def test_a_recovery_is_since_the_first_better_step():
     seen = [Seen(step, 2 if step < 3 else 0) for step in range(20)]
     before = Status("critical", 0, ("why",))
-    assert alerts.standing(before, reversed(seen), Alerts()) == Status("healthy", 3, ())
+    assert alerts.standing(before, seen, Alerts(), 3) == Status("healthy", 3, ())
 
 
 @pytest.mark.parametrize(
@@ -121,6 +145,20 @@ def test_by_rules_of_a_file(write, home, tmp_path, to_lake):
     assert alerts.judged(None, steps, alerts.read(rules)).level == "warning"
     [reason] = alerts.judged(None, steps, alerts.read(rules)).reasons
     assert reason.endswith("not kl_k3 < 1e-3")
+
+
+def test_a_step_that_came_late_is_judged_in_its_place(write, tmp_path, to_lake):
+    def judge(number: int, gap: float) -> Change | None:
+        step = to_lake(write(number, gap))
+        lake.write_tables(step, tables.version(), tables.compute(step))
+        assert alerts.unjudged(tmp_path, Alerts()) == ["a"]
+        return alerts.update(tmp_path, "a", Alerts(), told.append)
+
+    told: list[Change] = []
+    assert [judge(number, gap) for number, gap in [(1, CALM), (3, WILD), (4, CALM)]] == [None] * 3
+    assert judge(2, WILD).now.since == 2
+    assert alerts.unjudged(tmp_path, Alerts()) == []
+    assert [change.now.last_good for change in told] == [1]
 
 
 def test_an_undefined_number_is_not_silently_well(write, tmp_path, to_lake):

@@ -134,7 +134,7 @@ def test_a_step_between_gets_a_setting_that_can_be_pasted():
 
 def test_a_broken_step_is_told_why_nothing_helps(published):
     text = advice.advise(published[1]).text
-    assert text.startswith("No setting is usable: ")
+    assert text.startswith("None of 62 settings is usable. Drops too many tokens: ")
     assert "a mask at 5x drop 61.5 % of the tokens" in text
 
 

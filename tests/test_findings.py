@@ -13,7 +13,7 @@ from tests.test_sql import described, one_row
 
 TABLES = (
     *("alignment", "confident_contradictions", "context_blindness", "culprits", "noise_floor"),
-    *("step_metrics", "tail", "corrections"),
+    *("step_metrics", "tail", "corrections", "lag_scan"),
 )
 
 
@@ -42,6 +42,21 @@ def test_the_published_run_in_words(published):
     assert "Too few prompt groups hold enough of the gap" in text
 
 
+def test_tables_of_earlier_versions_are_judged_by_what_they_have(published):
+    """Columns that SQL got later are not there, and nothing is said of them."""
+    step, computed = published
+    later = {
+        "step_metrics": ["interval_t", "interval_t_of_r", "clusters_effective", "masked_tokens"],
+        "lag_scan": ["diff_t", "correlation_t", "r2_rollout_t", "r2_train_t"],
+        "culprits": ["lift_given_prob", "clusters"],
+    }
+    old = {name: table.drop(later.get(name, [])) for name, table in computed.items()}
+    old["alignment"] = old["alignment"].with_columns(is_found=pl.lit(True))  # as one measure said
+    judged = assess(step.facts(), old)
+    assert judged.status == "beyond correction"
+    assert not [f.text for f in judged.findings if f.of_capture or f.table == "culprits"]
+
+
 def test_the_readme_shows_what_is_said(published):
     shown = readme.README.read_text()
     step, computed = published
@@ -59,7 +74,10 @@ def test_a_healthy_step_reads_as_healthy():
 @pytest.mark.parametrize(
     ("fault", "sentence"),
     [
-        ({"shift": 1}, "The engines' log-probs may be 1 token late (+1; two measures"),
+        (
+            {"shift": 1},
+            "may be 1 token apart, the trainer's late or the rollout engine's early (+1; two",
+        ),
         ({"temperature": 0.7}, "one side was computed at another temperature"),
         ({"probabilities": True}, "the trainer's log-probs are above 0: probabilities"),
     ],

@@ -44,6 +44,25 @@ def test_the_interval_is_students_over_groups():
     assert row["interval_t_of_r"] == row["interval_t"]
 
 
+def test_a_few_groups_that_hold_nearly_all_tokens_count_as_few():
+    kept = pl.when(pl.col("row") < 3).then(60).otherwise(2)
+    row = one_row(steps_of(20, steps=1, tokens=60).filter(pl.col("pos") < kept))
+    assert row["clusters_effective"] == approx(214**2 / (3 * 60**2 + 17 * 2**2))
+    assert row["interval_t"] is None
+    assert "20 prompt groups" in report.intervals(row)
+    assert "4.214 effective" in report.intervals(row)
+
+
+def test_groups_of_unequal_length_hold_the_truth_as_often():
+    tokens = steps_of(24, steps=600, tokens=40)
+    kept = 4 + 36 * (pl.col("row") % 4 == 0).cast(pl.Int32)  # 6 of 24 hold 77 % of the tokens
+    with sql_connection(tokens.filter(pl.col("pos") < kept)) as connection:
+        query = "select value, margin from run_trend where metric = 'kl_k1'"
+        value, margin = connection.sql(query).pl().to_numpy().T
+    held = float(np.mean(np.abs(value) <= margin))
+    assert held >= 0.95 - 4 * np.sqrt(0.95 * 0.05 / 600)
+
+
 def test_below_five_groups_there_is_no_interval_and_the_report_says_why():
     with sql_connection(steps_of(4, steps=1)) as connection:
         row = connection.sql("from step_metrics").pl().row(0, named=True)
@@ -51,7 +70,7 @@ def test_below_five_groups_there_is_no_interval_and_the_report_says_why():
     assert row["kl_k1_se"] > 0
     assert row["interval_t"] is None
     assert margins.null_count() == len(margins)
-    assert "the tokens come from 4 prompt groups" in report.intervals(row)
+    assert "No intervals: there are 4 prompt groups" in report.intervals(row)
 
 
 def test_averages_of_r_that_one_token_decides_have_no_interval():

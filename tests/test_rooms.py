@@ -17,7 +17,7 @@ ROOT = Path(__file__).parents[1]
 HOMES = {
     "prefect": {"flows", "tasks/stages.py"},
     "mlflow": {"tasks/tracking.py"},
-    "duckdb": {"tasks/selected.py", "tasks/tables.py"},
+    "duckdb": {"tasks/read_only.py", "tasks/selected.py", "tasks/tables.py"},
     "altair": {"tasks/charts.py", "tasks/run_charts.py"},
     "vl_convert": {"tasks/charts.py"},
     "tokenizers": {"tasks/text.py", "tasks/toy_grpo"},

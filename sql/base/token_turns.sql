@@ -14,6 +14,19 @@ with multi_turn as (
     where turns > 1
 ),
 
+-- A token without a finite log-prob is not trained on, but no end of a turn.
+masked as (
+    select
+        run,
+        step,
+        row,
+        pos,
+        is_trained,
+        is_trained or coalesce(nonfinite_rollout, false) or coalesce(nonfinite_train, false) as is_masked_in
+    from tokens
+    semi join multi_turn using (run, step, row)
+),
+
 starts as (
     select
         run,
@@ -21,9 +34,8 @@ starts as (
         row,
         pos,
         is_trained,
-        cast(is_trained and not coalesce(lag(is_trained) over along, false) as int) as is_start
-    from tokens
-    semi join multi_turn using (run, step, row)
+        cast(is_masked_in and not coalesce(lag(is_masked_in) over along, false) as int) as is_start
+    from masked
     window along as (partition by run, step, row order by pos)
 )
 

@@ -5,7 +5,8 @@
 -- run                   | Training run.
 -- step                  | Optimizer step.
 -- clusters              | Prompt groups, or rollouts, with trained tokens; errors are NULL for fewer than 2.
--- interval_t            | 97.5 % quantile of Student's t with clusters - 1 degrees of freedom: value - interval_t * se to value + interval_t * se is a 95 % interval; NULL below 5 clusters, too few for one.
+-- clusters_effective    | Effective number of them, (sum n)^2 / sum n^2 of their trained tokens n (Kish 1965): few large ones count as few.
+-- interval_t            | 97.5 % quantile of Student's t with clusters_effective - 1 degrees of freedom: value - interval_t * se to value + interval_t * se is a 95 % interval; NULL below 5 effective clusters, too few for one.
 -- kl_k1_se              | Standard error of kl_k1 [nats].
 -- kl_k3_se              | Standard error of kl_k3 [nats].
 -- abs_logp_diff_mean_se | Standard error of abs_logp_diff_mean [nats].
@@ -55,6 +56,7 @@ sums as (
         step,
         cluster,
         any_value(n) as n,
+        count(*) as tokens,
         any_value(abs_logp_diff_centiles) as centiles,
         sum(of_kl_k1) as of_kl_k1,
         sum(of_kl_k3) as of_kl_k3,
@@ -76,7 +78,8 @@ errors as (
         run,
         step,
         count(*) as clusters,
-        if(count(*) > 1, student_t_quantile_975(count(*) - 1), null) as t,
+        kish(tokens) as clusters_effective,
+        if(count(*) > 1, student_t_quantile_975(greatest(1, clusters_effective - 1)), null) as t,
         any_value(centiles) as centiles,
         clustered_error(of_kl_k1, n) as kl_k1_se,
         clustered_error(of_kl_k3, n) as kl_k3_se,
@@ -97,7 +100,8 @@ select
     run,
     step,
     clusters,
-    if(clusters >= 5, t, null) as interval_t,
+    clusters_effective,
+    if(clusters_effective > 4.999, t, null) as interval_t,
     kl_k1_se,
     kl_k3_se,
     abs_logp_diff_mean_se,

@@ -95,15 +95,15 @@ cleared as (
     group by run, step
 ),
 
--- Where the trainer's log-prob is found `lag` tokens later, the rollout engine's is found as many earlier.
+-- Where the trainer's log-prob is found `lag` tokens later, the rollout engine's is found as many earlier: ids tell
+-- one or the other of one shift, which is one measure. In a text that repeats itself they mislead alone.
 judged as (
     select
         lags.*,
         rollout_is_cleared,
         coalesce(mirrored.rollout_fits, false) and not rollout_is_cleared as rollout_fits_mirrored,
         cast(lags.is_closer as int) + cast(lags.rescored_is_closer as int) + cast(lags.dense_is_closer as int)
-        + cast(lags.is_correlated as int) + cast(lags.train_fits as int) + cast(rollout_fits_mirrored as int)
-            as measures
+        + cast(lags.is_correlated as int) + cast(lags.train_fits or rollout_fits_mirrored as int) as measures
     from lags
     inner join cleared using (run, step)
     left join lags as mirrored

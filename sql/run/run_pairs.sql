@@ -26,7 +26,9 @@ with matched as (
         pow(run_trend.se, 2) + pow(others.se, 2) as variance,
         pow(variance, 2)
         / nullif(
-            pow(run_trend.se, 4) / (run_trend.clusters - 1) + pow(others.se, 4) / (others.clusters - 1), 0
+            pow(run_trend.se, 4) / greatest(1, run_trend.clusters - 1)
+            + pow(others.se, 4) / greatest(1, others.clusters - 1),
+            0
         ) as freedom,
         least(run_trend.clusters, others.clusters) as clusters,
         run_trend.margin is not null and others.margin is not null as has_interval
@@ -69,7 +71,7 @@ paired as (
         others.run as other,
         mine.step,
         mine.metric,
-        count(*) as pairs,
+        kish(mine.tokens) as pairs,
         count(*) / (count(*) - 1) * sum(pow(others.influence - mine.influence, 2)) as variance
     from influences as mine
     inner join influences as others
@@ -108,7 +110,9 @@ totals as (
         avg(other_value - value) as difference,
         count(paired_variance) = count(*) as is_paired,
         if(is_paired, sum(paired_variance), if(count(variance) = count(*), sum(variance), null)) as total_variance,
-        if(is_paired, sum(pow(paired_variance, 2) / (pairs - 1)), sum(pow(variance, 2) / freedom)) as spread,
+        if(
+            is_paired, sum(pow(paired_variance, 2) / greatest(1, pairs - 1)), sum(pow(variance, 2) / freedom)
+        ) as spread,
         if(is_paired, min(pairs), min(clusters)) as fewest,
         bool_and(has_interval) as has_interval,
         avg(cast(other_value > value as int)) as share_higher
@@ -125,9 +129,9 @@ select
     other_value,
     difference,
     is_paired,
-    sqrt(total_variance) / steps as se,
+    nullif(sqrt(total_variance) / steps, 'nan') as se,
     case
-        when fewest < 5 or not has_interval then null
+        when fewest < 4.999 or not has_interval then null
         when total_variance = 0 then null
         else student_t_quantile_975(pow(total_variance, 2) / spread) * se
     end as margin,

@@ -6,14 +6,14 @@
 -- metric         | Column of step_metrics.
 -- value          | Its value, in that column's unit.
 -- se             | Its standard error, clustered by prompt group; NULL where there is none.
--- clusters       | Prompt groups (rollouts without groups) of the step.
--- margin         | Half of the width of its 95 % interval (Student's t); NULL below 5 clusters, without any spread, and for averages of r where a few tokens decide.
+-- clusters       | Effective number of prompt groups (rollouts without groups) of the step.
+-- margin         | Half of the width of its 95 % interval (Student's t); NULL below 5 of them, without any spread, and for averages of r where a few tokens decide.
 
 with steps as (
     select
         run,
         step,
-        clusters,
+        clusters_effective as clusters,
         interval_t,
         interval_t_of_r
     from step_metrics

@@ -42,7 +42,10 @@ select
         when not has_interval then null
         else student_t_quantile_975(
             pow(pairs.se * pairs.se + previous_se * previous_se, 2)
-            / (pow(pairs.se, 4) / (clusters - 1) + pow(previous_se, 4) / (previous_clusters - 1))
+            / (
+                pow(pairs.se, 4) / greatest(1, clusters - 1)
+                + pow(previous_se, 4) / greatest(1, previous_clusters - 1)
+            )
         ) * sqrt(pairs.se * pairs.se + previous_se * previous_se)
     end as margin
 from pairs

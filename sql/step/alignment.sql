@@ -107,10 +107,11 @@ shares as (
         avg(cast(logp > 0.001 as int)) as positive,
         avg(cast(logp = 0 and other < -0.1 as int)) as zeros,
         avg(cast(logp = lowest and lowest < -1 as int)) as plateau,
-        avg(cast(is_on_grid(logp, 8) as int)) filter (logp != 0) as bfloat16,
-        avg(cast(is_on_grid(logp, 11) as int)) filter (logp != 0) as float16,
-        avg(cast(abs(1e4 * logp - round(1e4 * logp)) < 0.02 as int)) filter (logp != 0) as decimals,
-        count(*) filter (logp != 0) as not_zero
+        -- Near 0 float32 itself has few digits, and all of them are within half of 1e-4.
+        avg(cast(is_on_grid(logp, 8) as int)) filter (logp < -0.01) as bfloat16,
+        avg(cast(is_on_grid(logp, 11) as int)) filter (logp < -0.01) as float16,
+        avg(cast(abs(1e4 * logp - round(1e4 * logp)) < 0.02 as int)) filter (logp < -0.01) as decimals,
+        count(*) filter (logp < -0.01) as not_zero
     from scores
     inner join lowest using (run, step, engine)
     group by run, step, engine

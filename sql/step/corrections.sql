@@ -6,7 +6,7 @@
 -- run                     | Training run.
 -- step                    | Optimizer step.
 -- setting                 | Correction and its parameters, as the list of corrections in the README explains.
--- unusable                | Why not to use it here; NULL if nothing speaks against it: more than 1 % saturated, more than 30 % dropped, ESS of tokens or rollouts below 0.5, mean r (of is_token) off 1 by more than 0.2 and by more than 1.5 times the half width of its 95 % interval (Student's t, of at least 2 prompt groups), or bias_l1_vs_r above 0.2, whichever is first.
+-- unusable                | Why not to use it here; NULL if nothing speaks against it: more than 1 % saturated, more than 30 % dropped, ESS of tokens or rollouts below 0.5, mean r (of is_token) off 1 by more than 0.2 and by more than 1.5 times the half width of its 95 % interval (Student's t, of at least 5 effective prompt groups), or bias_l1_vs_r above 0.2, whichever is first.
 -- frac_tok_dropped        | Share of tokens with coefficient c = 0.
 -- frac_tok_truncated_high | Share of tokens kept with less than the target: the weight before it is bounded, 1 for a pure mask.
 -- frac_tok_truncated_low  | Share of tokens kept with more than the target.
@@ -109,8 +109,9 @@ select
         when ess_token < 0.5 then 'few effective tokens'
         when ess_seq < 0.5 then 'few effective rollouts'
         when
-            clusters > 1
-            and abs(ratio_mean - 1) > greatest(0.2, 1.5 * student_t_quantile_975(clusters - 1) * ratio_mean_se)
+            clusters_effective > 4.999
+            and abs(ratio_mean - 1)
+            > greatest(0.2, 1.5 * student_t_quantile_975(clusters_effective - 1) * ratio_mean_se)
             then 'mean r is not 1'
         when bias_l1_vs_r > 0.2 then 'biased'
     end as unusable,

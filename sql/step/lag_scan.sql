@@ -30,7 +30,7 @@ originals as (
         min(row) as row,
         any_value(tokens) as tokens
     from sequence_signatures
-    group by run, step, signature
+    group by run, step, if(ids_hash is null, signature, ids_hash)
 ),
 
 first_rows as (

@@ -5,6 +5,7 @@
 -- step                | Optimizer step.
 -- rows                | Sequences in the batch, empty ones too.
 -- tokens              | Response tokens, trained on or not [tokens].
+-- masked_tokens       | Tokens under the mask: trained ones, and those without a finite log-prob [tokens].
 -- nonfinite_rollout   | Tokens under the mask without a finite log-prob by the rollout engine: not trained on here [tokens].
 -- nonfinite_train     | The same by the trainer [tokens].
 -- include: token_moments
@@ -22,7 +23,7 @@
 -- include: variance_shares
 -- include: tail
 -- include: clustered_errors
--- interval_t_of_r | interval_t for averages of r (kl_k3, ratio_mean, ess_token); NULL where the 1 % of the tokens with the largest r hold 0.2 of its sum or more: a few tokens then decide, and no interval from this sample holds.
+-- interval_t_of_r | interval_t for averages of r (kl_k3, ratio_mean, ess_token); NULL where the hill_k tokens with the largest r hold a fifth of its sum, or those with the largest |ln r| half of its, and ten times their share of the tokens: few decide, and no interval from this sample holds.
 -- include: diagnoses
 
 with unscored as (
@@ -30,7 +31,8 @@ with unscored as (
         run,
         step,
         countif(nonfinite_rollout) as nonfinite_rollout,
-        countif(nonfinite_train) as nonfinite_train
+        countif(nonfinite_train) as nonfinite_train,
+        countif(coalesce(nonfinite_rollout, false) or coalesce(nonfinite_train, false)) as nonfinite
     from tokens
     group by run, step
 ),
@@ -50,6 +52,7 @@ select
     step,
     sizes.rows,
     sizes.tokens,
+    cast(token_moments.trained_tokens + nonfinite as bigint) as masked_tokens,
     cast(coalesce(nonfinite_rollout, 0) as bigint) as nonfinite_rollout,
     cast(coalesce(nonfinite_train, 0) as bigint) as nonfinite_train,
     token_moments.* exclude (run, step),
@@ -67,7 +70,12 @@ select
     variance_shares.* exclude (run, step),
     tail.* exclude (run, step),
     clustered_errors.* exclude (run, step),
-    if(top1pct_ratio_mass < 0.2, interval_t, null) as interval_t_of_r,
+    if(
+        top1pct_ratio_mass < greatest(0.2, 10 * hill_k / token_moments.trained_tokens)
+        and top1pct_abs_logp_mass < greatest(0.5, 10 * hill_k / token_moments.trained_tokens),
+        interval_t,
+        null
+    ) as interval_t_of_r,
     diagnoses.* exclude (run, step)
 from token_moments
 inner join sizes using (run, step)

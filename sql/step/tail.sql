@@ -58,7 +58,8 @@ select
     hill_k,
     hill_k / nullif(up_sum - hill_k * up_start, 0) as hill_alpha_up,
     hill_k / nullif(down_sum - hill_k * down_start, 0) as hill_alpha_down,
-    ratio_sum / (trained_tokens * ratio_mean) as top1pct_ratio_mass,
+    -- where r overflows, the largest hold all
+    if(isinf(ratio_mean), 1, ratio_sum / (trained_tokens * ratio_mean)) as top1pct_ratio_mass,
     abs_sum / nullif(trained_tokens * abs_logp_diff_mean, 0) as top1pct_abs_logp_mass
 from summed
 inner join token_moments using (run, step)

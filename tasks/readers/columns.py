@@ -148,7 +148,8 @@ def _table(path: Path, columns: Columns) -> Iterator[dict[str, Any]]:
 
 
 def _scan(path: Path) -> pl.LazyFrame:
-    return pl.scan_parquet(path) if _starts(path, b"PAR1") else pl.scan_ipc(path)
+    scan = pl.scan_parquet if _starts(path, b"PAR1") else pl.scan_ipc
+    return scan(path, glob=False)
 
 
 def _polars(read: Any) -> Any:

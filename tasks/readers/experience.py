@@ -32,8 +32,10 @@ def is_openrlhf(fields: Fields) -> bool:
 def of_openrlhf(fields: Fields) -> Fields:
     """An Experience as lists of rows under verl's names; raises BadCapture for other shapes."""
     ids = _padded(fields, "sequences")
-    real = _padded(fields, "attention_mask", ids.shape[1]).sum(axis=1)
+    attended = _padded(fields, "attention_mask", ids.shape[1]) != 0
     actions = _padded(fields, "action_mask", ids.shape[1] - 1) != 0
+    real = attended.sum(axis=1)
+    _check_padding(attended, actions)
     starts = np.where(actions.any(axis=1), actions.argmax(axis=1) + 1, real).astype(int)
     spans = list(zip(starts.tolist(), np.maximum(starts, real).astype(int).tolist(), strict=True))
     named = {
@@ -41,12 +43,33 @@ def of_openrlhf(fields: Fields) -> Fields:
         "responses": [ids[row, start:end] for row, (start, end) in enumerate(spans)],
         "response_mask": [actions[row, s - 1 : e - 1] for row, (s, e) in enumerate(spans)],
     }
-    for name, to in ACTIONS.items():
-        if fields.get(name) is not None:
+    used = {"sequences", "attention_mask", "action_mask", *TEXTS}
+    others = {name: value for name, value in fields.items() if name not in used}
+    for name, value in others.items():
+        if name in ACTIONS or _width(value) == ids.shape[1] - 1:
             values = _padded(fields, name, ids.shape[1] - 1)
+            to = ACTIONS.get(name, name)
             named[to] = [values[row, s - 1 : e - 1] for row, (s, e) in enumerate(spans)]
-    used = {"sequences", "attention_mask", "action_mask", *ACTIONS, *TEXTS}
-    return {**{name: value for name, value in fields.items() if name not in used}, **named}
+    return {**{name: value for name, value in others.items() if name not in ACTIONS}, **named}
+
+
+def _width(value: Any) -> int | None:
+    """Columns of a padded field; None of any other."""
+    padded = hasattr(value, "shape") and dimensions(value) == 2
+    return int(value.shape[1]) if padded else None
+
+
+def _check_padding(attended: Array, actions: Array) -> None:
+    """Raise BadCapture unless rows begin at column 0 and actions are tokens."""
+    lengths = attended.sum(axis=1)
+    gaps = (attended != (np.arange(attended.shape[1]) < lengths[:, None])).any(axis=1)
+    outside = (actions & ~attended[:, 1:]).any(axis=1)
+    for wrong, what in ((gaps, "not ones from column 0 on"), (outside, "0 at an action")):
+        if wrong.any():
+            raise BadCapture(
+                f"the attention_mask of {wrong.sum()} rows is {what}, first at row "
+                f"{int(np.argmax(wrong))}; OpenRLHF pads on the right"
+            )
 
 
 def _padded(fields: Fields, name: str, width: int | None = None) -> Array:
@@ -55,6 +78,8 @@ def _padded(fields: Fields, name: str, width: int | None = None) -> Array:
     if dimensions(value) != 2 or isinstance(value, list | tuple):
         raise BadCapture(f"{name} is {shown(value)}, expected a padded [rows, tokens] tensor")
     array = as_numpy(name, value)
+    if array.dtype.kind not in "biuf":
+        raise BadCapture(f"{name} holds {array.dtype}, expected numbers")
     rows = len(fields["sequences"])
     if len(array) != rows or array.shape[1] != (width or array.shape[1]):
         raise BadCapture(f"{name} has shape {list(array.shape)}, expected [{rows}, {width}]")
@@ -65,26 +90,40 @@ def of_trl(fields: Fields) -> Fields:
     """TRL's batch: tokens of tools are real, but not trained on, and prompts have a mask.
 
     `completion_mask` marks real tokens, `tool_mask` those among them that the model sampled (its
-    padding is 1), `prompt_mask` the prompts' padding on the left.
+    padding is 1), `prompt_mask` the prompts' padding on the left. Masks are padded tensors or lists
+    of rows. A `response_mask` is the trainer's own, and only `tool_mask` is taken off it.
     """
-    masks = [fields.get(name) for name in ("completion_mask", "tool_mask", "prompt_mask")]
-    completion, tool, prompt = (
-        as_numpy(name, value) if dimensions(value) == 2 and hasattr(value, "shape") else None
-        for name, value in zip(("completion_mask", "tool_mask", "prompt_mask"), masks, strict=True)
-    )
-    if completion is None:
+    own = "response_mask" if "response_mask" in fields else "completion_mask"
+    if own not in fields:
         return fields
-    named = {
-        k: v for k, v in fields.items() if k not in ("completion_mask", "tool_mask", "prompt_mask")
-    }
-    if tool is not None and tool.shape != completion.shape:
-        raise BadCapture(
-            f"tool_mask has shape {list(tool.shape)}, expected {list(completion.shape)} as "
-            "completion_mask has"
-        )
-    named["response_mask"] = completion if tool is None else completion * tool
-    if prompt is not None and "attention_mask" not in fields:
-        if len(prompt) != len(completion):
-            raise BadCapture(f"prompt_mask has {len(prompt)} rows, expected {len(completion)}")
-        named["attention_mask"] = np.concatenate([prompt, completion], axis=1)
+    named = dict(fields)
+    mask, tool = fields[own], named.pop("tool_mask", None)
+    if tool is not None:
+        mask = _product(own, mask, tool)
+        named[own] = mask
+    prompt = named.pop("prompt_mask", None)
+    if own == "completion_mask":
+        if prompt is not None and "attention_mask" not in fields and _width(fields[own]):
+            named["attention_mask"] = _beside(prompt, fields[own])
+        named["response_mask"] = named.pop(own)
     return named
+
+
+def _product(name: str, mask: Any, tool: Any) -> Any:
+    """A mask times the tools', padded or a list of rows; raises BadCapture for other shapes."""
+    if isinstance(mask, list | tuple) and isinstance(tool, list | tuple) and len(mask) == len(tool):
+        return [_product(name, *rows) for rows in zip(mask, tool, strict=True)]
+    a, b = as_numpy(name, mask), as_numpy("tool_mask", tool)
+    if a.shape != b.shape:
+        raise BadCapture(
+            f"tool_mask has shape {list(b.shape)}, expected {list(a.shape)} as {name} has"
+        )
+    return a * b
+
+
+def _beside(prompt: Any, completion: Any) -> Array:
+    """Two padded masks as one `[B, P + R]`."""
+    left, right = as_numpy("prompt_mask", prompt), as_numpy("completion_mask", completion)
+    if left.ndim != 2 or len(left) != len(right):
+        raise BadCapture(f"prompt_mask has shape {list(left.shape)}, expected {len(right)} rows")
+    return np.concatenate([left, right], axis=1)

@@ -77,7 +77,7 @@ def _block(layout: Layout, rows: slice) -> Block:
     scored = {engine: _is_finite(flat[f"logp_{engine}"]) for engine in ENGINES}
     trained = masked & scored["rollout"] & scored["train"]
     index = np.repeat(np.arange(len(lengths)), lengths)
-    sequences = _sequences(layout, rows, lengths, trained)
+    sequences = _sequences(layout, rows, lengths, masked, trained)
     advantage: Any = flat.get("advantage")
     if "advantage" in layout.per_row:
         advantage = pl.Series(layout.per_row["advantage"][rows], dtype=pl.Float64).gather(index)
@@ -96,6 +96,9 @@ def _block(layout: Layout, rows: slice) -> Block:
     tokens = _frame(columns, schema, len(index)).with_columns(
         pl.when("is_trained").then(pl.col(name)).alias(name)
         for name in ("logp_rollout", "logp_train", *AS_WRITTEN, *layout.views)
+    )
+    tokens = tokens.with_columns(
+        pl.when(pl.col(view).is_finite()).then(pl.col(view)).alias(view) for view in layout.views
     )
     real = np.array([row not in layout.synthetic for row in range(rows.start, rows.stop)])
     return Block(tokens.filter(pl.Series(real[index])), sequences.filter(pl.Series(real)))
@@ -163,9 +166,11 @@ def _right_padded(real: Array, mask: TokenField | None, rows: slice) -> Array:
     return np.asarray(lengths)
 
 
-def _sequences(layout: Layout, rows: slice, lengths: Array, trained: Array) -> pl.DataFrame:
+def _sequences(
+    layout: Layout, rows: slice, lengths: Array, masked: Array, trained: Array
+) -> pl.DataFrame:
     index = np.repeat(np.arange(len(lengths)), lengths)
-    after_trained = np.r_[False, trained[:-1] & (index[1:] == index[:-1])][: len(trained)]
+    goes_on = np.r_[False, masked[:-1] & (index[1:] == index[:-1])][: len(masked)]
     prompts = _prompt_ids(layout, rows)
     per_row = {name: values[rows] for name, values in layout.per_row.items()}
     columns = {
@@ -174,7 +179,7 @@ def _sequences(layout: Layout, rows: slice, lengths: Array, trained: Array) -> p
         "prompt_tokens": None if prompts is None else [len(ids) for ids in prompts],
         "response_tokens": lengths,
         "trained_tokens": np.bincount(index, weights=trained, minlength=len(lengths)),
-        "turns": np.bincount(index, weights=trained & ~after_trained, minlength=len(lengths)),
+        "turns": np.bincount(index, weights=masked & ~goes_on, minlength=len(lengths)),
         "reward": per_row.get("reward", _summed_rewards(layout, rows)),
         "policy_version_min": per_row.get("policy_version_min"),
         "policy_version_max": per_row.get("policy_version_max"),

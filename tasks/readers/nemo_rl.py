@@ -6,7 +6,7 @@ v0.5 there are no ids and no mask: tokens with a log-prob of the rollout count a
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,6 @@ from tasks.readers import records
 from tasks.readers.columns import without_ids
 from tasks.readers.contents import Contents
 from tasks.readers.ragged import ragged_blocks
-from tasks.readers.tensors import Array
 from tasks.tokens import BadCapture, Batch, Block
 
 NAME = "nemo_rl"
@@ -76,6 +75,7 @@ def open_batch(path: Path, seen: Contents) -> Batch:
         )
     match = FILE.fullmatch(path.name)
     masked = "token_loss_mask" in seen.top and "token_ids" in seen.top
+    cut = _is_computed(seen.top)
     return Batch(
         format=NAME,
         run=_run(path),
@@ -83,7 +83,7 @@ def open_batch(path: Path, seen: Contents) -> Batch:
         views=(),
         meta={},
         notes=() if masked else (NOT_MASKED,),
-        blocks=lambda: _blocks(path, masked),
+        blocks=lambda: _blocks(path, masked, cut),
         unscored=OUTSIDE,
     )
 
@@ -120,16 +120,18 @@ def _first_step(folder: Path) -> int:
     return min((int(match[1]) for match in steps if match), default=1)
 
 
-def _blocks(path: Path, masked: bool) -> Iterator[Block]:
+def _blocks(path: Path, masked: bool, cut: bool) -> Iterator[Block]:
     samples = (
-        _sample(f"line {row + 1}", row, record, masked)
+        _sample(f"line {row + 1}", row, record, masked, cut)
         for row, record in enumerate(records.read(path))
     )
     for block in ragged_blocks(samples):
         yield block if masked else without_ids(block)
 
 
-def _sample(where: str, row: int, record: dict[str, Any], masked: bool) -> dict[str, Any]:
+def _sample(
+    where: str, row: int, record: dict[str, Any], masked: bool, cut: bool
+) -> dict[str, Any]:
     """One line as fields of one sample: the response is what follows the first trained token."""
     only = {name: _only(value) for name, value in record.items()}
     rollout = records.numbers(where, BOTH[0], only.get(BOTH[0]), np.float32)
@@ -148,7 +150,9 @@ def _sample(where: str, row: int, record: dict[str, Any], masked: bool) -> dict[
     if advantages is not None:
         fields["advantages"] = records.numbers(where, "advantages", advantages, np.float32)
     records.check_lengths(where, fields, len(rollout))
-    fields["old_log_probs"] = _without_cut(rollout, train, mask != 0)
+    if cut:
+        outside = (train == 0) & (rollout < SURE) & (mask != 0)
+        fields["old_log_probs"] = np.where(outside, np.float32(np.nan), train)
     start = records.first_trained(mask[:length])
     sample = {name: values[start:length] for name, values in fields.items()}
     if not only.get("sample_loss_mask", 1):
@@ -158,11 +162,16 @@ def _sample(where: str, row: int, record: dict[str, Any], masked: bool) -> dict[
     return {**sample, "row_index": row, "rewards": only.get("rewards")}
 
 
-def _without_cut(rollout: Array, train: Array, masked: Array) -> Array:
-    """The trainer's log-probs, NaN for what its own cut left out; all 0 was not computed at all."""
-    if not (train[masked] != 0).any():
-        return train
-    return np.where((train == 0) & (rollout < SURE) & masked, np.float32(np.nan), train)
+def _is_computed(record: Mapping[str, Any]) -> bool:
+    """Whether the trainer's log-probs are not 0 on all trained tokens of a sample.
+
+    All 0 were not computed, which the checks of the token table say.
+    """
+    train = _only(record[BOTH[1]])
+    mask = _only(record.get("token_loss_mask", train))
+    if not isinstance(train, list) or not isinstance(mask, list):
+        return False
+    return any(value != 0 for value, trained in zip(train, mask, strict=False) if trained)
 
 
 def _only(value: Any) -> Any:

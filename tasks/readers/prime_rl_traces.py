@@ -24,7 +24,8 @@ NEEDS = "nothing: the file monitor is on (off with --no-monitors.file)"
 GIVES = "group, reward, advantage, entropy, weight versions. Rounded to 4 decimals, unless told"
 ANNOTATED = (
     "trained tokens are those that the trainer wrote a number of: it leaves out what is too long "
-    "for it, or trained on in another branch"
+    "for it, or trained on in another branch (and, where it wrote log-probs alone, what is not "
+    "finite)"
 )
 ROUNDED = (
     "log-probs are rounded to 4 decimals: gaps of 1e-4 nats are rounding "

@@ -233,6 +233,8 @@ def _tensor(data: bytes, dtype: Any, shape: Any) -> Any:
     import torch
 
     if not data:
+        if 0 not in tuple(shape):
+            raise UnpicklingError(f"a tensor of shape {tuple(shape)} without any bytes")
         return torch.empty(tuple(shape), dtype=_dtype(dtype))
     return torch.frombuffer(bytearray(data), dtype=_dtype(dtype)).reshape(tuple(shape))
 
