@@ -5,7 +5,7 @@ import polars as pl
 import pytest
 from pytest import approx
 
-from tests.given import random_tokens, sql_connection, token_frame
+from tests.given import Row, random_tokens, sql_connection, token_frame
 from tests.test_sql import one_row
 
 VOCABULARY = 60
@@ -55,6 +55,21 @@ def found(tokens: pl.DataFrame) -> dict[tuple[str, str], float]:
     with sql_connection(tokens) as connection:
         table = connection.sql("from alignment where is_found").pl()
     return {(row["name"], row["engine"]): row["value"] for row in table.to_dicts()}
+
+
+@pytest.mark.parametrize("period", [2, 3, 5])
+def test_a_text_that_repeats_itself_is_not_shifted(period):
+    """Ids come again every few tokens, and both engines' log-probs rise from token to token."""
+    rng = np.random.default_rng(period)
+    rows: list[Row] = []
+    for row in range(60):
+        for pos in range(60):
+            logp = -2.0 * np.exp(-pos / 12) * (1 + 0.3 * (pos % period)) - 0.01 * rng.random()
+            rows.append(
+                {"row": row, "uid": f"u{row // 4}", "pos": pos, "token_id": pos % period}
+                | {"logp_rollout": logp, "logp_train": logp - 1e-3 * rng.random()}
+            )
+    assert "shift" not in {name for name, _ in found(token_frame(rows))}
 
 
 @pytest.mark.parametrize("noise", [0.001, 0.05, 0.5, 1.5])

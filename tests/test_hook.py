@@ -192,6 +192,19 @@ def test_of_many_rows_whole_groups_are_kept_and_it_is_said(tmp_path):
     assert "4 of 12 rows of the batch were saved" in step.facts()["notes"]
 
 
+def test_rows_of_a_rank_have_no_place_in_the_whole_batch(tmp_path):
+    paths = [
+        hook.save_step_batch(tmp_path, 3, batch_fields(12, seed=n), n, 2, max_rows=5)
+        for n in (0, 1)
+    ]
+    assert all("row_index" not in torch.load(path) for path in paths)
+
+
+def test_of_a_group_larger_than_that_the_first_rows_are_kept(tmp_path):
+    path = hook.save_step_batch(tmp_path, 3, batch_fields(12), max_rows=1)
+    assert torch.load(path)["row_index"] == [0]
+
+
 def test_in_the_background_the_same_bytes_are_written_from_a_copy(tmp_path):
     fields = batch_fields()
     expected = hook.save_step_batch(tmp_path / "a", 3, fields).read_bytes()

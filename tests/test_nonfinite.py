@@ -95,6 +95,35 @@ def test_above_five_percent_the_capture_is_refused(saved, to_lake):
         to_lake(saved(fields))
 
 
+def test_a_view_without_a_value_is_null_there_and_the_token_stays(saved, to_lake):
+    fields = large({})
+    fields["dense_log_probs"] = fields["old_log_probs"].clone()
+    fields["dense_log_probs"][4, 0] = float("-inf")
+    step = to_lake(saved(fields))
+    [token] = read(step)[0].filter(row=4, pos=0).to_dicts()
+    assert token["is_trained"]
+    assert token["logp_dense"] is None
+    assert "1 of " in " ".join(step.facts()["notes"])
+    assert "trained tokens have no finite logp_dense: NULL there" in " ".join(step.facts()["notes"])
+
+
+def test_a_view_of_which_more_is_missing_is_refused(saved, to_lake):
+    fields = large({})
+    fields["dense_log_probs"] = fields["old_log_probs"].clone()
+    fields["dense_log_probs"][:12] = float("nan")
+    with pytest.raises(BadTokens, match=r"no finite logp_dense.*More than 5%: leave it out"):
+        to_lake(saved(fields))
+
+
+def test_such_a_token_ends_no_turn(saved, to_lake):
+    row = int(large({})["response_mask"].sum(1).argmax())
+    turns = [
+        read(to_lake(saved(large(bad), f"{name}/step_1/step_batch.pt")))[1].filter(row=row)["turns"]
+        for name, bad in (("a", {}), ("b", {"train": [(row, 3), (row, 4)]}))
+    ]
+    assert turns[0].to_list() == turns[1].to_list()
+
+
 def test_an_exact_zero_of_nemo_rl_is_outside_the_trainers_cut(tmp_path, monkeypatch):
     monkeypatch.setattr("tasks.tokens.MOST_NONFINITE", 0.2)
     batch = formats.a_batch()
