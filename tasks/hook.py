@@ -22,6 +22,7 @@ from typing import Any
 import torch
 
 LOG = logging.getLogger("timtrack")
+NUMBERS = "?bhilqefd"  # of NumPy that torch has, by dtype.char
 WAITING = 2  # captures that wait to be written in the background; a further one is left out
 RESPONSES = ("responses", "response_ids", "completion_ids", "sequences")  # that have all rows
 
@@ -188,7 +189,9 @@ def _plain(value: Any) -> Any:
         return {key: _plain(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
         return [_plain(item) for item in value]
-    if hasattr(value, "tolist"):  # NumPy arrays and numbers, object arrays of uids among them
+    if getattr(getattr(value, "dtype", None), "char", " ") in NUMBERS and value.ndim:
+        return torch.from_numpy(value.astype(value.dtype.newbyteorder("=")))  # a copy, padded
+    if hasattr(value, "tolist"):  # other NumPy arrays and numbers, object arrays of uids among them
         return value.tolist()
     return value
 

@@ -202,6 +202,21 @@ def test_slime_without_a_recompute_says_which_flag(batch, tmp_path):
         ingest(path, tmp_path / "lake")
 
 
+def test_what_one_line_lacks_is_null_there_and_stays_in_the_others(tmp_path):
+    path = formats.prime_rl(tmp_path, formats.a_batch(), STEP)
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    whole, _ = read(ingest(path, tmp_path / "whole"))
+    lines[1]["advantages"] = lines[1]["entropy"] = None
+    row = len(list(path.parent.iterdir()))  # of the second line of the first rank's file
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    tokens, _ = read(ingest(path, tmp_path / "lake"))
+    lacking = pl.col("row") == row
+    for name in ("advantage", "entropy"):
+        assert tokens.filter(lacking)[name].null_count() == len(tokens.filter(lacking))
+        assert tokens.filter(~lacking)[name].equals(whole.filter(~lacking)[name])
+        assert whole.filter("is_trained")[name].null_count() == 0
+
+
 def test_another_rank_makes_another_capture(batch, tmp_path):
     path = formats.prime_rl(tmp_path, batch, STEP)
     before = captures.identify(path)

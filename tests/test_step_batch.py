@@ -4,8 +4,10 @@ import numpy as np
 import polars as pl
 import pytest
 import torch
+from pytest import approx
 
 from tasks import captures, lake, parquet
+from tasks.hook import save_step_batch
 from tasks.tokens import BadCapture
 from tests.given import batch_fields, ingest
 
@@ -22,6 +24,37 @@ TOKEN_FIELDS = (
 def read(step: lake.Step) -> tuple[pl.DataFrame, pl.DataFrame]:
     tokens = pl.read_parquet(lake.token_files(step)).sort("row", "pos")
     return tokens, pl.read_parquet(parquet.files(step.path, "sequences")).sort("row")
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.float32, np.float16, ">f4"])
+def test_a_padded_numpy_batch_is_read_as_its_tensors_are(dtype, tmp_path):
+    """Without a response_mask, attention_mask alone says what padding is."""
+    fields = {k: v for k, v in batch_fields(seed=3).items() if k != "response_mask"}
+    arrays = {k: v.numpy() if isinstance(v, torch.Tensor) else v for k, v in fields.items()}
+    arrays = {k: v.astype(dtype) if "log_probs" in k else v for k, v in arrays.items()}
+    tokens, other = (
+        read(ingest(save_step_batch(tmp_path / name, 1, given), tmp_path / name / "lake"))[0]
+        for name, given in (("tensors", fields), ("arrays", arrays))
+    )
+    assert len(other) == int(fields["attention_mask"][:, 4:].sum())
+    assert other["is_trained"].all()
+    assert other["token_id"].to_list() == tokens["token_id"].to_list()
+    assert other["logp_train"].to_list() == approx(tokens["logp_train"].to_list(), abs=2e-3)
+
+
+def test_what_padding_holds_is_no_reward(saved, to_lake):
+    fields = batch_fields()
+    real = fields["attention_mask"][:, 4:]
+    fields["token_level_scores"] = torch.where(real == 1, 0.5, -1.0)
+    rewards = read(to_lake(saved(fields)))[1].sort("row")["reward"]
+    assert rewards.to_list() == (0.5 * real.sum(1)).tolist()
+
+
+def test_an_undefined_advantage_is_null(saved, to_lake):
+    fields = batch_fields()
+    fields["advantages"][2, 0] = float("nan")
+    [token] = read(to_lake(saved(fields)))[0].filter(row=2, pos=0).to_dicts()
+    assert token["advantage"] is None
 
 
 def expected_tokens(fields: dict) -> list[dict]:

@@ -78,7 +78,7 @@ def _block(layout: Layout, rows: slice) -> Block:
     trained = masked & scored["rollout"] & scored["train"]
     index = np.repeat(np.arange(len(lengths)), lengths)
     sequences = _sequences(layout, rows, lengths, masked, trained)
-    advantage: Any = flat.get("advantage")
+    advantage: Any = _known(flat["advantage"]) if "advantage" in flat else None
     if "advantage" in layout.per_row:
         advantage = pl.Series(layout.per_row["advantage"][rows], dtype=pl.Float64).gather(index)
     columns = {
@@ -180,7 +180,7 @@ def _sequences(
         "response_tokens": lengths,
         "trained_tokens": np.bincount(index, weights=trained, minlength=len(lengths)),
         "turns": np.bincount(index, weights=masked & ~goes_on, minlength=len(lengths)),
-        "reward": per_row.get("reward", _summed_rewards(layout, rows)),
+        "reward": per_row.get("reward", _summed_rewards(layout, rows, lengths)),
         "policy_version_min": per_row.get("policy_version_min"),
         "policy_version_max": per_row.get("policy_version_max"),
         "rollout_id": per_row.get("rollout_id"),
@@ -191,14 +191,11 @@ def _sequences(
     return frame.with_columns(pl.when(known).then(pl.col("reward")))
 
 
-def _summed_rewards(layout: Layout, rows: slice) -> Array | None:
-    """Token-level rewards add up to the rollout's; padding holds none."""
+def _summed_rewards(layout: Layout, rows: slice, lengths: Array) -> Array | None:
+    """Token-level rewards add up to the rollout's; what padding holds is none."""
     field = layout.tokens.get("reward")
     if field is None:
         return None
-    if not field.ragged:
-        return np.asarray(field.padded(rows).sum(axis=1, dtype=np.float64))
-    lengths = field.lengths(rows)
     index = np.repeat(np.arange(len(lengths)), lengths)
     return np.bincount(index, weights=field.flat(rows, lengths), minlength=len(lengths))
 

@@ -6,17 +6,20 @@ Memory is bounded by a block of samples, whatever their number.
 from collections.abc import Iterable, Iterator
 from typing import Any
 
+import numpy as np
+
 from tasks.readers.layout import blocks
 from tasks.readers.verl_names import layout_of
 from tasks.tokens import Block
 
 BLOCK_TOKENS = 1 << 20  # response tokens that are held at once
 
+WHOLE = ("responses", "response_mask", "prompts")  # left out if a sample lacks it
 Sample = dict[str, Any]  # fields by verl's names: arrays `[L]` of one response, or one value
 
 
 def ragged_blocks(samples: Iterable[Sample]) -> Iterator[Block]:
-    """Samples as they come, some at a time. A field that one of a block lacks is left out of it."""
+    """Samples as they come, some at a time. What a sample lacks that others have is NULL there."""
     held: list[Sample] = []
     tokens = 0
     for sample in samples:
@@ -30,5 +33,23 @@ def ragged_blocks(samples: Iterable[Sample]) -> Iterator[Block]:
 
 
 def _blocks(held: list[Sample]) -> Iterator[Block]:
-    shared = set.intersection(*(set(sample) for sample in held))
-    yield from blocks(layout_of({name: [s[name] for s in held] for name in sorted(shared)}, {}))
+    names = set.union(*(set(sample) for sample in held))
+    columns = {name: [sample.get(name) for sample in held] for name in sorted(names)}
+    fields = {
+        name: _filled(column, held)
+        for name, column in columns.items()
+        if name not in WHOLE or all(value is not None for value in column)
+    }
+    yield from blocks(layout_of(fields, {}))
+
+
+def _filled(column: list[Any], held: list[Sample]) -> list[Any]:
+    """A field of all samples: NaN at each token of those that lack it; None if it is one value."""
+    known = next((value for value in column if value is not None), None)
+    if not isinstance(known, np.ndarray):
+        return column
+    lengths = (len(sample["responses"]) for sample in held)
+    return [
+        np.full(length, np.nan, np.float32) if value is None else value
+        for value, length in zip(column, lengths, strict=True)
+    ]
