@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from prefect import flow
+from prefect.logging import get_logger
 
 from flows import runner
 from tasks import alerts, backlog, captures, lake, stages
-from tasks.alerts import Change
+from tasks.alerts import Alerts, BadAlerts, Change
 from tasks.captures import Capture
 from tasks.lake import Step
 
@@ -93,8 +94,11 @@ def draw_trends(outcomes: list[Outcome], home: Path) -> None:
 
 
 def judge_runs(outcomes: list[Outcome], home: Path, given: Path | None = None) -> list[Change]:
-    """The runs whose status changed with their last steps. Raises BadAlerts for a bad file."""
-    rules = alerts.of_home(home, given)
+    """The runs whose status changed with their last steps. Raises BadAlerts for a bad file.
+
+    Of a file that was good once, the last good rules are kept: it may be half written just now.
+    """
+    rules = _rules(home, given)
     runs = alerts.unjudged(home, rules)
     changes = [change for run in runs if (change := stages.judge_run(run, home, rules))]
     for run in dict.fromkeys(o.step.run for o in outcomes if o.link and o.step):
@@ -103,6 +107,19 @@ def judge_runs(outcomes: list[Outcome], home: Path, given: Path | None = None) -
         for change in changes:
             told(change)
     return changes
+
+
+_good_rules: dict[tuple[Path, Path | None], Alerts] = {}  # of this process
+
+
+def _rules(home: Path, given: Path | None) -> Alerts:
+    try:
+        _good_rules[home, given] = alerts.of_home(home, given)
+    except BadAlerts as error:
+        if (home, given) not in _good_rules:
+            raise
+        get_logger("timtrack").warning("%s; judged by the rules that it had before", error)
+    return _good_rules[home, given]
 
 
 def raise_if_failed(outcomes: list[Outcome]) -> list[Outcome]:

@@ -379,6 +379,8 @@ def _certify(options: Namespace) -> int:
         print(json.dumps(found.as_dict(), indent=2))
     else:
         screen.print_certificate(found)
+    if found.rounded and not found.unequal:
+        return _fail(f"equal in float32, not known in float64: {'; '.join(found.rounded)}")
     return DONE if found.is_zero else FAILED
 
 

@@ -19,6 +19,7 @@ def run(options: Namespace) -> int:
     """Judge, print, write; 0 passed, 1 broken, 2 could not be judged."""
     try:
         steps = lake.between(options.home / "lake", options.run, *options.steps)
+        _check_measured(steps, options.bit_equal)
         outcomes = _judged(options, _numbers(steps))
     except (BadRule, NoSuchStep) as error:
         print(f"tim: {error}", file=sys.stderr)
@@ -31,6 +32,16 @@ def run(options: Namespace) -> int:
         print(f"\n{worst}")
     _write(options, outcomes, worst)
     return BROKEN if broken else PASSED
+
+
+def _check_measured(steps: list[Step], bit_equal: bool) -> None:
+    """Raise BadRule for steps in which nothing was measured, unless the engines are built so."""
+    copied = [step.step for step in steps if step.facts()["measurement"] == "bypass"]
+    if copied and not bit_equal:
+        raise BadRule(
+            f"both engines' log-probs are the same bits at {len(copied)} of {len(steps)} steps, "
+            f"first at {copied[0]}: copies, not measured; --bit-equal if the engines are built so"
+        )
 
 
 def _numbers(steps: list[Step]) -> Numbers:
@@ -50,6 +61,7 @@ def _judged(options: Namespace, numbers: Numbers) -> list[Outcome]:
     outcomes = [gate.judge(rule, numbers) for rule in rules]
     if options.baseline:
         held = lake.between(options.home / "lake", options.baseline, *options.steps)
+        _check_measured(held, options.bit_equal)
         before = _numbers(held)
         metrics = dict.fromkeys(rule.metric for rule in rules) or dict.fromkeys(RISING)
         outcomes += [gate.rise(m, numbers, before, options.max_rise) for m in metrics]

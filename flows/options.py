@@ -228,7 +228,7 @@ def _about_runs(verbs: Any) -> None:
     diff.add_argument("--other-step", type=int, help="of OTHER, if it is another")
 
     certify = verbs.add_parser(
-        "certify", help="are both engines bit-equal? exit code 0 yes, 1 no, 2 no such step"
+        "certify", help="are both engines bit-equal? exit code 0 yes, 1 no, 2 not known"
     )
     certify.add_argument("run", metavar="RUN")
     certify.add_argument("step", metavar="STEP", nargs="?", type=int, help="default: the latest")
@@ -254,6 +254,11 @@ def _about_runs(verbs: Any) -> None:
         default=0.5,
         metavar="SHARE",
         help="of the means over the baseline's, as 50%% (the default)",
+    )
+    gate.add_argument(
+        "--bit-equal",
+        action="store_true",
+        help="judge steps whose log-probs are the same bits, too: no copies, but engines built so",
     )
     gate.add_argument("--junit", type=Path, metavar="FILE", help="write the verdict as JUnit XML")
     gate.add_argument(

@@ -177,12 +177,13 @@ def print_pair(a: str, b: str, pair: Pair) -> None:
 
 def print_certificate(found: Certificate) -> None:
     """Whether the engines are bit-equal, and if not, by how much and where first."""
-    said = "zero-diff" if found.is_zero else "NOT bit-equal"
+    equal = "equal in float32" if found.rounded else "zero-diff"
+    said = "NOT bit-equal" if found.unequal else equal
     print(
         f"{found.run} step {found.step}: {said}, {found.unequal:,} of {found.tokens:,} trained "
         f"tokens unequal, in {found.unequal_rows:,} of {found.rows:,} rollouts"
     )
-    if found.is_zero:
+    if not found.unequal:
         return
     print(f"largest: {found.max_ulp:,} ULP of float32, {notation.number(found.max_abs_diff)} nats")
     print("\ntokens by distance in ULP:")

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from tasks import lake
 from tasks.lake import Step
+from tasks.tokens import IN_FLOAT32
 
 
 @dataclass(frozen=True)
@@ -29,11 +30,12 @@ class Certificate:
     max_abs_diff: float  # nats
     ulp_histogram: dict[str, int]  # tokens by distance: 0, 1, 2, 3-4, 5-8, ...
     first_unequal: list[dict[str, int]]  # row and position, of the first rows that have one
+    rounded: list[str]  # log-probs of which more digits were captured than are compared
 
     @property
     def is_zero(self) -> bool:
-        """Whether every token is equal."""
-        return not self.unequal
+        """Whether every token is equal, in all digits that were captured."""
+        return not self.unequal and not self.rounded
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
@@ -64,6 +66,7 @@ def of(step: Step) -> Certificate:
         max_abs_diff=float(np.abs(train.astype(np.float64) - rollout.astype(np.float64)).max()),
         ulp_histogram=_histogram(distance),
         first_unequal=first.head(ROWS).to_dicts(),
+        rounded=[note for note in step.facts()["notes"] if note.endswith(IN_FLOAT32)],
     )
 
 

@@ -78,6 +78,9 @@ class BadCapture(Exception):
     """The file cannot be read as a batch of tokens."""
 
 
+IN_FLOAT32 = "is float64: stored and compared as float32"  # a note on a field
+
+
 class BadTokens(BadCapture):
     """The batch cannot be what it claims to be: log-probs of one set of tokens by two engines."""
 

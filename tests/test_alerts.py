@@ -201,6 +201,22 @@ def test_a_critical_run_is_visible_until_it_is_better_and_tagged_once(
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("prefect")
+def test_rules_that_are_half_written_leave_those_from_before(write, home, tmp_path):
+    rules = home / alerts.NAME
+    rules.write_text("critical = ['kl_k3 < 0']\nafter = 1")
+    write(1, CALM)
+    assert watch(tmp_path / "runs", home, return_state=True).name == "Critical: a"
+    rules.write_text("critical = ['kl_k3 <")
+    write(2, CALM)
+    assert watch(tmp_path / "runs", home, return_state=True).name == "Critical: a"
+    assert alerts.told(home)["a"].since == 1
+    rules.write_text("critical = ['kl_k3 < 1e9']\nafter = 1\nrecover = 1")
+    write(3, CALM)
+    assert watch(tmp_path / "runs", home, return_state=True).name == "Completed"
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("prefect")
 def test_a_watcher_that_was_killed_before_it_judged_does_so_next_time(
     write, home, tmp_path, monkeypatch
 ):

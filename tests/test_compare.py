@@ -223,6 +223,18 @@ def test_bit_equal_engines_are_certified(tmp_path, capsys):
     assert main(["--home", str(tmp_path), "certify", "nobody"]) == 2
 
 
+def test_equal_in_float32_is_no_certificate_of_what_was_captured_in_float64(tmp_path, capsys):
+    rollout = batch_fields()["rollout_log_probs"].double()
+    both = {"rollout_log_probs": rollout, "old_log_probs": rollout * (1 - 1e-12)}
+    found = certificate.of(stored(tmp_path, "double", 1, **both))
+    assert found.unequal == 0
+    assert not found.is_zero
+    assert main(["--home", str(tmp_path), "certify", "double"]) == 2
+    said = capsys.readouterr()
+    assert "equal in float32, 0 of" in said.out
+    assert "not known in float64: " in said.err
+
+
 def test_histogram_bins_close_at_powers_of_two():
     counted = certificate._histogram(np.array([0, 1, 2, 3, 4, 5, 8, 9, 2**23]))
     assert counted == {"0": 1, "1": 1, "2": 1, "3-4": 2, "5-8": 2, "9-16": 1, "4194305-8388608": 1}

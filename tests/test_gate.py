@@ -135,6 +135,17 @@ def test_a_broken_rule_leaves_its_worst_tokens_in_every_file(two_runs, tmp_path,
     assert "widest gaps" in markdown.read_text()
 
 
+def test_copies_are_not_judged_unless_the_engines_are_built_so(tmp_path, capsys):
+    for number, gap in ((1, 0.01), (2, 0.0)):
+        fields = {**batch_fields(seed=number, gap=gap), "global_step": number}
+        step = ingest(save_step_batch(tmp_path / "copied", number, fields), tmp_path / "lake")
+        lake.write_tables(step, tables.version(), tables.compute(step))
+    assert gated(tmp_path, "copied", "--preset", "slime-ci") == 2
+    said = capsys.readouterr().err
+    assert "the same bits at 1 of 2 steps, first at 2: copies, not measured" in said
+    assert gated(tmp_path, "copied", "--preset", "slime-ci", "--bit-equal") == 0
+
+
 def test_a_baseline_is_a_limit(two_runs, capsys):
     assert gated(two_runs, "calm", "--baseline", "wild") == 0
     assert gated(two_runs, "wild", "--baseline", "calm", "--max-rise", "50%") == 1

@@ -42,6 +42,22 @@ def test_a_padded_numpy_batch_is_read_as_its_tensors_are(dtype, tmp_path):
     assert other["logp_train"].to_list() == approx(tokens["logp_train"].to_list(), abs=2e-3)
 
 
+def test_a_field_that_is_there_twice_is_refused_if_its_numbers_differ(saved, to_lake):
+    fields = batch_fields()
+    same = {**fields, "batch": {"old_log_probs": fields["old_log_probs"].clone()}}
+    assert to_lake(saved(same)).facts()["trained_tokens"] > 0
+    other = {**fields, "batch": {"old_log_probs": fields["old_log_probs"] - 1}}
+    with pytest.raises(BadCapture, match="old_log_probs is there twice, with other numbers in ba"):
+        to_lake(saved(other))
+
+
+def test_names_that_are_not_utf8_stay_apart(saved, to_lake):
+    fields = batch_fields()
+    fields["uid"] = [b"\xff", b"\xfe", b"\xff", "\ud800", "\ud801", b"plain"]
+    rows = read(to_lake(saved(fields)))[1]
+    assert rows["uid"].to_list() == ["\\xff", "\\xfe", "\\xff", "\\ud800", "\\ud801", "plain"]
+
+
 def test_what_padding_holds_is_no_reward(saved, to_lake):
     fields = batch_fields()
     real = fields["attention_mask"][:, 4:]

@@ -132,10 +132,10 @@ def _name(field: str, row: int, item: Any) -> str | None:
     item = item.item() if hasattr(item, "item") else item
     if item is None:
         return None
-    text = item.decode(errors="replace") if isinstance(item, bytes) else item
+    text = item.decode(errors="backslashreplace") if isinstance(item, bytes) else item
     if not isinstance(text, str | int):
         raise BadCapture(f"{field} has {item!r} at row {row}, expected a string or whole number")
-    return str(text).encode(errors="replace").decode()
+    return str(text).encode(errors="backslashreplace").decode()  # apart, if not UTF-8
 
 
 def _is_plain(values: Any) -> bool:

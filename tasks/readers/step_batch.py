@@ -12,6 +12,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from tasks.readers.contents import Contents, check_size, look
 from tasks.readers.experience import is_openrlhf, of_openrlhf, of_trl
 from tasks.readers.fields import as_numpy
@@ -167,8 +169,20 @@ def _flattened(loaded: Fields, sections: tuple[str, ...]) -> Fields:
     flat = {str(name): value for name, value in loaded.items() if name not in sections}
     for section in sections:
         if isinstance(loaded.get(section), dict):
-            flat = {**{str(k): v for k, v in loaded[section].items()}, **flat}
+            inside = {str(name): value for name, value in loaded[section].items()}
+            _check_told_once(section, inside, flat)
+            flat = {**inside, **flat}
     return {name: value for name, value in flat.items() if value is not None}
+
+
+def _check_told_once(section: str, inside: Fields, flat: Fields) -> None:
+    """Raise BadCapture for a field that is there twice, with other numbers."""
+    for name in sorted(inside.keys() & flat.keys()):
+        one, other = inside[name], flat[name]
+        if not (hasattr(one, "shape") and hasattr(other, "shape")):
+            continue
+        if not np.array_equal(as_numpy(name, one), as_numpy(name, other)):
+            raise BadCapture(f"{name} is there twice, with other numbers in {section}; keep one")
 
 
 def _scalars(fields: Fields) -> dict[str, str | int | float | bool]:

@@ -15,7 +15,7 @@ from tasks.readers.fields import (
 )
 from tasks.readers.layout import AS_WRITTEN, Layout, check_rows
 from tasks.readers.padding import halves, prompts_of, tail_of_input_ids
-from tasks.tokens import BadCapture
+from tasks.tokens import IN_FLOAT32, BadCapture
 
 Fields = dict[str, Any]
 
@@ -202,7 +202,7 @@ def _assumptions(
         if part.startswith("logp_") and dtype in ("bfloat16", "float16"):
             notes.append(f"{field.name} is {dtype}: values lie on a grid, small gaps are rounding")
         elif part.startswith("logp_") and dtype == "float64":
-            notes.append(f"{field.name} is float64: stored and compared as float32")
+            notes.append(f"{field.name} {IN_FLOAT32}")
     return notes
 
 
