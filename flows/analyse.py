@@ -17,6 +17,7 @@ from tasks import alerts, backlog, captures, lake, stages
 from tasks.alerts import Alerts, BadAlerts, Change
 from tasks.captures import Capture
 from tasks.lake import Step
+from tasks.notation import encodable
 
 AHEAD = 8  # captures begun beyond the one that is being logged
 
@@ -55,7 +56,7 @@ class CapturesFailed(SweepFailed):
 
     def __str__(self) -> str:
         failed = [outcome for outcome in self.outcomes if outcome.error]
-        first = f"first {failed[0].path}: {failed[0].error}"
+        first = encodable(f"first {failed[0].path}: {failed[0].error}")
         return f"{len(failed)} of {len(self.outcomes)} captures failed, {first}"
 
 

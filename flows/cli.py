@@ -1,5 +1,6 @@
 """The `tim` command. Each verb imports what it needs: `tim --help` and `tim sql` start fast."""
 
+import io
 import json
 import os
 import re
@@ -26,6 +27,9 @@ DONE, FAILED, USAGE = 0, 1, 2
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one verb; 0 done, 1 some capture failed (the others are done), 2 wrong usage."""
     options = parser().parse_args(arguments)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # names of files may be no UTF-8
     _settle_environment()
     try:
         budget.memory()

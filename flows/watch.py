@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from prefect import flow
+from prefect.logging import get_logger
 from prefect.states import Completed, Failed
 
 from flows import runner
@@ -65,7 +66,7 @@ def watch(
     draw_trends(outcomes, home)
     for outcome in outcomes:
         if isinstance(outcome.error, BadCapture) and captures.exists(outcome.path):
-            quarantine.add(home, outcome.path, str(outcome.error), columns)
+            _set_aside(home, outcome.path, outcome.error, columns)
         elif outcome.step:
             quarantine.clear(home, outcome.path)
     taken = [outcome.step for outcome in outcomes if outcome.step]
@@ -74,6 +75,14 @@ def watch(
     if outcomes or changes:
         stages.show_statuses(home, return_state=True)  # a failure shows in Prefect
     return _ended(outcomes, changes, alerts_module.told(home), critical_fails)
+
+
+def _set_aside(home: Path, path: Path, error: BadCapture, columns: str | None) -> None:
+    """Leave a capture alone until it changes; if that cannot be noted, it is tried again."""
+    try:
+        quarantine.add(home, path, str(error), columns)
+    except OSError as failed:  # the disk is full, or the capture went away
+        get_logger("timtrack").warning("%r was not set aside: %s", str(path), failed)
 
 
 class RunBecameCritical(SweepFailed):

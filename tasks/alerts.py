@@ -16,7 +16,7 @@ from urllib.parse import quote
 
 from filelock import FileLock
 
-from tasks import bands, gate, lake, summary, tables
+from tasks import bands, durable, gate, lake, summary, tables
 from tasks.gate import Rule
 from tasks.lake import Step
 from tasks.notation import number
@@ -268,14 +268,18 @@ def told(home: Path) -> dict[str, Status]:
 
 
 def _records(home: Path) -> dict[str, dict[str, Any]]:
-    files = sorted((home / "status").glob("*.json"))
-    return {record["run"]: record for record in (json.loads(file.read_text()) for file in files)}
+    found = map(_record, sorted((home / "status").glob("*.json")))
+    return {record["run"]: record for record in found if record}
+
+
+def _record(file: Path) -> dict[str, Any] | None:
+    """What was told of a run; None where a power cut left half of it: the run is judged again."""
+    try:
+        return dict(json.loads(file.read_text()))
+    except (FileNotFoundError, ValueError):
+        return None
 
 
 def _remember(home: Path, run: str, status: Status, judgement: str) -> None:
-    folder = home / "status"
-    folder.mkdir(parents=True, exist_ok=True)
-    file = folder / f"{quote(run, safe='')}.json"
-    aside = file.with_suffix(".new")
-    aside.write_text(json.dumps({"run": run, **asdict(status), "judged": judgement}, indent=1))
-    aside.replace(file)
+    file = home / "status" / f"{quote(run, safe='')}.json"
+    durable.write(file, json.dumps({"run": run, **asdict(status), "judged": judgement}, indent=1))

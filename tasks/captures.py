@@ -17,6 +17,7 @@ from tasks.readers import (
     one_sided,
     prime_rl,
     prime_rl_traces,
+    regular,
     skyrl,
     slime,
     slime_ranks,
@@ -140,10 +141,10 @@ def stamp(path: Path, columns: str | None = None) -> tuple[int, int]:
 
 def says_its_end(path: Path, columns: str | None = None) -> bool:
     """Whether a capture that can be read is whole: not so where lines or files may follow."""
-    if columns:
-        return by_columns.says_its_end(path)
     reader = _by_name(path)
     try:
+        if columns:
+            return by_columns.says_its_end(path)
         return reader is None or bool(reader.says_its_end(path))
     except BadCapture:
         return False
@@ -268,5 +269,5 @@ def digest(path: Path, columns: str | None = None) -> str:
 
 def sha256_of(path: Path) -> str:
     """The digest of a file's bytes, as 64 hex digits."""
-    with path.open("rb") as file:
+    with regular.opened(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

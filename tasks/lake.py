@@ -33,6 +33,7 @@ from filelock import FileLock
 
 from tasks import parquet
 from tasks.captures import Capture, check_unchanged
+from tasks.durable import sync
 from tasks.tokens import SCHEMA_VERSION, BadCapture, Batch, Block, Check, Verdict
 
 STEP = re.compile(r"run=(?P<run>[^/]+)/step=(?P<step>\d+)/capture=(?P<capture>[0-9a-f]+)$")
@@ -342,15 +343,18 @@ def _lives(folder: str) -> bool:
 def publish(aside: Path, path: Path) -> None:
     """Make a finished folder visible under its name; if it is there already, leave that one."""
     for file in sorted(aside.rglob("*"), reverse=True):  # a folder after what is in it
-        _sync(file)
-    _sync(aside)
+        sync(file)
+    sync(aside)
+    new = [folder for folder in path.parents if not folder.exists()]
     path.parent.mkdir(parents=True, exist_ok=True)
+    for folder in reversed(new):  # a run's and a step's, which a power cut must not lose
+        sync(folder.parent)
     try:
         aside.rename(path)
     except OSError:
         if not path.is_dir():
             raise
-    _sync(path.parent)
+    sync(path.parent)
 
 
 def scratch(lake: Path) -> Path:
@@ -383,15 +387,6 @@ def _home(lake: Path, capture: Capture) -> Path:
 
 def _age(facts: Path) -> tuple[int, str]:
     return facts.stat().st_mtime_ns, facts.parent.name
-
-
-def _sync(path: Path) -> None:
-    """Have the disk hold what is written, so that a rename never publishes an empty file."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 MOST_IDS = 2**31  # token ids that a column of the token table can hold

@@ -47,6 +47,11 @@ def markdown(text: str) -> str:
     return MARKUP.sub(r"\\\1", " ".join(text.split()))
 
 
+def encodable(text: str) -> str:
+    """Text that every encoder takes; what of a file's name is no UTF-8 is told by its bytes."""
+    return text.encode(errors="backslashreplace").decode()
+
+
 def finite(value: Any) -> Any:
     """What JSON can hold: infinities and NaN, however deep in dicts and lists, are None."""
     if isinstance(value, dict):

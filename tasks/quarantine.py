@@ -11,7 +11,9 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+from tasks import durable
 from tasks.captures import digest, stamp
+from tasks.tokens import BadCapture
 
 
 @dataclass(frozen=True)
@@ -21,7 +23,7 @@ class Record:
     path: str
     bytes: int
     mtime_ns: int
-    sha256: str  # of the bytes that could not be read
+    sha256: str  # of the bytes that could not be read; empty if not even these could
     error: str
     first_tried: str  # ISO 8601, UTC
     last_tried: str
@@ -31,8 +33,8 @@ class Record:
 
 def records(home: Path) -> list[Record]:
     """Every record, by path; those whose capture is gone too."""
-    found = (json.loads(file.read_text()) for file in (home / "quarantine").glob("*.json"))
-    return sorted((Record(**content) for content in found), key=lambda record: record.path)
+    found = map(_read, (home / "quarantine").glob("*.json"))
+    return sorted(filter(None, found), key=lambda record: record.path)
 
 
 def holds(home: Path, path: Path, columns: str | None = None) -> bool:
@@ -40,10 +42,9 @@ def holds(home: Path, path: Path, columns: str | None = None) -> bool:
 
     Any file of the capture counts, and another mapping of `columns` is another try.
     """
-    file = _file(home, path)
-    if not file.exists():
+    record = _read(_file(home, path))
+    if record is None:
         return False
-    record = Record(**json.loads(file.read_text()))
     return record.columns == columns and (record.bytes, record.mtime_ns) == stamp(path, columns)
 
 
@@ -51,22 +52,19 @@ def add(home: Path, path: Path, error: str, columns: str | None = None) -> Recor
     """Set a capture aside, or count another try of it."""
     file, now = _file(home, path), datetime.now(UTC).isoformat()
     size, written = stamp(path, columns)
-    before = Record(**json.loads(file.read_text())) if file.exists() else None
+    before = _read(file)
     record = Record(
         path=str(path.absolute()),
         bytes=size,
         mtime_ns=written,
-        sha256=digest(path, columns),
+        sha256=_digest(path, columns),
         error=error,
         first_tried=before.first_tried if before else now,
         last_tried=now,
         tries=before.tries + 1 if before else 1,
         columns=columns,
     )
-    file.parent.mkdir(parents=True, exist_ok=True)
-    aside = file.with_suffix(f".{os.getpid()}")
-    aside.write_text(json.dumps(asdict(record), indent=2) + "\n")
-    aside.replace(file)
+    durable.write(file, json.dumps(asdict(record), indent=2) + "\n")
     return record
 
 
@@ -75,6 +73,21 @@ def clear(home: Path, path: Path) -> None:
     _file(home, path).unlink(missing_ok=True)
 
 
+def _read(file: Path) -> Record | None:
+    """A record; None if there is none, or none that can be read: the capture is tried again."""
+    try:
+        return Record(**json.loads(file.read_text()))
+    except (FileNotFoundError, ValueError, TypeError):
+        return None
+
+
+def _digest(path: Path, columns: str | None) -> str:
+    try:
+        return digest(path, columns)
+    except (OSError, BadCapture):
+        return ""
+
+
 def _file(home: Path, path: Path) -> Path:
-    name = hashlib.sha256(str(path.absolute()).encode()).hexdigest()[:16]
+    name = hashlib.sha256(os.fsencode(path.absolute())).hexdigest()[:16]
     return home / "quarantine" / f"{name}.json"

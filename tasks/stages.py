@@ -34,6 +34,7 @@ from tasks import (
 from tasks.backlog import Backlog
 from tasks.captures import Capture
 from tasks.lake import Step
+from tasks.notation import encodable
 from tasks.tokens import BadCapture, Check
 
 # Here, not where it is used: MLflow brings pandas, which other threads would find half imported.
@@ -255,8 +256,8 @@ def show_backlog(root: Path, seen: Backlog, taken: list[Step], seconds: float) -
     """How far the watcher is and how fast, as a Prefect artifact that each sweep renews."""
     create_markdown_artifact(
         key=f"watch-{_slug(root.name) or 'captures'}",
-        markdown=backlog.markdown(root, seen, taken, seconds),
-        description=f"Captures below {root}",
+        markdown=encodable(backlog.markdown(root, seen, taken, seconds)),
+        description=encodable(f"Captures below {root}"),
     )
 
 

@@ -15,6 +15,7 @@ from typing import Any
 import zstandard
 
 from tasks.readers import records
+from tasks.readers.regular import opened
 from tasks.tokens import BadCapture
 
 SEEK_TABLE = 0x8F92EAB1  # magic number at the end of zstd's seekable format
@@ -52,7 +53,7 @@ class Chunks:
     def _line(self, chunk: int, offset: int) -> bytes:
         plain = self.folder / f"{chunk:05d}.jsonl"
         try:
-            with plain.open("rb") as file:
+            with opened(plain) as file:
                 file.seek(offset)
                 return file.readline(records.LONGEST_LINE)
         except FileNotFoundError:
@@ -76,7 +77,7 @@ class Chunks:
     def _frame(self, chunk: int, number: int) -> bytes:
         if self._held[:2] != (chunk, number):
             frame = self._frames[chunk][number]
-            with self._sealed(chunk).open("rb") as file:
+            with opened(self._sealed(chunk)) as file:
                 file.seek(frame.at)
                 packed = file.read(frame.packed)
             try:
@@ -111,7 +112,7 @@ def _frames(path: Path) -> list[Frame]:
     """By the table at the end of a file in zstd's seekable format; raises BadCapture."""
     try:
         size = path.stat().st_size
-        with path.open("rb") as file:
+        with opened(path) as file:
             file.seek(max(0, size - 9))
             count, flags, magic = struct.unpack("<IBI", file.read(9))
             width = 12 if flags & 0x80 else 8
@@ -142,7 +143,7 @@ def rows(index: Path, start: int = 0) -> Iterator[tuple[int, dict[str, Any]]]:
     """
     if not index.is_file():
         return
-    with index.open("rb") as file:
+    with opened(index) as file:
         file.seek(start)
         row_starts = True
         while line := file.readline(ROW):

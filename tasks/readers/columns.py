@@ -18,6 +18,7 @@ from tasks.readers.contents import check_size, look
 from tasks.readers.fields import dimensions
 from tasks.readers.layout import Layout, blocks
 from tasks.readers.ragged import Sample, ragged_blocks
+from tasks.readers.regular import opened
 from tasks.readers.tensors import check_sums
 from tasks.readers.verl_names import ALIASES, layout_of
 from tasks.tokens import BadCapture, Batch, Block
@@ -72,7 +73,7 @@ def says_its_end(path: Path) -> bool:
 
 
 def _starts(path: Path, magic: bytes) -> bool:
-    with path.open("rb") as file:
+    with opened(path) as file:
         return file.read(len(magic)) == magic
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from tasks.readers import pickles, records, tensors
+from tasks.readers.regular import opened
 from tasks.tokens import BadCapture
 
 MOST_PER_BYTE = 1100  # deflate makes at most 1032 bytes of one
@@ -24,7 +25,7 @@ def look(path: Path) -> Contents:
     """Open a file; raises BadCapture when it is empty, cut short, or in no container we know."""
     if not path.is_file():
         raise BadCapture(f"{path} is not a file")
-    with path.open("rb") as file:
+    with opened(path) as file:
         head = file.read(3)
     if head[:1] == b"{":
         return Contents("jsonl", next(records.read(path)))

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from tasks.readers import pickled_numpy, stand_ins
+from tasks.readers.regular import opened
 from tasks.readers.tensors import LOADING
 from tasks.tokens import BadCapture
 
@@ -50,7 +51,7 @@ def load(path: Path) -> dict[str, Any]:
     Takes as much memory as the file has bytes.
     """
     try:
-        with path.open("rb") as file, LOADING:
+        with opened(path) as file, LOADING:
             loaded = _Restricted(_Bounded(file, path.stat().st_size)).load()
             found = stand_ins.resolved(loaded)
     except Exception as error:  # a damaged pickle makes the loader raise anything

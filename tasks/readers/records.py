@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import orjson
 
+from tasks.readers.regular import opened
 from tasks.readers.tensors import Array
 from tasks.tokens import BadCapture
 
@@ -16,7 +17,7 @@ LONGEST_LINE = 1 << 27  # bytes; a line is held in memory, as Python numbers som
 
 def read(path: Path) -> Iterator[dict[str, Any]]:
     """The records of a file; raises BadCapture at the first line that is none, or is cut short."""
-    with path.open("rb") as file:
+    with opened(path) as file:
         number = 0
         while line := file.readline(LONGEST_LINE):
             number += 1

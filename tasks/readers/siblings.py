@@ -1,5 +1,6 @@
 """Files of one step beside each other, by rank. A folder of thousands is listed once for all."""
 
+import os
 import re
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -38,8 +39,8 @@ def _grouped(
     folder: Path, pattern: re.Pattern[str], _changed: int, _until: int
 ) -> dict[tuple[str, ...], list[tuple[int, str]]]:
     found: dict[tuple[str, ...], list[tuple[int, str]]] = {}
-    for file in folder.iterdir():
-        if match := pattern.fullmatch(file.name):
+    for file in os.scandir(folder):
+        if (match := pattern.fullmatch(file.name)) and file.is_file():
             *key, rank = match.groups()
             found.setdefault(tuple(key), []).append((int(rank), file.name))
     return {key: sorted(files) for key, files in found.items()}

@@ -19,7 +19,7 @@ from tasks.readers.experience import is_openrlhf, of_openrlhf, of_trl
 from tasks.readers.fields import as_numpy
 from tasks.readers.layout import Layout, blocks
 from tasks.readers.siblings import in_order, ranks
-from tasks.readers.tensors import check_sums
+from tasks.readers.tensors import Array, check_sums
 from tasks.readers.verl_names import Fields, layout_of, named
 from tasks.tokens import BadCapture, Batch, Block
 
@@ -72,7 +72,8 @@ def open_batch(path: Path, seen: Contents) -> Batch:
     for file, (said, other) in zip(with_rows, opened, strict=True):
         _check_same(file, _identity(said, other), _identity(meta, layout))
     run, step = named(meta, "run"), named(meta, "step")
-    told = [_coverage(meta, len(files)) if len(files) > 1 else None, _chosen(meta, layout)]
+    of_ranks = RANKED.fullmatch(path.name)
+    told = [_coverage(meta, len(files)) if of_ranks else None, _chosen(meta, layout)]
     numbered = [_dealt(layout, rank, len(opened)) for rank, (_, layout) in enumerate(opened)]
     shards = tuple(partial(_blocks, *both) for both in zip(with_rows, numbered, strict=True))
     return Batch(
@@ -181,8 +182,13 @@ def _check_told_once(section: str, inside: Fields, flat: Fields) -> None:
         one, other = inside[name], flat[name]
         if not (hasattr(one, "shape") and hasattr(other, "shape")):
             continue
-        if not np.array_equal(as_numpy(name, one), as_numpy(name, other)):
+        if not _equal(as_numpy(name, one), as_numpy(name, other)):
             raise BadCapture(f"{name} is there twice, with other numbers in {section}; keep one")
+
+
+def _equal(one: Array, other: Array) -> bool:
+    floats = one.dtype.kind == other.dtype.kind == "f"
+    return np.array_equal(one, other, equal_nan=floats)
 
 
 def _scalars(fields: Fields) -> dict[str, str | int | float | bool]:

@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tasks.readers import pickled_numpy, stand_ins
+from tasks.readers.regular import opened
 from tasks.tokens import BadCapture
 
 Array = npt.NDArray[Any]
@@ -38,7 +39,7 @@ def load(path: Path) -> dict[str, Any]:
         raise BadCapture(f"{path} is not a file")
     if not path.stat().st_size:
         raise BadCapture("the file is empty (0 bytes)")
-    with path.open("rb") as file:
+    with opened(path) as file:
         magic = file.read(4)
     if magic == b"PK\x03\x04":
         return _load_zip(path)
@@ -54,7 +55,7 @@ def check_sums(path: Path) -> None:
 
     Reads the whole file. torch maps members without looking at their checksums.
     """
-    with path.open("rb") as file:
+    with opened(path) as file:
         magic = file.read(4)
     if magic == b"PK\x03\x04":
         with zipfile.ZipFile(path) as archive:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, TypeGuard
 
 from tasks.readers import chunks
+from tasks.readers.regular import opened
 from tasks.tokens import BadCapture
 
 NAMED = re.compile(r"stream#(\d{1,16})")
@@ -202,7 +203,7 @@ def _is_another(known: _Known, index: Path) -> bool:
 
 
 def _head(index: Path, count: int) -> bytes:
-    with index.open("rb") as file:
+    with opened(index) as file:
         return file.read(count)
 
 
