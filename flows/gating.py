@@ -36,7 +36,7 @@ def run(options: Namespace) -> int:
 
 def _check_measured(steps: list[Step], bit_equal: bool) -> None:
     """Raise BadRule for steps in which nothing was measured, unless the engines are built so."""
-    copied = [step.step for step in steps if step.facts()["measurement"] == "bypass"]
+    copied = [step.step for step in steps if lake.is_bypass(step.facts())]
     if copied and not bit_equal:
         raise BadRule(
             f"both engines' log-probs are the same bits at {len(copied)} of {len(steps)} steps, "

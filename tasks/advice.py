@@ -164,9 +164,10 @@ def _mean_ratio(rows: Rows, numbers: Mapping[str, Any]) -> list[str]:
 
 
 def _interval(numbers: Mapping[str, Any]) -> str:
-    if "interval_t" not in numbers or numbers.get("interval_t_of_r"):
-        t = numbers.get("interval_t_of_r")
-        return interval(numbers["ratio_mean"], numbers["ratio_mean_se"], t) if t else ""
+    if "interval_t" not in numbers:  # older SQL
+        return ""
+    if t := numbers.get("interval_t_of_r"):
+        return interval(numbers["ratio_mean"], numbers["ratio_mean_se"], t)
     return f" ({no_interval(numbers)})"
 
 

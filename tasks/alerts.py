@@ -133,9 +133,10 @@ def update(home: Path, run: str, alerts: Alerts, tell: Callable[[Change], None])
     """
     with FileLock(home / ".status.lock"):
         steps = _by_run(home)[run]
-        before = told(home).get(run)
+        record = _records(home).get(run)
+        before = _status(record) if record else None
         judgements = _judgements(steps, alerts)
-        known = _records(home).get(run, {}).get("judged")
+        known = record.get("judged") if record else None
         # Steps that came late or were read anew change how it stood: all are judged again.
         seen = judgements.index(known) + 1 if known in judgements else 0
         now = judged(before if seen else None, steps, alerts, seen)
@@ -169,7 +170,7 @@ def _judgements(steps: Iterable[Step], alerts: Alerts) -> list[str]:
 def judged(before: Status | None, steps: Sequence[Step], alerts: Alerts, seen: int = 0) -> Status:
     """The status of a run after its steps, in order; the first `seen` led to `before`."""
     measured = [
-        (place, step) for place, step in enumerate(steps) if step.facts()["measurement"] != "bypass"
+        (place, step) for place, step in enumerate(steps) if not lake.is_bypass(step.facts())
     ]
     if not measured:
         return Status(NOT_MEASURED, steps[-1].step, ("both engines' log-probs are the same bits",))
@@ -259,12 +260,12 @@ def _shown(value: float | None) -> str:
 
 def told(home: Path) -> dict[str, Status]:
     """What was told last of each run."""
-    return {
-        run: Status(
-            record["level"], record["since"], tuple(record["reasons"]), record.get("last_good")
-        )
-        for run, record in _records(home).items()
-    }
+    return {run: _status(record) for run, record in _records(home).items()}
+
+
+def _status(record: Mapping[str, Any]) -> Status:
+    level, since, reasons = (record[name] for name in ("level", "since", "reasons"))
+    return Status(level, since, tuple(reasons), record.get("last_good"))
 
 
 def _records(home: Path) -> dict[str, dict[str, Any]]:

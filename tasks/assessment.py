@@ -9,7 +9,7 @@ from typing import Any
 
 import polars as pl
 
-from tasks import bands, findings
+from tasks import bands, findings, lake
 from tasks.advice import Advice, advise, shift
 from tasks.bands import Reading
 from tasks.findings import Finding
@@ -38,7 +38,7 @@ class Assessment:
 def assess(facts: Mapping[str, Any], tables: Tables) -> Assessment:
     """Judge a step by the bands of its family, its diagnoses and what corrections could do."""
     family = bands.family(facts)
-    is_bypass = facts.get("measurement") == "bypass"
+    is_bypass = lake.is_bypass(facts)
     advice = advise(tables) if "corrections" in tables and not is_bypass else None
     found = findings.of(tables, advice)
     if is_bypass:

@@ -20,7 +20,7 @@ import shutil
 import socket
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from itertools import chain
@@ -62,6 +62,11 @@ class Step:
     def facts(self) -> dict[str, Any]:
         """`capture.json`: source, digest, format, counts, notes, what the file says of itself."""
         return dict(json.loads((self.path / "capture.json").read_text()))
+
+
+def is_bypass(facts: Mapping[str, Any]) -> bool:
+    """Whether both engines' log-probs of a step are the same bits, so that nothing was measured."""
+    return facts.get("measurement") == "bypass"
 
 
 class BadPlace(Exception):
