@@ -13,11 +13,13 @@ from prefect import flow
 from prefect.logging import get_logger
 
 from flows import runner
-from tasks import alerts, backlog, captures, lake, stages
+from tasks import alerts, backlog, captures, lake, refusals, stages, tables
 from tasks.alerts import Alerts, BadAlerts, Change
 from tasks.captures import Capture
 from tasks.lake import Step
 from tasks.notation import encodable
+from tasks.tables import BadTables
+from tasks.tracking import Tracker
 
 AHEAD = 8  # captures begun beyond the one that is being logged
 
@@ -41,6 +43,10 @@ class Outcome:
 
 class NotLogged(Exception):
     """The step is in the lake, but MLflow does not have it."""
+
+
+class Refused(NotLogged):
+    """MLflow answers, but does not take this step; the others go on."""
 
 
 class SweepFailed(Exception):
@@ -277,7 +283,7 @@ def _ahead(work: Iterator[_Begun]) -> Iterator[_Begun]:
 
 
 class _Log:
-    """Logs steps until MLflow fails, and says of the others that they wait."""
+    """Logs steps until MLflow does not answer, and says of the others that they wait."""
 
     def __init__(self, home: Path) -> None:
         self.home = home
@@ -286,6 +292,8 @@ class _Log:
     def outcome(self, begun: _Begun) -> Outcome:
         """What became of a capture, once its step is logged or cannot be."""
         step, error = begun.end()
+        if step and isinstance(error, BadTables):
+            _note_refusal(step, tables.version(), error)
         if step is None or error:
             return _tell(Outcome(begun.path, step, error=error))
         try:
@@ -300,7 +308,21 @@ class _Log:
         try:
             link = stages.log_step(step, files, self.home)
         except Exception as failure:  # whatever server or network says
-            self.failure = failure
-            error = NotLogged(f"analysed, not logged to MLflow: {failure}")
-            return Outcome(path, step, error=error)
+            return Outcome(path, step, error=self._not_logged(step, failure))
+        refusals.clear(step)
         return Outcome(path, step, link)
+
+    def _not_logged(self, step: Step, failure: Exception) -> NotLogged:
+        """The step's own fault if MLflow takes others, else that of MLflow."""
+        if Tracker(self.home).answers():
+            _note_refusal(step, backlog.logged_marks(self.home)[0], failure)
+            return Refused(f"analysed, refused by MLflow: {failure}")
+        self.failure = failure
+        return NotLogged(f"analysed, not logged to MLflow: {failure}")
+
+
+def _note_refusal(step: Step, by: str, error: Exception) -> None:
+    try:
+        refusals.add(step, by, str(error))
+    except OSError as failed:  # the disk is full, or the step was replaced
+        get_logger("timtrack").warning("%s: refusal not noted: %s", step.name, failed)

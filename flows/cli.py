@@ -149,7 +149,8 @@ def _watch(options: Namespace) -> int:
     from flows.progress import watch_with_progress
     from flows.watch import Source
 
-    signal.signal(signal.SIGTERM, _interrupted)
+    for ending in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(ending, _interrupted)
     source = Source(
         root,
         options.quiet,
@@ -164,6 +165,9 @@ def _watch(options: Namespace) -> int:
 
 def _interrupted(*_: object) -> None:
     """SIGTERM ends like Ctrl-C: what is written aside is deleted, the lake is as it was."""
+    from tasks import isolation
+
+    isolation.stop()  # whoever waits for what is read goes on, to its end
     raise KeyboardInterrupt
 
 
@@ -223,13 +227,16 @@ def _status(options: Namespace) -> int:
     if options.json:
         held = [vars(record) for record in seen.held]
         stand = {run: asdict(status) for run, status in runs.items()}
-        print(json.dumps({**counts, "quarantine": held, "runs": stand}, indent=2))
+        failing = [vars(record) for record in seen.failing]
+        refused = [{"run": s.run, "step": s.step, **asdict(why)} for s, why in seen.refused]
+        closed = {str(folder): why for folder, why in seen.closed.items()}
+        told = {"quarantine": held, "failing": failing, "refused": refused, "closed": closed}
+        print(json.dumps({**counts, **told, "runs": stand}, indent=2))
         return DONE
     print("\n".join(f"{name:12}  {value}" for name, value in counts.items()))
     for run, status in runs.items():
         print("; ".join([f"{run}: {status.level} since step {status.since}", *status.reasons]))
-    for record in seen.held:
-        print(f"set aside: {record.path} (tried {record.tries} times): {record.error}")
+    print("".join(f"{trouble}\n" for trouble in backlog.troubles(seen)), end="")
     return DONE
 
 

@@ -15,7 +15,7 @@ from rich.progress import Progress, TaskID
 from flows import screen
 from flows.analyse import Outcome
 from flows.progress import COLUMNS, analyse_with_progress
-from flows.watch import Source, follow
+from flows.watch import Hindrance, Source, follow
 from tasks import lake, seed_run, tables
 
 COMPARISON = """
@@ -81,8 +81,10 @@ def _watched_run(root: Path, home: Path, codec: str, steps: int, seed: int) -> l
         analysed = progress.add_task(f"analyse {codec}", total=steps)
         teller = threading.Thread(target=_tell, args=(trainer, progress, trained, codec))
         teller.start()
-        for outcome in follow(Source(run), home, lambda: trainer.poll() is not None, every=0.5):
-            outcomes.append(outcome)
+        for told in follow(Source(run), home, lambda: trainer.poll() is not None, every=0.5):
+            if isinstance(told, Hindrance):
+                raise told.error
+            outcomes.append(told)
             progress.update(analysed, completed=len(outcomes))
         teller.join()
     if trainer.returncode:

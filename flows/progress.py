@@ -7,7 +7,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from flows.analyse import CapturesFailed, Outcome, analyse, change_listener, listener
-from flows.watch import Source, follow
+from flows.watch import Hindrance, Source, follow
 
 COLUMNS = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
 
@@ -42,8 +42,12 @@ def watch_with_progress(source: Source, home: Path, once: bool, every: float) ->
     token = listener.set(screen.tell)
     changes = change_listener.set(screen.tell_change)
     try:
-        failed = [outcome for outcome in follow(source, home, lambda: once, every) if outcome.error]
-        return bool(failed)
+        failed = False
+        for told in follow(source, home, lambda: once, every):
+            if isinstance(told, Hindrance):
+                screen.tell_hindrance(told, once)
+            failed = failed or told.error is not None
+        return failed
     finally:
         listener.reset(token)
         change_listener.reset(changes)

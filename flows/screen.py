@@ -24,6 +24,7 @@ from tasks.samples import Sample
 
 if TYPE_CHECKING:
     from flows.analyse import Outcome
+    from flows.watch import Hindrance
     from tasks.alerts import Change
 
 WIDE = 12  # columns from which a single row is shown on its side
@@ -55,6 +56,14 @@ def tell(outcome: "Outcome") -> None:
         numbers = zip(summary.SHORT, _line(outcome)[2:], strict=True)
         said = ", ".join(f"{name} {value}" for name, value in numbers)
         print(f"{outcome.step.name if outcome.step else ''}: {said}", flush=True)
+
+
+def tell_hindrance(hindrance: "Hindrance", is_last: bool) -> None:
+    """One line for a sweep that could not be made."""
+    error = hindrance.error
+    reason = " ".join(f"{type(error).__name__}: {error}".split())
+    again = "given up" if is_last else f"tried again in {hindrance.pause:.0f} s"
+    print(f"no sweep: {reason}; {again}", file=sys.stderr, flush=True)
 
 
 def tell_change(change: "Change") -> None:

@@ -18,6 +18,7 @@ from flows import runner
 from flows.analyse import (
     CapturesFailed,
     Outcome,
+    Refused,
     SweepFailed,
     draw_trends,
     judge_runs,
@@ -28,8 +29,12 @@ from tasks import backlog, captures, lake, quarantine, stages
 from tasks.alerts import LEVELS, Change, Status
 from tasks.arrival import QUIET, is_whole
 from tasks.backlog import Backlog
+from tasks.lake import Step
 from tasks.places import Pattern
-from tasks.tokens import BadCapture
+from tasks.quarantine import State
+from tasks.tables import BadTables
+from tasks.tokens import BadCapture, Rival
+from tasks.tracking import Tracker
 
 LONGEST_PAUSE = 300.0  # seconds between tries while MLflow or a disk fails
 HEARTBEAT = 600.0  # seconds without work after which a sweep tells Prefect that all is well
@@ -60,15 +65,15 @@ def watch(
     """
     began = time.monotonic()
     lake.sweep_staging(home / "lake")
+    _forget_lost(home)
     source = Source(root, quiet, pattern, marker, columns=columns)
     seen = source.look(home)
-    outcomes = take_on(source.whole(seen), home, seen.unlogged, source.named)
+    whole = source.whole(seen)
+    before = {path: quarantine.state(path, columns) for path in whole}
+    outcomes = take_on(whole, home, seen.unlogged, source.named)
     draw_trends(outcomes, home)
     for outcome in outcomes:
-        if isinstance(outcome.error, BadCapture) and captures.exists(outcome.path):
-            _set_aside(home, outcome.path, outcome.error, columns)
-        elif outcome.step:
-            quarantine.clear(home, outcome.path)
+        _note(home, outcome, columns, before.get(outcome.path))
     taken = [outcome.step for outcome in outcomes if outcome.step]
     stages.show_backlog(root, source.look(home), taken, time.monotonic() - began)
     changes = judge_runs(outcomes, home, alerts)
@@ -77,10 +82,31 @@ def watch(
     return _ended(outcomes, changes, alerts_module.told(home), critical_fails)
 
 
-def _set_aside(home: Path, path: Path, error: BadCapture, columns: str | None) -> None:
-    """Leave a capture alone until it changes; if that cannot be noted, it is tried again."""
+def _forget_lost(home: Path) -> None:
+    """Have runs that were deleted in MLflow logged again, if it can be asked."""
+    if not lake.steps(home / "lake"):
+        return
     try:
-        quarantine.add(home, path, str(error), columns)
+        lost = backlog.forget(home, Tracker(home).runs())
+    except Exception as error:  # whatever server or network says: the sweep goes on
+        get_logger("timtrack").warning("MLflow was not asked for its runs: %s", error)
+        return
+    if lost:
+        runs = ", ".join(sorted({step.run for step in lost}))
+        get_logger("timtrack").warning("%s: not in MLflow any more, logged again", runs)
+
+
+def _note(home: Path, outcome: Outcome, columns: str | None, before: State | None) -> None:
+    """Leave a bad capture alone until it changes; if that cannot be noted, it is tried again."""
+    path, error = outcome.path, outcome.error
+    try:
+        if outcome.step:
+            quarantine.clear(home, path)
+        elif error and captures.exists(path):
+            if isinstance(error, Rival) and before is not None:
+                before = before | quarantine.stamps([error.other])
+            held = isinstance(error, BadCapture)
+            quarantine.add(home, path, str(error), columns, before, held)
     except OSError as failed:  # the disk is full, or the capture went away
         get_logger("timtrack").warning("%r was not set aside: %s", str(path), failed)
 
@@ -137,9 +163,13 @@ class Source:
 
     def whole(self, seen: Backlog) -> list[Path]:
         """The pending captures that are not still being written."""
-        return [
-            path for path in seen.pending if is_whole(path, self.quiet, self.marker, self.columns)
-        ]
+        return [path for path in seen.pending if self._is_whole(path)]
+
+    def _is_whole(self, path: Path) -> bool:
+        try:
+            return is_whole(path, self.quiet, self.marker, self.columns)
+        except (BadCapture, OSError):  # gone since, or no longer what it was
+            return False
 
     def named(self, path: Path) -> dict[str, object]:
         """What is known of a capture: columns, run and step if the pattern says them."""
@@ -147,31 +177,51 @@ class Source:
         return {**said, "columns": self.columns}
 
 
+@dataclass(frozen=True)
+class Hindrance:
+    """A sweep that could not be made: a server or a disk does not answer. It is tried again."""
+
+    error: Exception
+    pause: float  # seconds until then
+
+
 def follow(
     source: Source, home: Path, finished: Callable[[], bool] = lambda: False, every: float = 2.0
-) -> Iterator[Outcome]:
-    """Sweep whenever there is something to do, until `finished` and nothing more can be done."""
-    pause, swept = every, time.monotonic()
+) -> Iterator[Outcome | Hindrance]:
+    """Sweep whenever there is something to do, until `finished` and nothing more can be done.
+
+    Nothing that a capture, a path or a server does ends it.
+    """
+    pause, swept, work = every, time.monotonic(), _NO_WORK
     while True:
         last = finished()  # asked first: what was written before it was true is still found
-        seen = source.look(home)
-        if source.whole(seen) or seen.unlogged:
-            outcomes = _swept(source, home)
-            swept = time.monotonic()
-            yield from outcomes
-            stuck = any(o.error and not isinstance(o.error, BadCapture) for o in outcomes)
-            pause = min(2 * pause, LONGEST_PAUSE) if stuck else every
-            if stuck and last:
-                return
-            if stuck:
-                time.sleep(pause)
-        elif last:
+        stuck = False
+        try:
+            seen = source.look(home)
+            work, before = (source.whole(seen), seen.unlogged), work
+            idle = not any(work)
+            if not idle or (not last and time.monotonic() - swept > HEARTBEAT):
+                outcomes = _swept(source, home)
+                swept = time.monotonic()
+                stuck = (bool(outcomes) and work == before) or _waits(outcomes)
+                yield from outcomes
+        except Exception as error:  # whatever a server or a disk says
+            idle, stuck = False, True
+            yield Hindrance(error, min(2 * pause, LONGEST_PAUSE))
+        pause = min(2 * pause, LONGEST_PAUSE) if stuck else every
+        if last and (idle or stuck):
             return
-        elif time.monotonic() - swept > HEARTBEAT:
-            _swept(source, home)
-            swept = time.monotonic()
-        else:
-            time.sleep(every)
+        if idle or stuck:
+            time.sleep(pause)
+
+
+_NO_WORK: tuple[list[Path], list[Step]] = ([], [])
+
+
+def _waits(outcomes: list[Outcome]) -> bool:
+    """Whether something is to be tried again that only the outside can mend."""
+    noted = BadCapture | BadTables | Refused
+    return any(o.error and not isinstance(o.error, noted) for o in outcomes)
 
 
 def _swept(source: Source, home: Path) -> list[Outcome]:

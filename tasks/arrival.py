@@ -4,10 +4,10 @@ A file that can be read is whole: the formats that say where they end are read t
 cannot is whole, and bad, when a marker says so or nobody wrote to it for a while.
 """
 
-import time
 from pathlib import Path
 
 from tasks import captures
+from tasks.isolation import Died, apart
 from tasks.tokens import BadCapture
 
 # Seconds without a write after which an unreadable file is called bad, not unfinished.
@@ -32,9 +32,11 @@ def is_whole(
         return _says_so(marker, path, written)
     if any(_says_so(known, path, written) for known in MARKERS):
         return True
-    if time.time() - written / 1e9 > quiet:
+    since, between = captures.ages(path, columns)
+    if since > quiet:
         return True
-    return captures.says_its_end(path, columns) and _can_be_read(path, columns)
+    # Files that were written long after others of the same capture: a trainer writes it anew.
+    return between <= quiet and _reads_to_its_end(path, columns)
 
 
 def _says_so(marker: str, path: Path, written: int) -> bool:
@@ -43,9 +45,15 @@ def _says_so(marker: str, path: Path, written: int) -> bool:
     return beside.exists() and beside.stat().st_mtime_ns >= written
 
 
-def _can_be_read(path: Path, columns: str | None) -> bool:
+def _reads_to_its_end(path: Path, columns: str | None) -> bool:
     try:
-        captures.read(path, columns)
-    except (BadCapture, OSError):
+        return bool(apart(_can_be_read, path, columns))
+    except (BadCapture, OSError, Died):
         return False
+
+
+def _can_be_read(path: Path, columns: str | None) -> bool:
+    if not captures.says_its_end(path, columns):
+        return False
+    captures.read(path, columns)
     return True

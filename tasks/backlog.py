@@ -6,16 +6,18 @@ may be killed at any point and another goes on where the files say that it stopp
 
 import hashlib
 import os
-import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from tasks import captures, lake, parity, places, quarantine, tables
+from tasks import captures, lake, parity, places, quarantine, refusals, tables
 from tasks.lake import Step
 from tasks.places import Pattern
 from tasks.quarantine import Record
+from tasks.refusals import Refusal
 from tasks.tokens import BadCapture
 
 
@@ -28,6 +30,9 @@ class Backlog:
     pending: list[Path]  # neither analysed nor set aside
     held: list[Record]  # set aside, unchanged since
     unlogged: list[Step]  # in the lake, not yet in MLflow as it is set up now
+    failing: list[Record]  # pending ones that were tried and could not be opened, say
+    refused: list[tuple[Step, Refusal]]  # in the lake, and kept there; not among the unlogged
+    closed: Mapping[Path, str]  # folders that could not be read, and why
 
     @property
     def is_empty(self) -> bool:
@@ -44,14 +49,24 @@ def survey(
     size, time and tokenizer; whatever else is there is identified by its bytes when it is taken on.
     """
     steps = lake.steps(home / "lake")
-    known = {facts["source"]: (step, facts) for step in steps for facts in [step.facts()]}
-    found = _found(root, Pattern(pattern) if pattern else None)
-    held = [record for record in quarantine.records(home) if _is_held(home, record, root, columns)]
-    aside = {record.path for record in held}
-    analysed = [path for path in found if _is_analysed(path, known.get(str(path.absolute())))]
-    done = {*map(str, (path.absolute() for path in analysed)), *aside}
+    looked = captures.below(root, Pattern(pattern) if pattern else None)
+    found, known = looked.captures, _Known(home, steps)
+    noted = [record for record in quarantine.records(home) if _is_there(record, root)]
+    held = [record for record in noted if quarantine.holds(home, Path(record.path), columns)]
+    analysed = [path for path in found if known.is_analysed(path)]
+    done = {*map(str, (path.absolute() for path in analysed)), *(record.path for record in held)}
     pending = [path for path in found if str(path.absolute()) not in done]
-    return Backlog(len(found), len(analysed), pending, held, unlogged(home, steps=steps))
+    waiting = {str(path.absolute()) for path in pending}
+    return Backlog(
+        found=len(found),
+        analysed=len(analysed),
+        pending=pending,
+        held=held,
+        unlogged=unlogged(home, steps=steps),
+        failing=[record for record in noted if record.path in waiting],
+        refused=_refused(home, steps),
+        closed=looked.closed,
+    )
 
 
 def unlogged(
@@ -61,20 +76,67 @@ def unlogged(
     marks = logged_marks(home)
     looked_at = lake.steps(home / "lake") if steps is None else steps
     wanted = (step for step in looked_at if runs is None or step.run in runs)
-    return [step for step in wanted if not all(lake.has_mark(step, mark) for mark in marks)]
+    lacking = [step for step in wanted if not all(lake.has_mark(step, mark) for mark in marks)]
+    return [step for step in lacking if not refusals.keeps(step, marks)]
+
+
+def forget(home: Path, kept: set[str]) -> list[Step]:
+    """Steps that were logged, of runs that MLflow has no more: they count as not logged again."""
+    marks = logged_marks(home)
+    steps = [step for step in lake.steps(home / "lake") if step.run not in kept]
+    lost = [step for step in steps if lake.has_mark(step, marks[0])]
+    for step in lost:
+        for mark in marks:
+            lake.unmark(step, mark)
+    return lost
+
+
+def _refused(home: Path, steps: list[Step]) -> list[tuple[Step, Refusal]]:
+    marks = logged_marks(home)
+    found = ((step, refusals.of(step, marks)) for step in steps)
+    return [(step, refusal) for step, refusal in found if refusal]
 
 
 def counts(seen: Backlog) -> dict[str, float | int]:
     """The look in numbers; `lag_seconds` is how long the oldest pending capture has waited."""
-    times = [captures.stamp(path)[1] / 1e9 for path in seen.pending if captures.exists(path)]
+    waited = [_waited(path) for path in seen.pending]
     return {
         "found": seen.found,
         "analysed": seen.analysed,
         "pending": len(seen.pending),
         "quarantined": len(seen.held),
-        "not_logged": len(seen.unlogged),
-        "lag_seconds": round(max(0.0, time.time() - min(times)), 1) if times else 0.0,
+        "not_logged": len({*seen.unlogged, *(step for step, _ in seen.refused)}),
+        "lag_seconds": round(max(waited, default=0.0), 1),
     }
+
+
+def _waited(path: Path) -> float:
+    try:
+        return captures.ages(path)[0]
+    except (OSError, BadCapture):  # gone since
+        return 0.0
+
+
+def troubles(seen: Backlog) -> list[str]:
+    """What cannot be done, a line each: what it is, since when, and why."""
+    lines = [f"set aside: {_said(record)}" for record in seen.held]
+    lines += [f"tried again: {_said(record)}" for record in seen.failing]
+    lines += [
+        f"goes no further: {step.name} (since {why.since[:19]}, tried {_times(why.tries)}): "
+        f"{why.error}"
+        for step, why in seen.refused
+    ]
+    lines += [f"cannot be looked into: {folder}: {why}" for folder, why in seen.closed.items()]
+    return lines
+
+
+def _said(record: Record) -> str:
+    since = record.first_tried[:19]
+    return f"{record.path} (since {since}, tried {_times(record.tries)}): {record.error}"
+
+
+def _times(count: int) -> str:
+    return "once" if count == 1 else f"{count} times"
 
 
 def markdown(root: Path, seen: Backlog, taken: list[Step], seconds: float) -> str:
@@ -91,9 +153,7 @@ def markdown(root: Path, seen: Backlog, taken: list[Step], seconds: float) -> st
         f"| tokens per second | {tokens / seconds:.0f} |",
         "",
     ]
-    lines += [
-        f"- `{r.path}` (tried {r.tries} times, last {r.last_tried}): {r.error}" for r in seen.held
-    ]
+    lines += [f"- {trouble}" for trouble in troubles(seen)]
     return "\n".join(lines)
 
 
@@ -114,27 +174,37 @@ def _local(database: Path) -> str:
     return f"{database.absolute()} {database.stat().st_ino if database.exists() else 'absent'}"
 
 
-def _found(root: Path, pattern: Pattern | None) -> list[Path]:
-    try:
-        return captures.find(root, pattern)
-    except BadCapture:
-        return []  # nothing there yet
-
-
-def _is_held(home: Path, record: Record, root: Path, columns: str | None) -> bool:
+def _is_there(record: Record, root: Path) -> bool:
     path = Path(record.path)
-    below = path.is_relative_to(root.absolute())
-    return below and captures.exists(path) and quarantine.holds(home, path, columns)
+    return path.is_relative_to(root.absolute()) and captures.exists(path)
 
 
-def _is_analysed(path: Path, known: tuple[Step, dict[str, Any]] | None) -> bool:
-    if known is None:
-        return False
-    step, facts = known
+class _Known:
+    """Which captures the lake has, by where they lie."""
+
+    def __init__(self, home: Path, steps: list[Step]) -> None:
+        self._lake = home / "lake"
+        self._by_folder = {step.path: (step, step.facts()) for step in steps}
+        known = self._by_folder.values()
+        self._by_path = {facts["source"]: (step, facts) for step, facts in known}
+
+    @cached_property
+    def _copies(self) -> dict[str, Path]:
+        return lake.copies(self._lake)
+
+    def is_analysed(self, path: Path) -> bool:
+        """Whether the lake has the file's content, as far as can be told without reading it."""
+        known = self._by_path.get(str(path.absolute()))
+        if known is None and (copied := lake.copy_of(self._copies, path)):
+            known = self._by_folder.get(copied)
+        return known is not None and _is_analysed(path, *known)
+
+
+def _is_analysed(path: Path, step: Step, facts: dict[str, Any]) -> bool:
     columns = facts.get("columns")
     try:
-        same = lake.recognises(step, facts, captures.stamp(path, columns))
-    except BadCapture:  # a stream that was begun anew between two looks
+        same = lake.recognises(step, facts, path, captures.stamp(path, columns))
+    except (BadCapture, OSError):  # gone, or a stream that was begun anew, between two looks
         return False
     used = [Path(facts["tokenizer"])] if facts["tokenizer"] else []
     there = [file for file in used if file.is_file()]
@@ -142,5 +212,5 @@ def _is_analysed(path: Path, known: tuple[Step, dict[str, Any]] | None) -> bool:
     return (
         same
         and captures.identity(facts["sha256"], expected, columns) == step.capture
-        and tables.are_computed(step)
+        and (tables.are_computed(step) or refusals.keeps(step, ()))
     )

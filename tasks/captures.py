@@ -4,11 +4,13 @@ One rule: a capture's identity is its content. Two files with the same bytes are
 """
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tasks import places
+from tasks import places, walk
+from tasks.clock import seconds_since_write
 from tasks.places import Pattern
 from tasks.readers import columns as by_columns
 from tasks.readers import (
@@ -69,6 +71,14 @@ def identity(sha256: str, tokenizer: Path | None, columns: str | None = None) ->
     return hashlib.sha256("/".join(map(str, parts)).encode()).hexdigest()[:16]
 
 
+@dataclass(frozen=True)
+class Found:
+    """One look at a folder: captures in step order, and folders that could not be read, and why."""
+
+    captures: list[Path]
+    closed: Mapping[Path, str]
+
+
 def find(path: Path, pattern: Pattern | None = None) -> list[Path]:
     """The captures under a directory in step order, or the file itself; raises BadCapture if none.
 
@@ -76,7 +86,8 @@ def find(path: Path, pattern: Pattern | None = None) -> list[Path]:
     `.pt` of the same name is the same batch in another container: left out.
     """
     if path.is_dir():
-        return _below(path, pattern)
+        below_it = below(path, pattern)
+        return below_it.captures or _none_there(path, pattern, below_it)
     if not exists(path):
         raise BadCapture(f"{path} does not exist")
     found = _captures_of(path)
@@ -90,21 +101,30 @@ def exists(path: Path) -> bool:
     return traces.exists(path) if traces.names_a_step(path) else path.exists()
 
 
-def _below(path: Path, pattern: Pattern | None) -> list[Path]:
-    if pattern:
-        found = {f for f in path.rglob("*") if pattern.matches(f, path) and f.is_file()}
-    else:
-        found = {f for f in path.rglob("*") if _by_name(f) and f.is_file()}
-    found = {capture for file in found for capture in _captures_of(file)}
+def below(root: Path, pattern: Pattern | None = None) -> Found:
+    """The captures below a folder, maybe none, as `find` gives them."""
+
+    def wanted(file: Path) -> bool:
+        return pattern.matches(file, root) if pattern else _by_name(file) is not None
+
+    looked = walk.below(root, wanted)
+    found = {capture for file in looked.files for capture in _captures_of(file)}
     twins = {file for file in found if file.suffix == ".npz" and file.with_suffix(".pt") in found}
-    if not found and pattern:
-        raise BadCapture(f"no file under {path} matches the pattern {pattern.text}")
-    if not found:
-        raise BadCapture(
-            f"no capture under {path}; `tim formats` says which files are taken, others can be "
-            "named one by one, or by --pattern"
-        )
-    return sorted(found - twins, key=places.natural)
+    return Found(sorted(found - twins, key=places.natural), looked.closed)
+
+
+def _none_there(path: Path, pattern: Pattern | None, found: Found) -> Any:
+    if found.closed:
+        folder, why = next(iter(found.closed.items()))
+        many = f"; {len(found.closed)} folders could not be read, first {folder}: {why}"
+    else:
+        many = ""
+    if pattern:
+        raise BadCapture(f"no file under {path} matches the pattern {pattern.text}{many}")
+    raise BadCapture(
+        f"no capture under {path}{many}; `tim formats` says which files are taken, others can be "
+        "named one by one, or by --pattern"
+    )
 
 
 def _captures_of(file: Path) -> list[Path]:
@@ -139,13 +159,25 @@ def stamp(path: Path, columns: str | None = None) -> tuple[int, int]:
     return sum(s.st_size for s in stats), max(s.st_mtime_ns for s in stats)
 
 
+def ages(path: Path, columns: str | None = None) -> tuple[float, float]:
+    """Seconds since the last write to a capture's files, and between it and the first of them.
+
+    The first: of the file that was left alone for longest. 0 for a capture that is gone.
+    """
+    if traces.names_a_step(path):
+        return traces.age(path), 0.0
+    files = parts(path, columns)
+    found = [seconds_since_write(file.stat()) for file in files if file.exists()]
+    return (min(found), max(found) - min(found)) if found else (0.0, 0.0)
+
+
 def says_its_end(path: Path, columns: str | None = None) -> bool:
     """Whether a capture that can be read is whole: not so where lines or files may follow."""
     reader = _by_name(path)
     try:
-        if columns:
+        if columns or reader is None:
             return by_columns.says_its_end(path)
-        return reader is None or bool(reader.says_its_end(path))
+        return bool(reader.says_its_end(path))
     except BadCapture:
         return False
 

@@ -301,30 +301,51 @@ def mark(step: Step, name: str) -> None:
     (step.path / name).touch()
 
 
+def unmark(step: Step, name: str) -> None:
+    """Forget what `mark` remembered."""
+    (step.path / name).unlink(missing_ok=True)
+
+
 def has_mark(step: Step, name: str) -> bool:
     """Whether `mark` was called with this name."""
     return (step.path / name).exists()
 
 
-def recognise(step: Step, stamp: tuple[int, int]) -> None:
-    """Remember that the step's capture, its bytes unchanged, has another size or time than before.
+def recognise(step: Step, path: Path, stamp: tuple[int, int]) -> None:
+    """Remember that a file holds the step's bytes: its own after a touch, or a copy elsewhere.
 
-    A touch, or a copy in its place: it need not be read again to know that.
+    It need not be read again to know that.
     """
-    if recognises(step, step.facts(), stamp):
+    if recognises(step, step.facts(), path, stamp):
         return
-    for other in step.path.glob("seen-*"):
+    for other in step.path.glob(f"seen-{_hash_of(path)}-*"):
         other.unlink(missing_ok=True)
-    mark(step, _seen(stamp))
+    mark(step, _seen(path, stamp))
 
 
-def recognises(step: Step, facts: dict[str, Any], stamp: tuple[int, int]) -> bool:
-    """Whether a capture with this size and time is known to be the step's, of these facts."""
-    return stamp == (facts["bytes"], facts["mtime_ns"]) or has_mark(step, _seen(stamp))
+def recognises(step: Step, facts: dict[str, Any], path: Path, stamp: tuple[int, int]) -> bool:
+    """Whether a file with this size and time is known to hold the step's bytes."""
+    own = str(path.absolute()) == facts["source"] and stamp == (facts["bytes"], facts["mtime_ns"])
+    return own or has_mark(step, _seen(path, stamp))
 
 
-def _seen(stamp: tuple[int, int]) -> str:
-    return f"seen-{stamp[0]}-{stamp[1]}"
+def copies(lake: Path) -> dict[str, Path]:
+    """The folder of the step whose bytes a path was seen to hold, by the path's hash."""
+    marks = lake.glob("run=*/step=*/capture=*/seen-*-*-*")
+    return {mark.name.split("-")[1]: mark.parent for mark in marks}
+
+
+def copy_of(known: Mapping[str, Path], path: Path) -> Path | None:
+    """The folder of the step whose bytes a path was seen to hold; `known` are `copies`."""
+    return known.get(_hash_of(path))
+
+
+def _hash_of(path: Path) -> str:
+    return hashlib.sha256(os.fsencode(path.absolute())).hexdigest()[:12]
+
+
+def _seen(path: Path, stamp: tuple[int, int]) -> str:
+    return f"seen-{_hash_of(path)}-{stamp[0]}-{stamp[1]}"
 
 
 def sweep_staging(lake: Path) -> None:

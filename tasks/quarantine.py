@@ -1,4 +1,4 @@
-"""Captures that cannot be read: set aside with the reason, and left alone until they change.
+"""Captures that cannot be taken: the reason, and what must change before they are tried again.
 
 One record a path, `<home>/quarantine/<hash of path>.json`, written whole or not at all. The capture
 itself is never moved or touched.
@@ -7,28 +7,45 @@ itself is never moved or touched.
 import hashlib
 import json
 import os
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from tasks import durable
-from tasks.captures import digest, stamp
+from tasks import captures, durable, places
+from tasks.readers import traces
 from tasks.tokens import BadCapture
+
+# What a reading depends on: size [bytes] and time [ns] of each file, None of one that is not there.
+State = dict[str, list[int] | None]
+STREAM = "records of the step"  # of prime-rl's stream, which has many steps in its files
 
 
 @dataclass(frozen=True)
 class Record:
-    """Why a capture is left alone."""
+    """Why a capture is left alone, or tried again and again."""
 
     path: str
-    bytes: int
-    mtime_ns: int
-    sha256: str  # of the bytes that could not be read; empty if not even these could
     error: str
     first_tried: str  # ISO 8601, UTC
     last_tried: str
-    tries: int  # with these or earlier bytes
+    tries: int
+    held: bool = True  # until `state` changes; else it is tried again at each sweep
     columns: str | None = None  # the mapping of names that it was read by
+    state: State | None = None
+
+
+def state(path: Path, columns: str | None = None, others: Iterable[Path] = ()) -> State:
+    """What a reading of the capture depends on, as it is now: to be asked before it is read."""
+    if traces.names_a_step(path):
+        return {STREAM: _stream_stamp(path)}
+    beside = places.tokenizer_beside(path.absolute())
+    return stamps([*captures.parts(path, columns), *([beside] if beside else []), *others])
+
+
+def stamps(files: Iterable[Path]) -> dict[str, list[int] | None]:
+    """Size and time of files, as a state has them."""
+    return {str(file.absolute()): _stamp(file) for file in files}
 
 
 def records(home: Path) -> list[Record]:
@@ -38,31 +55,38 @@ def records(home: Path) -> list[Record]:
 
 
 def holds(home: Path, path: Path, columns: str | None = None) -> bool:
-    """Whether the capture failed as it is now; one that was written to since is tried again.
+    """Whether the capture failed as it is now, read by these columns.
 
-    Any file of the capture counts, and another mapping of `columns` is another try.
+    A change of any file that its reading depended on takes it up again.
     """
     record = _read(_file(home, path))
-    if record is None:
+    if record is None or not record.held or record.state is None or record.columns != columns:
         return False
-    return record.columns == columns and (record.bytes, record.mtime_ns) == stamp(path, columns)
+    own = state(path, columns)
+    others = [Path(file) for file in record.state if file not in own and file != STREAM]
+    return state(path, columns, others) == record.state
 
 
-def add(home: Path, path: Path, error: str, columns: str | None = None) -> Record:
-    """Set a capture aside, or count another try of it."""
+def add(
+    home: Path,
+    path: Path,
+    error: str,
+    columns: str | None = None,
+    before: State | None = None,
+    held: bool = True,
+) -> Record:
+    """Set a capture aside, or count another try of it; `before` is its state when it was read."""
     file, now = _file(home, path), datetime.now(UTC).isoformat()
-    size, written = stamp(path, columns)
-    before = _read(file)
+    earlier = _read(file)
     record = Record(
         path=str(path.absolute()),
-        bytes=size,
-        mtime_ns=written,
-        sha256=_digest(path, columns),
         error=error,
-        first_tried=before.first_tried if before else now,
+        first_tried=earlier.first_tried if earlier else now,
         last_tried=now,
-        tries=before.tries + 1 if before else 1,
+        tries=earlier.tries + 1 if earlier else 1,
+        held=held,
         columns=columns,
+        state=state(path, columns) if before is None else before,
     )
     durable.write(file, json.dumps(asdict(record), indent=2) + "\n")
     return record
@@ -73,19 +97,27 @@ def clear(home: Path, path: Path) -> None:
     _file(home, path).unlink(missing_ok=True)
 
 
+def _stamp(file: Path) -> list[int] | None:
+    try:
+        stat = file.stat()
+    except OSError:
+        return None
+    return [stat.st_size, stat.st_mtime_ns]
+
+
+def _stream_stamp(path: Path) -> list[int] | None:
+    try:
+        return list(traces.stamp(path))
+    except (OSError, BadCapture):
+        return None
+
+
 def _read(file: Path) -> Record | None:
     """A record; None if there is none, or none that can be read: the capture is tried again."""
     try:
         return Record(**json.loads(file.read_text()))
     except (FileNotFoundError, ValueError, TypeError):
         return None
-
-
-def _digest(path: Path, columns: str | None) -> str:
-    try:
-        return digest(path, columns)
-    except (OSError, BadCapture):
-        return ""
 
 
 def _file(home: Path, path: Path) -> Path:

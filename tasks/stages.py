@@ -20,9 +20,9 @@ from tasks import (
     alerts,
     backlog,
     bands,
-    captures,
     charts,
     comparison,
+    conversion,
     lake,
     onset,
     parity,
@@ -35,7 +35,7 @@ from tasks.backlog import Backlog
 from tasks.captures import Capture
 from tasks.lake import Step
 from tasks.notation import encodable
-from tasks.tokens import BadCapture, Check
+from tasks.tokens import Check, Rival
 
 # Here, not where it is used: MLflow brings pandas, which other threads would find half imported.
 from tasks.tracking import Tracker
@@ -70,28 +70,24 @@ def identify_capture(
     columns: str | None = None,
 ) -> Capture:
     """Open a capture far enough to know its run, step and digest."""
-    return captures.identify(path, run, step, tokenizer, columns)
+    return conversion.identify(path, run, step, tokenizer, columns)
 
 
 @task(task_run_name="convert {capture.name}", **RETRIED)
 def convert_capture(capture: Capture, into: Path, rival: Path | None = None) -> Step:
     """Turn a capture into a step of the lake, unless it is one already."""
     if rival:
-        raise BadCapture(
-            f"{capture.path} and {rival} are different captures of {capture.name}; "
-            "give one of them its own --run, or remove it"
-        )
+        raise Rival(capture.path, rival, capture.name)
     if there := lake.find(into, capture):
-        lake.recognise(there, (capture.bytes, capture.mtime_ns))
+        lake.recognise(there, capture.path, (capture.bytes, capture.mtime_ns))
         return lake.settle(there)
-    return lake.write_step(into, capture, **captures.reading(capture))
+    return conversion.whole(capture, into)
 
 
 @task(task_run_name="convert part {part} of {capture.name}", **RETRIED)
 def convert_part(capture: Capture, folder: Path, part: int) -> Check:
     """One part of a capture that came in shards, into a folder aside."""
-    reading = captures.reading(capture)
-    return lake.write_part(folder, capture, reading["batch"], part, **_decoding(reading))
+    return conversion.part(capture, folder, part)
 
 
 @task(task_run_name="publish {capture.name}", **RETRIED)
@@ -99,18 +95,15 @@ def publish_parts(capture: Capture, folder: Path, parts: list[Check], into: Path
     """The parts in a folder, once all are there, as a step of the lake."""
     if there := lake.find(into, capture):  # at a retry
         return lake.settle(there)
-    reading = captures.reading(capture)
-    reading.pop("decode", None)
-    return lake.finish(into, folder, capture, parts=parts, **reading)
-
-
-def _decoding(reading: dict[str, Any]) -> dict[str, Any]:
-    return {name: reading[name] for name in ("decode",) if name in reading}
+    return conversion.published(capture, folder, parts, into)
 
 
 @task(task_run_name="compute tables of {step.name}", cache_policy=NO_CACHE)
 def compute_tables(step: Step) -> None:
-    """Compute the step's tables with DuckDB, unless this version of the SQL did."""
+    """Compute the step's tables with DuckDB, unless this version of the SQL did.
+
+    Raises BadTables.
+    """
     if not tables.are_computed(step):
         lake.write_tables(step, tables.version(), tables.compute(step))
 

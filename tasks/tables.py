@@ -8,11 +8,13 @@ The header comment of a file is its documentation; its lines `-- name | text` na
 import functools
 import graphlib
 import hashlib
+import logging
 import os
 import re
 import tempfile
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -29,6 +31,7 @@ from tasks.selected import tables_read
 from tasks.text import VOCABULARY
 from tasks.tokens import ADDED, SEQUENCES, TOKENS
 
+LOG = logging.getLogger("timtrack")
 SQL = Path(__file__).parents[1] / "sql"
 
 # base: views of tokens that others build on. part: numbers that several tables share, not stored.
@@ -66,6 +69,10 @@ HIVE = "hive_types = {'run': varchar, 'step': bigint, 'capture': varchar}"
 COLUMN = re.compile(
     r"^-- (?:(?P<name>\w+) *\| (?P<text>.+)|include: (?P<other>\w+))$", re.MULTILINE
 )
+
+
+class BadTables(Exception):
+    """A step's tokens are there, but its tables cannot be computed from them."""
 
 
 class BadQuery(Exception):
@@ -162,11 +169,27 @@ def are_computed(step: Step) -> bool:
 def compute(step: Step) -> dict[str, pl.DataFrame]:
     """Every table of one step, from its tokens, each once: others build on what is there.
 
-    Raises BrokenIdentity when the numbers contradict each other.
+    Raises BadTables, also when the numbers contradict each other.
     """
-    computed = _computed(step, set(catalogue()))
-    identities.check(computed["step_metrics"].row(0, named=True))
+    with _as_bad_tables(step):
+        computed = _computed(step, set(catalogue()))
+        identities.check(computed["step_metrics"].row(0, named=True))
     return computed
+
+
+# Not the step's fault: a full disk, a budget that is too small.
+OUTSIDE = (duckdb.IOException, duckdb.OutOfMemoryException)
+ITS_OWN = (duckdb.Error, pl.exceptions.PolarsError, identities.BrokenIdentity)
+
+
+@contextmanager
+def _as_bad_tables(step: Step) -> Iterator[None]:
+    try:
+        yield
+    except OUTSIDE:
+        raise
+    except ITS_OWN as error:
+        raise BadTables(f"the tables of {step.name} cannot be computed: {error}") from error
 
 
 ADVISED_BY = ("corrections", "alignment", "step_metrics")  # what advice is made from
@@ -284,7 +307,7 @@ def connect(steps: list[Step], asked: str) -> duckdb.DuckDBPyConnection:
     in_steps = any(catalogue()[name].folder == "step" for name in wanted)
     # An empty step has the columns that older tables lack.
     to_compute = (*missing, *([None] if older else [])) if in_steps else ()
-    parts = [_computed(step, wanted) for step in to_compute]
+    parts = [part for step in to_compute if (part := _part(step, wanted))]
     for name, table in catalogue().items():
         if name in wanted:
             body = table.sql
@@ -295,6 +318,18 @@ def connect(steps: list[Step], asked: str) -> duckdb.DuckDBPyConnection:
             connection.execute(f"create view {name} as {body}")
             _comment(connection, table)
     return connection
+
+
+def _part(step: Step | None, wanted: Collection[str]) -> dict[str, pl.DataFrame]:
+    """A step's tables for a query over many; none of one that would keep all others from it."""
+    if step is None:
+        return _computed(step, wanted)
+    try:
+        with _as_bad_tables(step):
+            return _computed(step, wanted)
+    except BadTables as error:
+        LOG.warning("%s; the step is left out", error)
+        return {}
 
 
 def named(asked: str, are_stored: bool = False) -> set[str]:

@@ -8,6 +8,7 @@ Tokens under the mask without a finite log-prob by an engine are not trained on 
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import polars as pl
@@ -76,6 +77,20 @@ PLACES = 3  # that a note names
 
 class BadCapture(Exception):
     """The file cannot be read as a batch of tokens."""
+
+
+class Rival(BadCapture):
+    """A capture of a step that another file has, with other content."""
+
+    def __init__(self, path: Path, other: Path, name: str) -> None:
+        super().__init__(path, other, name)
+        self.path, self.other, self.name = path, other, name
+
+    def __str__(self) -> str:
+        return (
+            f"{self.path} and {self.other} are different captures of {self.name}; "
+            "give one of them its own --run, or remove it"
+        )
 
 
 IN_FLOAT32 = "is float64: stored and compared as float32"  # a note on a field

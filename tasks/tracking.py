@@ -5,6 +5,7 @@ same point; the digests of what was logged are the run's dataset inputs, so that
 noticed.
 """
 
+import contextlib
 import json
 import math
 import os
@@ -17,11 +18,13 @@ from urllib.parse import quote, unquote
 import mlflow
 from filelock import FileLock
 from mlflow.entities import Dataset, DatasetInput, Metric, Run, ViewType
+from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 from mlflow.tracking import MlflowClient
 
 from tasks.lake import Step
 
 EXPERIMENT = "timtrack"
+ASKED_TAG = "timtrack.asked"  # of the experiment: when it was last found to be writable
 RUN_TAG = "timtrack.run"
 VERSION_TAG = "timtrack.tables"  # version of the SQL that the metrics were computed with
 REPLACES_TAG = "timtrack.replaces"  # id of the run that this one was written anew for
@@ -50,6 +53,28 @@ class Tracker:
         self.client = MlflowClient(self.uri)
         self._lock = FileLock(home / ".mlflow.lock")
         self._artifacts = None if given else home / "mlartifacts"
+
+    def answers(self) -> bool:
+        """Whether MLflow can be asked and written to at all."""
+        try:
+            experiment = self._experiment()
+            self.client.set_experiment_tag(experiment, ASKED_TAG, str(time.time_ns()))
+        except Exception:  # whatever server or network says
+            return False
+        return True
+
+    def runs(self) -> set[str]:
+        """The training runs that MLflow has, deleted ones left out."""
+        found, page = set[str](), None
+        tagged = f"tags.`{RUN_TAG}` LIKE '%'"
+        while True:
+            runs = self.client.search_runs(
+                [self._experiment()], tagged, ViewType.ACTIVE_ONLY, page_token=page
+            )
+            found |= {unquote(run.data.tags[RUN_TAG]) for run in runs}
+            page = runs.token
+            if not page:
+                return found
 
     def log_step(
         self, step: Step, metrics: Mapping[str, float | None], files: Path, version: str
@@ -200,7 +225,17 @@ class Tracker:
         self.client.set_tag(new_id, RUN_TAG, quote(name))
         self.client.delete_tag(new_id, BUILDING_TAG)
         self.client.delete_run(old_id)
+        self._delete_artifacts(old)
         return self.client.get_run(new_id)
+
+    def _delete_artifacts(self, run: Run) -> None:
+        """The files of a run that another took the place of: MLflow keeps those of deleted runs.
+
+        Where its store cannot delete, `mlflow gc` does.
+        """
+        with contextlib.suppress(Exception):
+            store = get_artifact_repository(run.info.artifact_uri, self.uri)
+            store.delete_artifacts(None)  # type: ignore[no-untyped-call]
 
     def _delete_unfinished(self, name: str) -> None:
         """Runs that were being written anew when their process was killed, or replaced since."""
@@ -208,6 +243,7 @@ class Tracker:
         for run in self.client.search_runs([self._experiment()], building, ViewType.ACTIVE_ONLY):
             if RUN_TAG not in run.data.tags:
                 self.client.delete_run(run.info.run_id)
+                self._delete_artifacts(run)
 
     def _copy_artifacts(self, old_id: str, new_id: str, keep: Callable[[int], bool]) -> None:
         for folder in self.client.list_artifacts(old_id, "steps"):

@@ -10,7 +10,7 @@ import pytest
 from flows.analyse import CapturesFailed
 from flows.cli import main
 from flows.watch import watch
-from tasks import backlog, lake, quarantine
+from tasks import arrival, backlog, conversion, lake, quarantine
 from tasks.arrival import is_whole
 from tasks.readers import step_batch
 from tests.given import batch_fields
@@ -75,12 +75,15 @@ def test_a_capture_that_may_not_be_read_stops_no_other(saved, tmp_path, home, mo
         return really_open(path, seen)
 
     with monkeypatch.context() as patched:
+        for module in (arrival, conversion):  # a process apart would not be patched
+            patched.setattr(module, "apart", lambda function, *given: function(*given))
         patched.setattr(step_batch, "open_batch", refused)
         assert not is_whole(locked, quiet=60)
         with pytest.raises(CapturesFailed, match="Permission denied"):
             watch(root, home, quiet=0)
     assert [step.step for step in lake.steps(home / "lake")] == [2]
-    assert quarantine.records(home) == []
-    assert backlog.survey(root, home).pending == [locked]
+    seen = backlog.survey(root, home)
+    assert (seen.held, seen.pending) == ([], [locked])
+    assert "Permission denied" in seen.failing[0].error
     watch(root, home)
     assert [step.step for step in lake.steps(home / "lake")] == [1, 2]

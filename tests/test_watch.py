@@ -232,7 +232,7 @@ def test_an_idle_watcher_still_tells_prefect_that_it_lives(root, home, monkeypat
 
     swept, looks = [], iter([False, False, True])
     monkeypatch.setattr(module, "HEARTBEAT", -1.0)
-    monkeypatch.setattr(module, "_swept", lambda *_: swept.append(1))
+    monkeypatch.setattr(module, "_swept", lambda *_: swept.append(1) or [])
     assert list(follow(Source(root), home, lambda: next(looks), every=0.01)) == []
     assert len(swept) == 2
 

@@ -8,6 +8,7 @@ One rule: only the indexes are read here. They only grow, so what was read of on
 came since is added; a process that forgets it reads it again.
 """
 
+import math
 import re
 import threading
 import time
@@ -15,6 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeGuard
 
+from tasks.clock import seconds_since_write
 from tasks.readers import chunks
 from tasks.readers.regular import opened
 from tasks.tokens import BadCapture
@@ -107,6 +109,12 @@ def stamp(path: Path) -> tuple[int, int]:
         return rows, int(shipped * 1e9)
 
 
+def age(path: Path) -> float:
+    """Seconds since the step was shipped; since anything was annotated, where that is to come."""
+    since = time.time() - stamp(path)[1] / 1e9
+    return since if since >= 0 else _quiet_for(path.parent)
+
+
 def traces(path: Path) -> tuple[list[Traced], int]:
     """The step's traces in the order of the stream, and how many of an earlier attempt there are.
 
@@ -142,8 +150,13 @@ def _attempts(known: _Known, step: int) -> tuple[list[str], int]:
 
 
 def _is_quiet(folder: Path) -> bool:
+    return _quiet_for(folder) > QUIET
+
+
+def _quiet_for(folder: Path) -> float:
+    """Seconds since the trainer annotated anything."""
     index = chunks.index_of(folder / "annotations" / TRAINER)
-    return not index.exists() or time.time() - index.stat().st_mtime > QUIET
+    return seconds_since_write(index.stat()) if index.exists() else math.inf
 
 
 def _known(folder: Path) -> _Known:

@@ -1,0 +1,71 @@
+"""Captures into the lake, read in a process apart (tasks/isolation.py).
+
+One rule: whatever ends the process that reads a capture is that capture's fault, as BadCapture.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from tasks import captures, lake
+from tasks.captures import Capture
+from tasks.isolation import Died, apart
+from tasks.lake import Step
+from tasks.tokens import BadCapture, Check
+
+
+def identify(
+    path: Path,
+    run: str | None = None,
+    step: int | None = None,
+    tokenizer: Path | None = None,
+    columns: str | None = None,
+) -> Capture:
+    """`captures.identify`."""
+    found: Capture = _read(captures.identify, path, run, step, tokenizer, columns)
+    return found
+
+
+def whole(capture: Capture, into: Path) -> Step:
+    """A capture as a step of the lake."""
+    step: Step = _read(_whole, capture, into)
+    return step
+
+
+def part(capture: Capture, folder: Path, number: int) -> Check:
+    """One part of a capture that came in shards, into a folder aside."""
+    check: Check = _read(_part, capture, folder, number)
+    return check
+
+
+def published(capture: Capture, folder: Path, parts: list[Check], into: Path) -> Step:
+    """The parts in a folder as a step of the lake."""
+    step: Step = _read(_published, capture, folder, parts, into)
+    return step
+
+
+def _read(function: Callable[..., Any], *arguments: Any) -> Any:
+    try:
+        return apart(function, *arguments)
+    except Died as death:
+        why = {
+            "SIGBUS": "it was cut short while it was read; try again when it is complete",
+            "SIGKILL": "it may need more memory than there is",
+        }.get(death.how, "what it holds breaks a library that reads it")
+        raise BadCapture(f"{death}: {why}") from None
+
+
+def _whole(capture: Capture, into: Path) -> Step:
+    return lake.write_step(into, capture, **captures.reading(capture))
+
+
+def _part(capture: Capture, folder: Path, number: int) -> Check:
+    reading = captures.reading(capture)
+    decode = {name: reading[name] for name in ("decode",) if name in reading}
+    return lake.write_part(folder, capture, reading["batch"], number, **decode)
+
+
+def _published(capture: Capture, folder: Path, parts: list[Check], into: Path) -> Step:
+    reading = captures.reading(capture)
+    reading.pop("decode", None)
+    return lake.finish(into, folder, capture, parts=parts, **reading)

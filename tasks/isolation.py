@@ -1,0 +1,158 @@
+"""Work in processes apart: what a hostile or changing file does to its reader ends that alone.
+
+A file cut short while it is mapped raises SIGBUS, a library may abort, a file may unpack into more
+memory than there is. None of these is an exception; each ends the process that reads. So captures
+are read in processes that are kept for the next one, and a death is told as `Died`.
+"""
+
+import contextlib
+import os
+import pickle
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+LOOK = 1.0  # seconds after which an orphan notices
+FIRST_KILLED = "1000"  # of oom_score_adj: where memory ends, the reader goes and not the watcher
+
+
+class Died(Exception):
+    """The process that did the work was ended: `how`, a signal's name or an exit code."""
+
+    def __init__(self, how: str) -> None:
+        super().__init__(how)
+        self.how = how
+
+    def __str__(self) -> str:
+        return f"the process that read it was ended by {self.how}"
+
+
+class Stopped(Exception):
+    """The work was given up, because the program ends."""
+
+
+class _Worker:
+    """A process that does one thing after the other."""
+
+    def __init__(self) -> None:
+        ours, theirs = socket.socketpair()
+        with theirs:
+            told = f"from tasks.isolation import serve; serve({theirs.fileno()}, {os.getpid()})"
+            self.process = subprocess.Popen(
+                [sys.executable, "-c", told],
+                pass_fds=[theirs.fileno()],
+                env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+                stdin=subprocess.DEVNULL,
+            )
+        self.connection = Connection(ours.detach())
+
+    def do(self, work: bytes) -> tuple[bool, Any]:
+        """Whether it was done, with its result or what it raised; raises Died."""
+        try:
+            self.connection.send_bytes(work)
+            return pickle.loads(self.connection.recv_bytes())
+        except (EOFError, OSError):
+            raise Died(self._ended()) from None
+
+    def _ended(self) -> str:
+        self.connection.close()
+        code = self.process.wait()
+        return signal.Signals(-code).name if code < 0 else f"exit code {code}"
+
+
+_idle: list[_Worker] = []
+_all: set[_Worker] = set()
+_lock = threading.Lock()
+_stopping = threading.Event()
+
+
+def apart(function: Callable[..., Any], *arguments: Any) -> Any:
+    """What a function of a module returns or raises, done in another process; raises Died.
+
+    A process that dies is not blamed on its work at once (somebody may have killed it): it is tried
+    once more.
+    """
+    work = pickle.dumps((function, arguments))
+    try:
+        done, result = _tried(work)
+    except Died:
+        done, result = _tried(work)
+    if done:
+        return result
+    raise result
+
+
+def _tried(work: bytes) -> tuple[bool, Any]:
+    with _lock:
+        if _stopping.is_set():
+            raise Stopped("the program ends")
+        worker = _idle.pop() if _idle else _Worker()
+        _all.add(worker)
+    try:
+        answer = worker.do(work)
+    except Died:
+        _all.discard(worker)
+        if _stopping.is_set():
+            raise Stopped("the program ends") from None
+        raise
+    with _lock:
+        _idle.append(worker)
+    return answer
+
+
+def stop() -> None:
+    """End every process, whatever it is at: for a program that was told to end."""
+    _stopping.set()
+    for worker in list(_all):
+        worker.process.kill()
+
+
+def serve(handle: int, parent: int) -> None:
+    """The other side: do what comes until the parent is gone."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent to act on
+    with contextlib.suppress(OSError):
+        Path("/proc/self/oom_score_adj").write_text(FIRST_KILLED)
+    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+    connection = Connection(handle)
+    while True:
+        try:
+            work = connection.recv_bytes()
+        except (EOFError, OSError):
+            return
+        connection.send_bytes(_answer(work))
+
+
+def _end_with(parent: int) -> None:
+    while os.getppid() == parent:
+        time.sleep(LOOK)
+    os._exit(1)
+
+
+def _answer(work: bytes) -> bytes:
+    try:
+        function, arguments = pickle.loads(work)
+        return pickle.dumps((True, function(*arguments)))
+    except BaseException as error:  # a Rust library's panic is no Exception
+        return _as_bytes(error)
+
+
+def _as_bytes(error: BaseException) -> bytes:
+    """What was raised, with where as a note; as a RuntimeError if it cannot be carried over."""
+    where = "".join(traceback.format_exception(error))
+    if isinstance(error, Exception):
+        error.add_note(where)
+        with contextlib.suppress(Exception):
+            carried = pickle.dumps((False, error))
+            pickle.loads(carried)
+            return carried
+    kept = RuntimeError(f"{type(error).__name__}: {error}")
+    kept.add_note(where)
+    return pickle.dumps((False, kept))

@@ -1,0 +1,65 @@
+"""Steps of the lake that go no further: tables that cannot be computed, what MLflow refuses.
+
+One record in the step's folder, `refused.json`. It holds for the tables or the MLflow that it is
+about: other SQL, another store or a replaced capture is another try.
+"""
+
+import json
+import time
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+
+from tasks import durable, tables
+from tasks.lake import Step
+
+NAME = "refused.json"
+AGAIN = 3600.0  # seconds after which MLflow is asked again: a server's limits can be changed
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """Why a step goes no further."""
+
+    by: str  # the tables' version, or the mark of MLflow (tasks/backlog.py)
+    error: str
+    since: str  # ISO 8601, UTC
+    tried: float  # seconds since 1970
+    tries: int
+
+
+def add(step: Step, by: str, error: str) -> None:
+    """Note another refusal."""
+    before = _read(step)
+    same = before if before and before.by == by else None
+    since = same.since if same else datetime.now(UTC).isoformat()
+    refusal = Refusal(by, error, since, time.time(), same.tries + 1 if same else 1)
+    durable.write(step.path / NAME, json.dumps(asdict(refusal), indent=1) + "\n")
+
+
+def clear(step: Step) -> None:
+    """Forget what was refused: it went well."""
+    (step.path / NAME).unlink(missing_ok=True)
+
+
+def of(step: Step, marks: Iterable[str]) -> Refusal | None:
+    """What keeps a step now, if its tables or MLflow, known by these marks, refused it."""
+    found = _read(step)
+    if found is None or found.by not in (tables.version(), *marks):
+        return None
+    return found
+
+
+def keeps(step: Step, marks: Iterable[str]) -> bool:
+    """Whether a step need not be tried now."""
+    found = of(step, marks)
+    if found is None:
+        return False
+    return found.by == tables.version() or 0 <= time.time() - found.tried < AGAIN
+
+
+def _read(step: Step) -> Refusal | None:
+    try:
+        return Refusal(**json.loads((step.path / NAME).read_text()))
+    except (FileNotFoundError, ValueError, TypeError):
+        return None

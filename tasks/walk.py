@@ -1,0 +1,76 @@
+"""The files below a folder that others write to, move and delete while we look.
+
+What goes away is not there, what cannot be looked into is told. Links are followed; a folder that
+several names lead to is looked into once, by a name that is no link if it has one.
+"""
+
+import os
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+
+@dataclass
+class Found:
+    """One look."""
+
+    files: list[Path] = field(default_factory=list)
+    closed: dict[Path, str] = field(default_factory=dict)  # folders that could not be read, and why
+
+
+def below(root: Path, wanted: Callable[[Path], bool]) -> Found:
+    """The regular files below `root` that are wanted, asked by their path."""
+    found, seen = Found(), set[tuple[int, int]]()
+    links: deque[Path] = deque()
+    folders = deque([root])
+    while folders or links:
+        folder = folders.popleft() if folders else links.popleft()
+        try:
+            stat = folder.stat()
+            entries = sorted(os.scandir(folder), key=_name) if _is_new(stat, seen) else []
+        except FileNotFoundError:  # gone since, or a link that leads nowhere
+            continue
+        except OSError as error:
+            found.closed[folder] = error.strerror or str(error)
+            continue
+        for entry in entries:
+            path = folder / entry.name
+            if _is_folder(entry):
+                (links if entry.is_symlink() else folders).append(path)
+            elif _is_file(entry) and _is_wanted(path, wanted):
+                found.files.append(path)
+    return found
+
+
+def _name(entry: "os.DirEntry[str]") -> bytes:
+    return os.fsencode(entry.name)
+
+
+def _is_new(stat: os.stat_result, seen: set[tuple[int, int]]) -> bool:
+    key = (stat.st_dev, stat.st_ino)
+    if key in seen:
+        return False
+    seen.add(key)
+    return True
+
+
+def _is_folder(entry: "os.DirEntry[str]") -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:
+        return False
+
+
+def _is_wanted(path: Path, wanted: Callable[[Path], bool]) -> bool:
+    try:
+        return wanted(path)
+    except OSError:  # its folder is gone since
+        return False
+
+
+def _is_file(entry: "os.DirEntry[str]") -> bool:
+    try:
+        return entry.is_file()
+    except OSError:
+        return False
