@@ -5,8 +5,11 @@ import json
 import os
 import re
 import signal
+import socket
 import sys
 import tempfile
+import threading
+import time
 from argparse import Namespace
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
@@ -21,7 +24,7 @@ if TYPE_CHECKING:
     from tasks.lake import Step
     from tasks.samples import Sample
 
-DONE, FAILED, USAGE = 0, 1, 2
+DONE, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -52,7 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return VERBS[options.verb](options)
     except KeyboardInterrupt:
-        return 130
+        return INTERRUPTED
     except BrokenPipeError:  # the reader of our output has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return DONE
@@ -64,6 +67,8 @@ def _settle_environment() -> None:
         # The in-process Prefect server needs more than the default 20 s on a busy machine.
         "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "180",
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        # A server that is gone is asked again by the watcher, with pauses that grow.
+        "PREFECT_CLIENT_MAX_RETRIES": "2",
         # A failed capture is told once, in our words; the Prefect UI has the traceback.
         "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL",
         "MLFLOW_DISABLE_TELEMETRY": "true",
@@ -149,8 +154,7 @@ def _watch(options: Namespace) -> int:
     from flows.progress import watch_with_progress
     from flows.watch import Source
 
-    for ending in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(ending, _interrupted)
+    _end_when_told()
     source = Source(
         root,
         options.quiet,
@@ -163,12 +167,36 @@ def _watch(options: Namespace) -> int:
     return FAILED if failed else DONE
 
 
+PATIENCE = 15.0  # seconds; a service manager kills after 30 or 90
+
+
+def _end_when_told() -> None:
+    """SIGTERM ends like Ctrl-C: what is written aside is deleted, the lake is as it was.
+
+    While a flow runs, Prefect has handlers of its own, which tell its server, and try again for
+    minutes if that is gone: a thread that is woken by either signal sees to it that there is an
+    end.
+    """
+    signal.signal(signal.SIGTERM, _interrupted)
+    woken, wakes = socket.socketpair()
+    wakes.setblocking(False)
+    signal.set_wakeup_fd(wakes.detach(), warn_on_full_buffer=False)
+    threading.Thread(target=_see_to_an_end, args=(woken,), daemon=True).start()
+
+
 def _interrupted(*_: object) -> None:
-    """SIGTERM ends like Ctrl-C: what is written aside is deleted, the lake is as it was."""
+    raise KeyboardInterrupt
+
+
+def _see_to_an_end(woken: socket.socket) -> None:
     from tasks import isolation
 
+    while not {signal.SIGTERM, signal.SIGINT} & {*woken.recv(1)}:
+        pass
     isolation.stop()  # whoever waits for what is read goes on, to its end
-    raise KeyboardInterrupt
+    time.sleep(PATIENCE)
+    runner.end_server()
+    os._exit(INTERRUPTED)
 
 
 def _serve(options: Namespace) -> int:

@@ -36,6 +36,24 @@ def chosen() -> "TaskRunner[Any]":
     return runner(max_workers=int(rest or WORKERS))
 
 
+def mend_server() -> None:
+    """Have Prefect start the server of this process anew, where that has ended."""
+    server = _own_server()
+    if server.server_process and server.server_process.poll() is not None:
+        server.stop()
+
+
+def end_server() -> None:
+    """End the server that Prefect started for this process, if it did."""
+    _own_server().stop()
+
+
+def _own_server() -> Any:
+    from prefect.server.api.server import SubprocessASGIServer
+
+    return SubprocessASGIServer()  # the one that there is
+
+
 def check(text: str) -> str:
     """The text, if it names a runner that can run here; raises BadRunner."""
     kind, rest = _parts(text)

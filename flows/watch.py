@@ -25,7 +25,7 @@ from flows.analyse import (
     take_on,
 )
 from tasks import alerts as alerts_module
-from tasks import backlog, captures, lake, quarantine, stages
+from tasks import backlog, captures, isolation, lake, quarantine, stages
 from tasks.alerts import LEVELS, Change, Status
 from tasks.arrival import QUIET, is_whole
 from tasks.backlog import Backlog
@@ -206,6 +206,9 @@ def follow(
                 stuck = (bool(outcomes) and work == before) or _waits(outcomes)
                 yield from outcomes
         except Exception as error:  # whatever a server or a disk says
+            if isolation.is_stopping():  # Prefect could not even tell that it was interrupted
+                raise KeyboardInterrupt from error
+            runner.mend_server()
             idle, stuck = False, True
             yield Hindrance(error, min(2 * pause, LONGEST_PAUSE))
         pause = min(2 * pause, LONGEST_PAUSE) if stuck else every

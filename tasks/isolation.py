@@ -115,6 +115,11 @@ def stop() -> None:
         worker.process.kill()
 
 
+def is_stopping() -> bool:
+    """Whether `stop` was called."""
+    return _stopping.is_set()
+
+
 def serve(handle: int, parent: int) -> None:
     """The other side: do what comes until the parent is gone."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent to act on

@@ -44,7 +44,7 @@ def test_a_full_disk_publishes_nothing_and_is_mended_by_more_room(
     assert "No space left on device" in capsys.readouterr().err
     assert lake.steps(there / "lake") == []
     assert list((there / "lake").glob("run=*/*/*")) == []
-    assert quarantine.records(there) == []
+    assert not any(record.held for record in quarantine.records(there))
     filler.unlink()
     assert main(command) == 0
     assert [step.step for step in lake.steps(there / "lake")] == [3]

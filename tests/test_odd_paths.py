@@ -71,16 +71,6 @@ def test_a_status_that_a_power_cut_left_empty_is_told_anew(left, home):
     assert alerts.told(home) == {}
 
 
-def test_a_capture_that_cannot_even_be_read_for_its_digest_is_set_aside(root, home, monkeypatch):
-    def fails(*_):
-        raise OSError(5, "Input/output error")
-
-    monkeypatch.setattr("tasks.quarantine.digest", fails)
-    path = root / "good" / "step_3" / "step_batch.pt"
-    assert quarantine.add(home, path, "why").sha256 == ""
-    assert quarantine.holds(home, path)
-
-
 def test_new_folders_of_the_lake_and_records_are_synced_with_their_parents(
     root, tmp_path, monkeypatch
 ):
