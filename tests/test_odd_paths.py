@@ -1,14 +1,18 @@
 """Names and things in a watched folder that are no captures: none ends or stops a watcher."""
 
 import os
+import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
-from flows.watch import Source, watch
-from tasks import alerts, captures, durable, lake, quarantine
+from flows.cli import main
+from flows.watch import Source, follow, watch
+from tasks import alerts, backlog, captures, durable, lake, quarantine
+from tasks.arrival import is_whole
 from tasks.hook import save_step_batch
 from tasks.tokens import BadCapture
 from tests.given import batch_fields, ingest
@@ -101,3 +105,179 @@ def test_a_sweep_goes_on_beside_names_that_are_not_utf8(root, home):
     assert [step.run for step in lake.steps(home / "lake")] == ["good"]
     assert [record.path for record in quarantine.records(home)] == [str(odd)]
     assert watch(root, home, quiet=0) == []
+
+
+def test_a_run_behind_a_link_is_found_and_loops_end(root, tmp_path):
+    elsewhere = save_step_batch(tmp_path / "elsewhere", 3, batch_fields())
+    (root / "linked").symlink_to(elsewhere.parents[1])
+    (root / "good" / "loop").symlink_to(root)
+    (root / "good" / "latest").symlink_to(root / "good" / "step_3")
+    (root / "dangling").symlink_to(root / "nowhere")
+    found = captures.below(root)
+    assert found.captures == [
+        root / "good" / "step_3" / "step_batch.pt",
+        root / "linked" / "step_3" / "step_batch.pt",
+    ]
+    assert found.closed == {}
+
+
+def test_folders_that_go_while_they_are_looked_at_are_not_there(root, monkeypatch):
+    save_step_batch(root / "going", 3, batch_fields())
+    really = os.scandir
+
+    def scandir(folder):
+        if Path(folder).name == "going":
+            raise FileNotFoundError(2, "No such file or directory", str(folder))
+        return really(folder)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    assert [path.parents[1].name for path in captures.below(root).captures] == ["good"]
+
+
+def test_a_folder_that_may_not_be_entered_is_told(root, home, monkeypatch, capsys):
+    closed = root / "closed"
+    closed.mkdir()
+    really = os.scandir
+
+    def scandir(folder):  # as for a user who may not; these tests may be root's
+        if Path(folder) == closed:
+            raise PermissionError(13, "Permission denied", str(folder))
+        return really(folder)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    assert main(["--home", str(home), "status", str(root)]) == 0
+    assert f"cannot be looked into: {closed}: Permission denied" in capsys.readouterr().out
+
+
+def test_folders_deeper_than_a_path_may_be_are_told_and_keep_no_other(root):
+    descriptor = os.open(root, os.O_RDONLY)
+    for _ in range(1200):
+        os.mkdir("deep", dir_fd=descriptor)
+        inner = os.open("deep", os.O_RDONLY, dir_fd=descriptor)
+        os.close(descriptor)
+        descriptor = inner
+    os.close(descriptor)
+    found = captures.below(root)
+    assert [path.parents[1].name for path in found.captures] == ["good"]
+    assert list(found.closed.values()) == ["File name too long"]
+    subprocess.run(["rm", "-rf", str(root)], check=True)  # shutil recurses
+
+
+def test_a_capture_that_changed_while_it_was_read_is_tried_again(root, home):
+    path = root / "good" / "step_3" / "step_batch.pt"
+    before = quarantine.state(path)
+    path.write_bytes(path.read_bytes()[:-10])  # while the sweep reads it
+    quarantine.add(home, path, "cut short", before=before)
+    assert not quarantine.holds(home, path)
+    quarantine.add(home, path, "cut short")
+    assert quarantine.holds(home, path)
+
+
+def test_a_mended_tokenizer_takes_its_captures_up_again(root, home):
+    path = root / "good" / "step_3" / "step_batch.pt"
+    tokenizer = root / "good" / "tokenizer.json"
+    tokenizer.write_text("{")
+    quarantine.add(home, path, "tokenizer.json is no tokenizer")
+    assert quarantine.holds(home, path)
+    tokenizer.write_text("{}")
+    assert not quarantine.holds(home, path)
+    quarantine.add(home, path, "tokenizer.json is no tokenizer")
+    tokenizer.unlink()
+    assert not quarantine.holds(home, path)
+
+
+@pytest.mark.parametrize("ahead", [10 * 86400.0, 0.0])
+def test_a_file_of_the_future_is_waited_for_no_longer_than_others(ahead, root):
+    path = root / "good" / "step_3" / "step_batch.pt"
+    path.write_bytes(path.read_bytes()[:-10])
+    then = time.time() + ahead
+    os.utime(path, (then, then))
+    assert not is_whole(path, quiet=0.5)
+    time.sleep(0.6)
+    assert is_whole(path, quiet=0.5)
+
+
+def test_a_clock_of_the_file_server_that_is_ahead_is_measured_by_our_own(monkeypatch, root):
+    path = root / "good" / "step_3" / "step_batch.pt"
+    path.write_bytes(path.read_bytes()[:-10])
+    now = time.time()
+    monkeypatch.setattr(time, "time", lambda: now - 1e6)
+    assert not is_whole(path, quiet=0.5)
+    time.sleep(0.6)
+    assert is_whole(path, quiet=0.5)
+
+
+def test_ranks_that_are_written_anew_are_waited_for(root):
+    """The file of one is new, those of the others an hour old: not yet one capture."""
+    paths = [save_step_batch(root / "ranks", 3, batch_fields(), rank, 2) for rank in (0, 1)]
+    assert is_whole(paths[0], quiet=30)
+    old = time.time() - 3600
+    os.utime(paths[1], (old, old))
+    assert not is_whole(paths[0], quiet=30)
+    for path in paths:
+        os.utime(path, (old, old))
+    assert is_whole(paths[0], quiet=30)
+
+
+def test_lines_that_a_pattern_names_are_waited_for(root):
+    """Nobody knows by its name what they are: more may follow."""
+    lines = root / "good" / "4.dump"
+    lines.write_text('{"trainer_logprobs": [], "token_ids": [], "loss_mask": []}\n')
+    assert not is_whole(lines, quiet=30)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("prefect")
+@pytest.mark.parametrize("copied", [os.link, shutil.copy, os.symlink])
+def test_a_copy_of_a_capture_is_known_after_one_look(copied, root, home, tmp_path):
+    original = root / "good" / "step_3" / "step_batch.pt"
+    copy = root / "backup" / "good" / "step_3" / "step_batch.pt"
+    copy.parent.mkdir(parents=True)
+    copied(original, copy)
+    assert main(["--home", str(home), "watch", str(root), "--once"]) == 0
+    seen = backlog.survey(root, home)
+    assert (seen.found, seen.analysed, seen.pending) == (2, 2, [])
+    assert [(step.run, step.step) for step in lake.steps(home / "lake")] == [("good", 3)]
+    os.utime(original)
+    assert main(["--home", str(home), "watch", str(root), "--once"]) == 0
+    assert backlog.survey(root, home).is_empty
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("prefect")
+def test_of_two_rivals_the_one_that_is_left_is_taken(root, home):
+    other = save_step_batch(root / "backup" / "good", 3, batch_fields(seed=1))
+    watch(root, home, quiet=0, return_state=True)
+    [record] = backlog.survey(root, home).held
+    first, second = root / "good" / "step_3" / "step_batch.pt", other
+    left, removed = (second, first) if record.path == str(second) else (first, second)
+    assert "different captures of good step 3" in record.error
+    assert watch(root, home, quiet=0) == []
+    removed.unlink()
+    [outcome] = watch(root, home, quiet=0)
+    assert (outcome.path, outcome.step.facts()["source"]) == (left, str(left))
+    assert quarantine.records(home) == []
+
+
+def test_a_server_that_is_gone_is_waited_for(root, home, monkeypatch):
+    """Whatever a sweep raises: it is told, with the pause that follows, and made again."""
+    from flows import watch as module
+
+    answers = iter([ConnectionError("refused"), RuntimeError("500"), []])
+
+    def swept(*_):
+        answer = next(answers)
+        if isinstance(answer, Exception):
+            raise answer
+        save_step_batch(root / "more", 4, batch_fields(seed=2))
+        return answer
+
+    looks = iter([False, False, True])
+    monkeypatch.setattr(module, "_swept", swept)
+    monkeypatch.setattr(module.runner, "mend_server", lambda: None)
+    monkeypatch.setattr(module.time, "sleep", lambda _: None)
+    told = follow(Source(root), home, lambda: next(looks), every=1.0)
+    assert [(str(h.error), h.pause) for h in (next(told), next(told))] == [
+        ("refused", 2.0),
+        ("500", 4.0),
+    ]

@@ -1,0 +1,115 @@
+"""Work in a process apart: what ends that process is told, and ends nothing else."""
+
+import mmap
+import os
+import threading
+import time
+
+import pytest
+
+from tasks import conversion, isolation
+from tasks.isolation import Died, apart
+from tasks.tokens import BadCapture
+
+
+@pytest.fixture
+def large(tmp_path):
+    path = tmp_path / "large"
+    path.touch()
+    return path
+
+
+def cut_while_mapped(path) -> int:
+    """What a trainer does that opens a file for writing while we have it mapped."""
+    path.write_bytes(b"x" * 100_000)
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped:
+        os.truncate(path, 0)
+        return mapped[50_000]
+
+
+def end(_path) -> None:
+    os.abort()
+
+
+def end_once(path) -> str:
+    """Ends the process when it is first called."""
+    if path.exists():
+        path.unlink()
+        os.abort()
+    return "done"
+
+
+def panic(_path) -> None:
+    class PanicException(BaseException):
+        pass
+
+    raise PanicException("index out of bounds")
+
+
+def raise_local(path) -> None:
+    class Unknown(Exception):
+        pass
+
+    raise Unknown(f"of {path.name}")
+
+
+def wait(path) -> None:
+    path.touch()
+    time.sleep(60)
+
+
+def test_results_and_errors_come_back_as_they_are(tmp_path):
+    assert apart(str.upper, "a") == "A"
+    with pytest.raises(FileNotFoundError) as raised:
+        apart(os.stat, tmp_path / "nowhere")
+    assert raised.value.filename == str(tmp_path / "nowhere")
+    assert "in _answer" in raised.value.__notes__[0]  # the other process's traceback
+
+
+def test_a_process_is_kept_for_the_next_work():
+    assert apart(os.getpid) == apart(os.getpid) != os.getpid()
+
+
+def test_a_file_cut_short_while_it_is_mapped_ends_its_reader_alone(large):
+    with pytest.raises(Died, match="SIGBUS"):
+        isolation.apart(cut_while_mapped, large)
+    assert apart(str.upper, "a") == "A"
+
+
+def test_a_capture_that_ends_its_reader_is_a_bad_one(large):
+    with pytest.raises(BadCapture, match="ended by SIGBUS: it was cut short while it was read"):
+        conversion._read(cut_while_mapped, large)
+    with pytest.raises(BadCapture, match="ended by SIGABRT: what it holds breaks a library"):
+        conversion._read(end, large)
+
+
+def test_a_reader_that_somebody_else_ended_is_not_blamed_on_the_capture(large):
+    assert apart(end_once, large) == "done"
+
+
+@pytest.mark.parametrize(
+    ("work", "said"), [(panic, "PanicException: index out of"), (raise_local, "Unknown: of large")]
+)
+def test_what_cannot_be_carried_over_is_told_in_words(work, said, large):
+    with pytest.raises(RuntimeError, match=said):
+        apart(work, large)
+
+
+def test_whoever_waits_goes_on_when_the_program_is_told_to_end(tmp_path, monkeypatch):
+    monkeypatch.setattr(isolation, "_stopping", threading.Event())
+    raised = []
+
+    def waits() -> None:
+        try:
+            apart(wait, tmp_path / "begun")
+        except isolation.Stopped as error:
+            raised.append(error)
+
+    thread = threading.Thread(target=waits)
+    thread.start()
+    while not (tmp_path / "begun").exists():
+        time.sleep(0.05)
+    isolation.stop()
+    thread.join(timeout=30)
+    assert len(raised) == 1
+    monkeypatch.setattr(isolation, "_idle", [])  # of those that were ended
