@@ -1,0 +1,128 @@
+"""Steps that go no further: each stops nobody else, is told with its reason, and is tried again."""
+
+import json
+import time
+
+import duckdb
+import pytest
+from mlflow.exceptions import MlflowException
+from mlflow.tracking import MlflowClient
+
+from flows.cli import main
+from flows.watch import watch
+from tasks import backlog, lake, refusals, tables
+from tasks.hook import save_step_batch
+from tasks.tracking import Tracker
+from tests.given import batch_fields
+
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("prefect")]
+
+
+@pytest.fixture
+def root(tmp_path):
+    for seed, run in enumerate(("a", "b", "c")):
+        save_step_batch(tmp_path / "runs" / run, 3, batch_fields(seed=seed))
+    return tmp_path / "runs"
+
+
+def is_logged(home) -> dict[str, bool]:
+    mark = backlog.logged_marks(home)[0]
+    return {step.run: lake.has_mark(step, mark) for step in lake.steps(home / "lake")}
+
+
+def test_a_step_that_mlflow_refuses_keeps_no_other_out(root, home, monkeypatch, capsys):
+    really, asked = Tracker.log_step, []
+
+    def log_step(self, step, *given):
+        asked.append(step.run)
+        if step.run == "a":
+            raise MlflowException("INVALID_PARAMETER_VALUE: the value is too long")
+        return really(self, step, *given)
+
+    monkeypatch.setattr(Tracker, "log_step", log_step)
+    command = ["--home", str(home), "watch", str(root), "--once"]
+    assert main(command) == 1
+    assert is_logged(home) == {"a": False, "b": True, "c": True}
+    assert main(command) == 0  # nothing that could be done now
+    capsys.readouterr()
+    assert main(["--home", str(home), "status", str(root), "--json"]) == 0
+    [told] = json.loads(capsys.readouterr().out)["refused"]
+    assert (told["run"], told["step"], told["tries"]) == ("a", 3, 1)
+    status = backlog.survey(root, home)
+    assert backlog.counts(status)["not_logged"] == 1
+    [trouble] = backlog.troubles(status)
+    assert trouble.startswith("goes no further: a step 3 (since ")
+    assert "the value is too long" in trouble
+    monkeypatch.setattr(Tracker, "log_step", really)
+    monkeypatch.setattr(refusals, "AGAIN", 0.0)
+    assert main(command) == 0
+    assert is_logged(home) == {"a": True, "b": True, "c": True}
+    assert backlog.troubles(backlog.survey(root, home)) == []
+
+
+def test_a_mistake_that_passes_is_none_of_the_step(root, home, monkeypatch):
+    """MLflow does not answer at all: no step is refused, all wait."""
+
+    def fails(*_, **__):
+        raise ConnectionError("connection refused")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Tracker, "log_step", fails)
+        patched.setattr(Tracker, "answers", lambda self: False)
+        watch(root, home, quiet=0, return_state=True)
+    seen = backlog.survey(root, home)
+    assert ([step.run for step in seen.unlogged], seen.refused) == (["a", "b", "c"], [])
+
+
+def test_a_step_without_tables_spoils_no_other(root, home, monkeypatch, capsys, caplog):
+    really = tables._computed
+
+    def computed(step, *given):
+        if step and step.run == "b":
+            raise duckdb.ConversionException("out of range")
+        return really(step, *given)
+
+    monkeypatch.setattr(tables, "_computed", computed)
+    command = ["--home", str(home), "watch", str(root), "--once"]
+    assert main(command) == 1
+    assert is_logged(home) == {"a": True, "b": False, "c": True}
+    assert main(command) == 0
+    assert "nothing to do" in capsys.readouterr().out
+    [trouble] = backlog.troubles(backlog.survey(root, home))
+    assert "the tables of b step 3 cannot be computed: out of range" in trouble
+    query = "select run from step_metrics order by run"
+    assert main(["--home", str(home), "sql", query, "--format", "csv"]) == 0
+    assert capsys.readouterr().out.split() == ["run", "a", "c"]
+    assert "b step 3" in caplog.text
+    monkeypatch.setattr(tables, "_computed", really)
+    monkeypatch.setattr(tables, "version", lambda: "0123456789ab")  # other SQL is another try
+    assert backlog.survey(root, home).refused == []
+
+
+def test_a_run_that_was_deleted_in_mlflow_comes_back(root, home):
+    watch(root, home, quiet=0)
+    client = MlflowClient(f"sqlite:///{home}/mlflow.db")
+    [found] = [
+        run
+        for run in client.search_runs([e.experiment_id for e in client.search_experiments()])
+        if run.data.tags["timtrack.run"] == "b"
+    ]
+    client.delete_run(found.info.run_id)
+    assert {outcome.step.run for outcome in watch(root, home, quiet=0)} == {"b"}
+    assert is_logged(home) == {"a": True, "b": True, "c": True}
+    assert Tracker(home).runs() == {"a", "b", "c"}
+    assert watch(root, home, quiet=0) == []
+
+
+def test_a_refusal_is_of_the_store_that_refused(root, home):
+    watch(root, home, quiet=0)
+    step = lake.steps(home / "lake")[0]
+    refusals.add(step, "another mark", "why")
+    refusals.add(step, "another mark", "why")
+    assert refusals.of(step, ["a mark"]) is None
+    assert not refusals.keeps(step, ["a mark"])
+    assert refusals.keeps(step, ["another mark"])
+    assert refusals.of(step, ["another mark"]).tries == 2
+    assert refusals.of(step, ["another mark"]).tried <= time.time()
+    refusals.clear(step)
+    assert refusals.of(step, ["another mark"]) is None
