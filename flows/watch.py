@@ -28,6 +28,7 @@ from tasks import backlog, captures, lake, quarantine, stages
 from tasks.alerts import LEVELS, Change, Status
 from tasks.arrival import QUIET, is_whole
 from tasks.backlog import Backlog
+from tasks.notation import printable
 from tasks.places import Pattern
 from tasks.tokens import BadCapture
 
@@ -82,7 +83,8 @@ def _set_aside(home: Path, path: Path, error: BadCapture, columns: str | None) -
     try:
         quarantine.add(home, path, str(error), columns)
     except OSError as failed:  # the disk is full, or the capture went away
-        get_logger("timtrack").warning("%r was not set aside: %s", str(path), failed)
+        told = printable(f"{path} was not set aside: {failed}")
+        get_logger("timtrack").warning("%s", told)
 
 
 class RunBecameCritical(SweepFailed):

@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from tasks import captures, lake, parity, places, quarantine, tables
+from tasks import captures, lake, notation, parity, places, quarantine, tables
 from tasks.lake import Step
 from tasks.places import Pattern
 from tasks.quarantine import Record
@@ -81,7 +81,7 @@ def markdown(root: Path, seen: Backlog, taken: list[Step], seconds: float) -> st
     """The look after a sweep as a page: what it took on in that time, what is set aside and why."""
     now = datetime.now(UTC).isoformat(timespec="seconds")
     tokens = sum(step.facts()["tokens"] for step in taken if step.path.exists())
-    lines = [f"# Captures below `{root}`", "", "| | |", "|---|---|"]
+    lines = [f"# Captures below {notation.code(str(root))}", "", "| | |", "|---|---|"]
     lines += [f"| {name} | {value} |" for name, value in counts(seen).items()]
     lines += [
         f"| last sweep ended | {now} |",
@@ -91,10 +91,12 @@ def markdown(root: Path, seen: Backlog, taken: list[Step], seconds: float) -> st
         f"| tokens per second | {tokens / seconds:.0f} |",
         "",
     ]
-    lines += [
-        f"- `{r.path}` (tried {r.tries} times, last {r.last_tried}): {r.error}" for r in seen.held
-    ]
-    return "\n".join(lines)
+    return "\n".join([*lines, *map(_item, seen.held)])
+
+
+def _item(record: Record) -> str:
+    tried = f"tried {record.tries} times, last {record.last_tried}"
+    return f"- {notation.code(record.path)} ({tried}): {notation.markdown(record.error)}"
 
 
 def logged_marks(home: Path) -> list[str]:

@@ -12,6 +12,8 @@ from typing import Any
 
 import polars as pl
 
+from tasks.notation import OneLine
+
 # Bumped when a stored column changes its name, type or meaning: older lake steps are then pending.
 SCHEMA_VERSION = 2  # 2: nonfinite_*, is_masked, mismatch_kl, rollout_id
 
@@ -74,7 +76,7 @@ POSITIVE_TOLERANCE = 1e-3  # nats
 PLACES = 3  # that a note names
 
 
-class BadCapture(Exception):
+class BadCapture(OneLine):
     """The file cannot be read as a batch of tokens."""
 
 

@@ -20,6 +20,7 @@ from mlflow.entities import Dataset, DatasetInput, Metric, Run, ViewType
 from mlflow.tracking import MlflowClient
 
 from tasks.lake import Step
+from tasks.notation import printable
 
 EXPERIMENT = "timtrack"
 RUN_TAG = "timtrack.run"
@@ -31,6 +32,7 @@ NOTE_TAG = "mlflow.note.content"  # what MLflow shows as a run's description
 NOTED_TAG = "timtrack.noted"  # the step that our note is of
 OUR_NOTE = "<!-- written by timtrack, renewed at each step -->"
 PARAMS = ("model", "dataset", "algorithm")
+LONGEST = 500  # characters of a param: what any MLflow takes
 
 
 class TrackingError(Exception):
@@ -164,8 +166,9 @@ class Tracker:
     def _describe(self, run: Run, step: Step) -> None:
         facts = step.facts()
         for name in PARAMS:
-            if name in facts["meta"] and name not in run.data.params:
-                self.client.log_param(run.info.run_id, name, facts["meta"][name])
+            value = facts["meta"].get(name)
+            if value is not None and name not in run.data.params:
+                self.client.log_param(run.info.run_id, name, printable(str(value))[:LONGEST])
         tags = {"timtrack.format": facts["format"], "timtrack.measurement": facts["measurement"]}
         for name, value in tags.items():
             self.client.set_tag(run.info.run_id, name, value)
