@@ -119,8 +119,7 @@ def as_json(value: Any, **form: Any) -> str:
 
     What it cannot hold is told otherwise: infinities and NaN are null, text is `encodable`.
     """
-    told = json.dumps(plain(value), allow_nan=False, **form)
-    return told.replace("\x7f", "\\u007f")  # the one control character that json leaves
+    return json.dumps(plain(value), allow_nan=False, **form)
 
 
 def plain(value: Any) -> Any:
