@@ -253,7 +253,7 @@ def show_statuses(home: Path) -> None:
     Prefect's UI takes every text in a table for Markdown.
     """
     rows = [
-        {**asdict(status), "run": markdown(run), "reasons": markdown("; ".join(status.reasons))}
+        {"run": markdown(run), **asdict(status), "reasons": markdown("; ".join(status.reasons))}
         for run, status in alerts.told(home).items()
     ]
     create_table_artifact(key="timtrack-status", table=rows, description="Status of the runs")
