@@ -17,7 +17,7 @@ from tasks import alerts, backlog, captures, lake, refusals, stages, tables
 from tasks.alerts import Alerts, BadAlerts, Change
 from tasks.captures import Capture
 from tasks.lake import Step
-from tasks.notation import encodable
+from tasks.notation import OneLine, printable
 from tasks.tables import BadTables
 from tasks.tracking import Tracker
 
@@ -41,7 +41,7 @@ class Outcome:
     error: Exception | None = None
 
 
-class NotLogged(Exception):
+class NotLogged(OneLine):
     """The step is in the lake, but MLflow does not have it."""
 
 
@@ -62,7 +62,7 @@ class CapturesFailed(SweepFailed):
 
     def __str__(self) -> str:
         failed = [outcome for outcome in self.outcomes if outcome.error]
-        first = encodable(f"first {failed[0].path}: {failed[0].error}")
+        first = printable(f"first {failed[0].path}: {failed[0].error}")
         return f"{len(failed)} of {len(self.outcomes)} captures failed, {first}"
 
 
@@ -125,7 +125,8 @@ def _rules(home: Path, given: Path | None) -> Alerts:
     except BadAlerts as error:
         if (home, given) not in _good_rules:
             raise
-        get_logger("timtrack").warning("%s; judged by the rules that it had before", error)
+        told = printable(str(error))
+        get_logger("timtrack").warning("%s; judged by the rules that it had before", told)
     return _good_rules[home, given]
 
 
@@ -325,4 +326,5 @@ def _note_refusal(step: Step, by: str, error: Exception) -> None:
     try:
         refusals.add(step, by, str(error))
     except OSError as failed:  # the disk is full, or the step was replaced
-        get_logger("timtrack").warning("%s: refusal not noted: %s", step.name, failed)
+        told = printable(f"{step.name}: refusal not noted: {failed}")
+        get_logger("timtrack").warning("%s", told)

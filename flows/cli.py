@@ -1,7 +1,6 @@
 """The `tim` command. Each verb imports what it needs: `tim --help` and `tim sql` start fast."""
 
 import io
-import json
 import os
 import re
 import signal
@@ -18,7 +17,8 @@ from typing import TYPE_CHECKING
 
 from flows import runner
 from flows.options import parser
-from tasks import budget, parity
+from flows.saying import as_it_is, complain, say
+from tasks import budget, notation, parity
 
 if TYPE_CHECKING:
     from tasks.lake import Step
@@ -116,8 +116,8 @@ def _bad_alerts(options: Namespace) -> str | None:
         return str(error)
 
 
-def _fail(message: str) -> int:
-    print(f"tim: {message}", file=sys.stderr)
+def _fail(message: str, *more: str) -> int:
+    complain(f"tim: {message}", *more)
     return USAGE
 
 
@@ -149,7 +149,7 @@ def _watch(options: Namespace) -> int:
 
     root, home = options.root.absolute(), options.home.absolute()
     if options.once and backlog.survey(root, home, options.pattern, options.columns).is_empty:
-        print("nothing to do")
+        say("nothing to do")
         return DONE
     from flows.progress import watch_with_progress
     from flows.watch import Source
@@ -237,11 +237,11 @@ def _prune(options: Namespace) -> int:
         going = retention.older_than(steps, options.older_than)
     freed = sum(map(lake.prunable_bytes, going))
     for step in going:
-        print(f"{step.name}: {lake.prunable_bytes(step) / 1e6:.1f} MB")
+        say(f"{step.name}: {lake.prunable_bytes(step) / 1e6:.1f} MB")
         if options.yes:
             lake.prune(step)
     done = "deleted" if options.yes else "would be deleted (--yes does it)"
-    print(f"token tables of {len(going)} of {len(steps)} steps, {freed / 1e6:.1f} MB, {done}")
+    say(f"token tables of {len(going)} of {len(steps)} steps, {freed / 1e6:.1f} MB, {done}")
     return DONE
 
 
@@ -259,12 +259,12 @@ def _status(options: Namespace) -> int:
         refused = [{"run": s.run, "step": s.step, **asdict(why)} for s, why in seen.refused]
         closed = {str(folder): why for folder, why in seen.closed.items()}
         told = {"quarantine": held, "failing": failing, "refused": refused, "closed": closed}
-        print(json.dumps({**counts, **told, "runs": stand}, indent=2))
+        as_it_is(notation.as_json({**counts, **told, "runs": stand}, indent=2) + "\n")
         return DONE
-    print("\n".join(f"{name:12}  {value}" for name, value in counts.items()))
+    say(*(f"{name:12}  {value}" for name, value in counts.items()))
     for run, status in runs.items():
-        print("; ".join([f"{run}: {status.level} since step {status.since}", *status.reasons]))
-    print("".join(f"{trouble}\n" for trouble in backlog.troubles(seen)), end="")
+        say("; ".join([f"{run}: {status.level} since step {status.since}", *status.reasons]))
+    say(*backlog.troubles(seen))
     return DONE
 
 
@@ -278,7 +278,7 @@ def _sql(options: Namespace) -> int:
     try:
         answer = tables.query(steps, options.query, any_files=options.allow_files)
     except tables.BadQuery as error:
-        return _fail(str(error))
+        return _fail(*str(error).split("\n"))  # DuckDB points at the place in a line of its own
     screen.print_frame(answer, options.format)
     return DONE
 
@@ -366,7 +366,7 @@ def _written(output: Path, write: Callable[[], object]) -> int:
         write()
     except OSError as error:
         return _fail(f"cannot write {output}: {error.strerror}")
-    print(output)
+    say(str(output))
     return DONE
 
 
@@ -383,7 +383,7 @@ def _compare(options: Namespace) -> int:
 
     home, output = options.home.absolute(), options.output.absolute()
     link = compare(runs, home, options.steps, options.baseline, output)
-    print(f"{options.output}\nMLflow: {link}")
+    say(str(options.output), f"MLflow: {link}")
     return DONE
 
 
@@ -415,7 +415,7 @@ def _certify(options: Namespace) -> int:
     except lake.NoSuchStep as error:
         return _fail(str(error))
     if options.json:
-        print(json.dumps(found.as_dict(), indent=2))
+        as_it_is(notation.as_json(found.as_dict(), indent=2) + "\n")
     else:
         screen.print_certificate(found)
     if found.rounded and not found.unequal:
@@ -471,9 +471,9 @@ def _ui(options: Namespace) -> int:
 
     store = os.environ.get("MLFLOW_TRACKING_URI") or local_store(options.home)
     if store.startswith("http"):
-        print(f"MLflow runs at {store}")
+        say(f"MLflow runs at {store}")
         return DONE
-    print(
+    say(
         f"MLflow on {store}, experiment {EXPERIMENT}: http://127.0.0.1:{options.port}/#/experiments"
     )
     os.environ.setdefault("MLFLOW_SERVER_ENABLE_JOB_EXECUTION", "false")  # 12 processes fewer
@@ -488,12 +488,13 @@ def _demo(options: Namespace) -> int:
     try:
         failures = demonstrate(options.home.absolute(), options.steps, options.codec, options.seed)
     except TrainerFailed as error:
-        print(f"tim: {error}", file=sys.stderr)
+        complain(f"tim: {error}")
         return FAILED
-    print(
-        "\nLook at it:  tim ui     (curves of both runs; charts under a run's Artifacts, steps/<n>)"
+    say(
+        "",
+        "Look at it:  tim ui     (curves of both runs; charts under a run's Artifacts, steps/<n>)",
+        'Ask it:      tim sql "from worst_tokens limit 5"',
     )
-    print('Ask it:      tim sql "from worst_tokens limit 5"')
     return FAILED if failures else DONE
 
 

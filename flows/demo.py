@@ -15,8 +15,10 @@ from rich.progress import Progress, TaskID
 from flows import screen
 from flows.analyse import Outcome
 from flows.progress import COLUMNS, analyse_with_progress
+from flows.saying import say
 from flows.watch import Hindrance, Source, follow
 from tasks import lake, seed_run, tables
+from tasks.notation import printable
 
 COMPARISON = """
 select
@@ -49,15 +51,14 @@ class TrainerFailed(Exception):
 
 def demonstrate(home: Path, steps: int, codec: str, seed: int) -> int:
     """Analyse the published tokens, train without and with a codec, compare; count failures."""
-    print(
-        "1. The 400 published tokens of a Qwen2.5-1.5B GRPO run with a compression codec, step 20"
-    )
+    say("1. The 400 published tokens of a Qwen2.5-1.5B GRPO run with a compression codec, step 20")
     captures = home / "captures"
     published = seed_run.write_capture(captures / "published")
     outcomes = analyse_with_progress([published], home)
     screen.show(outcomes)
     names = list(dict.fromkeys(["off", codec]))
-    print(f"\n2. A toy GRPO run, {steps} steps each with codec {' and '.join(names)}, seed {seed}")
+    codecs = " and ".join(names)
+    say("", f"2. A toy GRPO run, {steps} steps each with codec {codecs}, seed {seed}")
     for name in names:
         outcomes += _watched_run(captures / "toy", home, name, steps, seed)
     screen.show([outcome for outcome in outcomes if outcome.error])
@@ -109,25 +110,26 @@ def _tell(trainer: subprocess.Popen[str], progress: Progress, bar: TaskID, codec
     for line in trainer.stdout or ():
         said = f"train {codec}: {line.strip()}"
         match = re.match(r"step (\d+)/", line)
-        progress.update(bar, completed=int(match[1]) if match else 0, description=said)
+        done = int(match[1]) if match else 0
+        progress.update(bar, completed=done, description=printable(said))
         if progress.disable and (match is None or int(match[1]) % 5 == 0):
-            print(said, flush=True)  # no terminal: a line now and then
+            say(said)  # no terminal: a line now and then
 
 
 def _link(home: Path, outcomes: list[Outcome]) -> None:
     """Where each run is in MLflow, and the page with its last step's charts on disk."""
     last = {o.step.run: (o.step.step, o.link) for o in outcomes if o.step and o.link}
     for run, (step, link) in last.items():
-        print(f"\n{run}: {link}")
+        say("", f"{run}: {link}")
         run_id = link.split("/runs/")[-1].split("?")[0]
         for page in (home / "mlartifacts" / run_id).glob(f"artifacts/steps/{step}/report.html"):
-            print(f"  charts of step {step}: {page}")
+            say(f"  charts of step {step}: {page}")
 
 
 def _compare(home: Path, runs: list[str], last: int) -> None:
     """The runs' steps up to `last`: an earlier demo may have left more."""
     steps = [s for s in lake.steps(home / "lake") if s.run in runs and s.step <= last]
-    print("\nThe two runs, medians over their steps (rewards: first and last step)")
+    say("", "The two runs, medians over their steps (rewards: first and last step)")
     screen.print_frame(tables.query(steps, COMPARISON), "table")
-    print("\nWhere the gap comes from, means over steps (k1 in nats)")
+    say("", "Where the gap comes from, means over steps (k1 in nats)")
     screen.print_frame(tables.query(steps, ATTRIBUTION), "table")

@@ -1,11 +1,11 @@
 """`tim gate`: rules over a run's steps, for CI; what it prints, and the files it writes."""
 
 import os
-import sys
 from argparse import Namespace
 from pathlib import Path
 from xml.etree import ElementTree
 
+from flows.saying import complain, say
 from tasks import gate, lake, notation, summary, tables
 from tasks.gate import BadRule, Numbers, Outcome
 from tasks.lake import NoSuchStep, Step
@@ -22,14 +22,14 @@ def run(options: Namespace) -> int:
         _check_measured(steps, options.bit_equal)
         outcomes = _judged(options, _numbers(steps))
     except (BadRule, NoSuchStep) as error:
-        print(f"tim: {error}", file=sys.stderr)
+        complain(f"tim: {error}")
         return NOT_JUDGED
     broken = next((outcome for outcome in outcomes if not outcome.passed), None)
-    worst = _worst(steps, broken) if broken else ""
+    worst = _worst(steps, broken) if broken else []
     for outcome in outcomes:
-        print(f"{'pass' if outcome.passed else 'FAIL'}  {outcome.rule}  ({outcome.text})")
+        say(f"{'pass' if outcome.passed else 'FAIL'}  {outcome.rule}  ({outcome.text})")
     if worst:
-        print(f"\n{worst}")
+        say("", *worst)
     _write(options, outcomes, worst)
     return BROKEN if broken else PASSED
 
@@ -68,8 +68,8 @@ def _judged(options: Namespace, numbers: Numbers) -> list[Outcome]:
     return outcomes
 
 
-def _worst(steps: list[Step], broken: Outcome) -> str:
-    """The tokens with the widest gap at the step that broke a rule, else at the last."""
+def _worst(steps: list[Step], broken: Outcome) -> list[str]:
+    """The tokens with the widest gap at the step that broke a rule, else at the last, in lines."""
     step = next((step for step in steps if step.step == broken.step), steps[-1])
     rows = tables.of(step)["worst_tokens"].head(WORST).to_dicts()
     lines = [
@@ -78,10 +78,10 @@ def _worst(steps: list[Step], broken: Outcome) -> str:
         f"r {notation.ratio(row['ratio'])}"
         for row in rows
     ]
-    return "\n".join([f"widest gaps of {step.name}:", *lines])
+    return [f"widest gaps of {step.name}:", *lines]
 
 
-def _write(options: Namespace, outcomes: list[Outcome], worst: str) -> None:
+def _write(options: Namespace, outcomes: list[Outcome], worst: list[str]) -> None:
     if options.junit:
         options.junit.write_text(_junit(options.run, outcomes, worst))
     given = os.environ.get("GITHUB_STEP_SUMMARY")
@@ -91,29 +91,33 @@ def _write(options: Namespace, outcomes: list[Outcome], worst: str) -> None:
             file.write(_markdown(options.run, outcomes, worst))
 
 
-def _junit(run_name: str, outcomes: list[Outcome], worst: str) -> str:
-    """A test suite with a case per rule; what a control character would break is left out."""
+def _junit(run_name: str, outcomes: list[Outcome], worst: list[str]) -> str:
+    """A test suite with a case per rule."""
     broken = [outcome for outcome in outcomes if not outcome.passed]
     counts = {"tests": str(len(outcomes)), "failures": str(len(broken))}
-    suite = ElementTree.Element("testsuite", {"name": f"timtrack gate {run_name}", **counts})
+    named = notation.printable(run_name)  # XML has no control characters, not even escaped
+    suite = ElementTree.Element("testsuite", {"name": f"timtrack gate {named}", **counts})
     for outcome in outcomes:
-        case = ElementTree.SubElement(
-            suite, "testcase", {"classname": run_name, "name": outcome.rule}
-        )
+        case = ElementTree.SubElement(suite, "testcase", {"classname": named, "name": outcome.rule})
         if not outcome.passed:
-            ElementTree.SubElement(case, "failure", {"message": outcome.text}).text = _clean(worst)
+            ElementTree.SubElement(case, "failure", {"message": outcome.text}).text = _text(worst)
     return ElementTree.tostring(suite, encoding="unicode", xml_declaration=True) + "\n"
 
 
-def _clean(text: str) -> str:
-    return "".join(c for c in text if c.isprintable() or c == "\n")
+def _text(lines: list[str]) -> str:
+    return "\n".join(map(notation.printable, lines))
 
 
-def _markdown(run_name: str, outcomes: list[Outcome], worst: str) -> str:
+def _markdown(run_name: str, outcomes: list[Outcome], worst: list[str]) -> str:
     rows = [
         f"| {'pass' if outcome.passed else '**fail**'} | `{outcome.rule}` | {outcome.text} |"
         for outcome in outcomes
     ]
-    told = ["", "```text", _clean(worst).replace("```", "'''"), "```"] if worst else []
-    head = [f"### timtrack gate: {run_name}", "", "| | rule | seen |", "|---|---|---|"]
+    told = ["", "```text", _text(worst).replace("```", "'''"), "```"] if worst else []
+    head = [
+        f"### timtrack gate: {notation.markdown(run_name)}",
+        "",
+        "| | rule | seen |",
+        "|---|---|---|",
+    ]
     return "\n".join([*head, *rows, *told]) + "\n"

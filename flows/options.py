@@ -5,10 +5,11 @@ import os
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 from flows import runner
 from tasks import parity
+from tasks.notation import printable
 from tasks.places import Pattern
 
 T = TypeVar("T")
@@ -26,9 +27,17 @@ examples:
 """
 
 
+class _Parser(argparse.ArgumentParser):
+    """What is not understood may be a file's name that a shell put there: told in one line."""
+
+    def error(self, message: str) -> NoReturn:
+        """Tell and leave, as the original does."""
+        super().error(printable(message))
+
+
 def parser() -> argparse.ArgumentParser:
     """The parser of `tim`; `verb` in what it gives is the verb's name."""
-    tim = argparse.ArgumentParser(
+    tim: argparse.ArgumentParser = _Parser(
         prog="tim",
         description="Track train-inference mismatch, token by token.",
         epilog=EXAMPLES,
@@ -92,7 +101,12 @@ def parser() -> argparse.ArgumentParser:
 
     sql = verbs.add_parser("sql", help="ask DuckDB about everything in the lake")
     sql.add_argument("query", help="SQL over the tables that `tim tables` lists")
-    sql.add_argument("--format", choices=("table", "csv", "json"), default="table")
+    sql.add_argument(
+        "--format",
+        choices=("table", "csv", "json"),
+        default="table",
+        help="csv and json: all digits, and text as it is, for programs (default: table)",
+    )
     sql.add_argument(
         "--allow-files",
         action="store_true",

@@ -8,8 +8,14 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from flows.analyse import CapturesFailed, Outcome, analyse, change_listener, listener
 from flows.watch import Hindrance, Source, follow
+from tasks.notation import printable
 
-COLUMNS = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+COLUMNS = (
+    TextColumn("{task.description}", markup=False),  # it holds names from outside
+    BarColumn(),
+    MofNCompleteColumn(),
+    TimeElapsedColumn(),
+)
 
 
 def analyse_with_progress(paths: list[Path], home: Path, **given: Any) -> list[Outcome]:
@@ -24,7 +30,7 @@ def analyse_with_progress(paths: list[Path], home: Path, **given: Any) -> list[O
 
         def told(outcome: Outcome) -> None:
             name = outcome.step.name if outcome.step else outcome.path.name
-            progress.update(bar, advance=1, description=name)
+            progress.update(bar, advance=1, description=printable(name))
 
         token = listener.set(told)
         try:

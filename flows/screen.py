@@ -1,9 +1,8 @@
-"""What `tim` shows in a terminal. Text from captures is never taken for markup.
+"""What `tim` shows in a terminal. Text from captures is never taken for markup, nor obeyed.
 
 Free of Prefect, so that `tim sql` starts fast; flows/progress.py shows a flow while it runs.
 """
 
-import json
 import os
 import sys
 from collections.abc import Callable, Iterable, Mapping
@@ -14,7 +13,8 @@ from rich.console import Console
 from rich.table import Table as Grid
 from rich.text import Text
 
-from tasks import notation, pairs, strip, summary, tables
+from flows.saying import as_it_is, complain, say
+from tasks import cells, notation, pairs, strip, summary, tables
 from tasks.advice import advise
 from tasks.assessment import assess
 from tasks.certificate import Certificate
@@ -42,33 +42,32 @@ def show(outcomes: list["Outcome"]) -> None:
     _tell_notes(analysed)
     for outcome in outcomes:
         if outcome.error:
-            print(f"failed: {outcome.path}: {outcome.error}", file=sys.stderr)
+            complain(f"failed: {outcome.path}: {outcome.error}")
     if links := dict.fromkeys(outcome.link for outcome in analysed):
-        print("MLflow:" if os.environ.get("MLFLOW_TRACKING_URI") else "MLflow, served by `tim ui`:")
-        print("\n".join(f"  {link}" for link in links))
+        served = "" if os.environ.get("MLFLOW_TRACKING_URI") else ", served by `tim ui`"
+        say(f"MLflow{served}:", *(f"  {link}" for link in links))
 
 
 def tell(outcome: "Outcome") -> None:
     """One line for one capture."""
     if outcome.error:
-        print(f"failed: {outcome.path}: {outcome.error}", file=sys.stderr, flush=True)
+        complain(f"failed: {outcome.path}: {outcome.error}")
     else:
         numbers = zip(summary.SHORT, _line(outcome)[2:], strict=True)
         said = ", ".join(f"{name} {value}" for name, value in numbers)
-        print(f"{outcome.step.name if outcome.step else ''}: {said}", flush=True)
+        say(f"{outcome.step.name if outcome.step else ''}: {said}")
 
 
 def tell_hindrance(hindrance: "Hindrance", is_last: bool) -> None:
     """One line for a sweep that could not be made."""
     error = hindrance.error
-    reason = " ".join(f"{type(error).__name__}: {error}".split())
     again = "given up" if is_last else f"tried again in {hindrance.pause:.0f} s"
-    print(f"no sweep: {reason}; {again}", file=sys.stderr, flush=True)
+    complain(f"no sweep: {type(error).__name__}: {error}; {again}")
 
 
 def tell_change(change: "Change") -> None:
     """One line for one run that is worse or better than it was."""
-    print(f"{change.now.level.upper()}: {change.text} (was {change.before})", flush=True)
+    say(f"{change.now.level.upper()}: {change.text} (was {change.before})")
 
 
 def print_frame(frame: pl.DataFrame, form: str) -> None:
@@ -76,9 +75,9 @@ def print_frame(frame: pl.DataFrame, form: str) -> None:
     if not frame.width:
         return
     if form == "csv":
-        print(_flat(frame).write_csv(), end="")
+        as_it_is(_csv(frame))
     elif form == "json":
-        print(json.dumps(notation.finite(frame.to_dicts()), default=str, indent=1))
+        as_it_is(notation.as_json(frame.to_dicts(), default=str, indent=1) + "\n")
     elif len(frame) == 1 and frame.width >= WIDE:
         row = frame.row(0, named=True)
         _print(_grid([], [[name, _cell(value)] for name, value in row.items()]))
@@ -86,10 +85,27 @@ def print_frame(frame: pl.DataFrame, form: str) -> None:
         _print(_grid(frame.columns, [[_cell(value) for value in row] for row in frame.iter_rows()]))
 
 
+def _csv(frame: pl.DataFrame) -> str:
+    """A query's answer as CSV: the data as they are, for a file or another program.
+
+    Nothing is added for spreadsheets, as in MLflow's tables (tasks/cells.py): a program that reads
+    it would take that for data. Only on a terminal, where text could act and nothing is read back,
+    it is escaped.
+    """
+    flat = _flat(frame)
+    if not sys.stdout.isatty():
+        return flat.write_csv()
+    names = pl.DataFrame([list(map(notation.printable, flat.columns))], orient="row")
+    shown = (names, cells.legible(flat))
+    return "".join(part.write_csv(include_header=False) for part in shown)
+
+
 def _flat(frame: pl.DataFrame) -> pl.DataFrame:
     """Lists as JSON text, which CSV can hold."""
     nested = [name for name, dtype in frame.schema.items() if dtype.is_nested()]
-    texts = [pl.Series(n, [json.dumps(v, default=str) for v in frame[n].to_list()]) for n in nested]
+    texts = [
+        pl.Series(n, [notation.as_json(v, default=str) for v in frame[n].to_list()]) for n in nested
+    ]
     return frame.with_columns(texts)
 
 
@@ -101,14 +117,16 @@ def print_what_if(
     if form != "table":
         return print_frame(table, form)
     advice = advise(simulated)
-    print(f"{step}: {advice.text}\n")
-    print(
-        "Weights act on r as captured, before the first update; what GSPO, DPPO or CISPO do to\n"
-        "pi_new / pi_old is the same only where the old policy is the rollout's.\n"
+    say(
+        f"{step}: {advice.text}",
+        "",
+        "Weights act on r as captured, before the first update; what GSPO, DPPO or CISPO do to",
+        "pi_new / pi_old is the same only where the old policy is the rollout's.",
+        "",
     )
     if advice.config:
         _print(_grid([], [[framework, line] for framework, line in advice.config.items()]))
-        print()
+        say("")
     shown: dict[str, Callable[[dict[str, Any]], str]] = {
         "dropped": lambda row: notation.share(row["frac_tok_dropped"]),
         "truncated": lambda row: notation.share(
@@ -150,13 +168,13 @@ def print_sample(sample: Sample, around: int | None) -> None:
     console = Console(highlight=False)
     if not console.is_terminal:
         console = Console(highlight=False, width=10_000)
-    console.print(Text(drawn["header"], style="bold"))
+    console.print(Text(notation.printable(drawn["header"]), style="bold"))
     response = Text()
     for text, band in zip(drawn["text"], drawn["band"], strict=True):
         style = "dim" if band is None else f"white on {BACKGROUNDS[band]}" if band else ""
         response.append(text, style)
     console.print(response)
-    print()
+    say("")
     grid = Grid(box=None, pad_edge=False, padding=(0, 2, 0, 0))
     for index, name in enumerate(TOKEN_TABLE):
         grid.add_column(name, justify="left" if index == 1 else "right", overflow="fold")
@@ -169,18 +187,18 @@ def print_sample(sample: Sample, around: int | None) -> None:
         grid.add_row(*cells, style=marked)
     console.print(grid)
     if end < count:
-        print(f"... {count - end} more tokens")
+        say(f"... {count - end} more tokens")
 
 
 def print_pair(a: str, b: str, pair: Pair) -> None:
     """How two steps differ where they scored the same tokens."""
-    print(f"{a} against {b}: {pair.text}")
+    say(f"{a} against {b}: {pair.text}")
     if pair.tokens.is_empty():
-        print('the steps\' numbers side by side: tim sql "from run_pairs"')
+        say('the steps\' numbers side by side: tim sql "from run_pairs"')
         return
-    print()
+    say("")
     print_frame(pairs.summary(pair.tokens), "table")
-    print("\nwidest differences between the trainers, b minus a:")
+    say("", "widest differences between the trainers, b minus a:")
     print_frame(pairs.widest(pair.tokens), "table")
 
 
@@ -188,18 +206,18 @@ def print_certificate(found: Certificate) -> None:
     """Whether the engines are bit-equal, and if not, by how much and where first."""
     equal = "equal in float32" if found.rounded else "zero-diff"
     said = "NOT bit-equal" if found.unequal else equal
-    print(
+    say(
         f"{found.run} step {found.step}: {said}, {found.unequal:,} of {found.tokens:,} trained "
         f"tokens unequal, in {found.unequal_rows:,} of {found.rows:,} rollouts"
     )
     if not found.unequal:
         return
-    print(f"largest: {found.max_ulp:,} ULP of float32, {notation.number(found.max_abs_diff)} nats")
-    print("\ntokens by distance in ULP:")
+    largest = f"{found.max_ulp:,} ULP of float32, {notation.number(found.max_abs_diff)} nats"
+    say(f"largest: {largest}", "", "tokens by distance in ULP:")
     histogram = [[name, f"{count:,}"] for name, count in found.ulp_histogram.items()]
     _print(_grid(["ULP", "tokens"], histogram))
     places = ", ".join(f"{place['row']}:{place['pos']}" for place in found.first_unequal)
-    print(f"\nfirst unequal, row:pos: {places}")
+    say("", f"first unequal, row:pos: {places}")
 
 
 def print_formats(readers: Iterable[Any]) -> None:
@@ -212,11 +230,10 @@ def print_inspection(found: Inspection) -> None:
     """What a file is, and what it lacks."""
     rows = [["format", found.format or "none that is read"], *map(list, found.facts.items())]
     _print(_grid([], rows))
-    print()
+    say("")
     _print(_grid(["field", "holds"], [list(pair) for pair in found.fields.items()]))
-    for note in found.notes:
-        print(f"note: {note}")
-    print(f"\ncannot be read: {found.problem}" if found.problem else "\ncan be read")
+    say(*(f"note: {note}" for note in found.notes))
+    say("", f"cannot be read: {found.problem}" if found.problem else "can be read")
 
 
 def print_headers(catalogue: dict[str, tables.Table], name: str | None) -> None:
@@ -226,7 +243,7 @@ def print_headers(catalogue: dict[str, tables.Table], name: str | None) -> None:
         _print(_grid([], [[table.name, table.title] for table in by_name]))
     else:
         table = catalogue[name]
-        print(f"{table.title}\nOne row for each: {', '.join(table.grain)}\n")
+        say(table.title, f"One row for each: {', '.join(table.grain)}", "")
         _print(_grid([], [[column, text] for column, text in table.columns.items()]))
 
 
@@ -248,10 +265,9 @@ def _tell_findings(outcome: "Outcome") -> None:
     """What the diagnoses say, what matters marked."""
     assert outcome.step
     assessment = assess(outcome.step.facts(), tables.stored(outcome.step))
-    print(f"\n{assessment.status.upper()}: {assessment.text}\n")
-    for finding in assessment.findings:
-        print(f"{'!' if finding.matters else '-'} {finding.text}")
-    print()
+    say("", f"{assessment.status.upper()}: {assessment.text}", "")
+    say(*(f"{'!' if finding.matters else '-'} {finding.text}" for finding in assessment.findings))
+    say("")
 
 
 def _tell_notes(analysed: list["Outcome"]) -> None:
@@ -263,14 +279,14 @@ def _tell_notes(analysed: list["Outcome"]) -> None:
             said.setdefault(note, []).append(outcome.step.name)
     for note, names in said.items():
         more = f" and {len(names) - 1} more" if len(names) > 1 else ""
-        print(f"note: {names[0]}{more}: {note}")
+        say(f"note: {names[0]}{more}: {note}")
 
 
 def _cell(value: Any) -> str:
     if isinstance(value, float):
         return notation.number(value)
     if isinstance(value, str):
-        return value if value.isprintable() else repr(value)
+        return value if notation.printable(value) == value else repr(value)
     return "–" if value is None else str(value)
 
 
@@ -279,11 +295,15 @@ def _grid(header: list[str], rows: list[list[str]]) -> Grid:
     grid = Grid(box=None, pad_edge=False, show_header=bool(header), padding=(0, 3, 0, 0))
     for index in range(len(header or rows[0])):
         grid.add_column(
-            Text(header[index]) if header else "", style="" if header or index else "bold"
+            _text(header[index]) if header else "", style="" if header or index else "bold"
         )
     for row in rows:
-        grid.add_row(*map(Text, row))
+        grid.add_row(*map(_text, row))
     return grid
+
+
+def _text(cell: str) -> Text:
+    return Text(notation.printable(cell))
 
 
 def _print(grid: Grid) -> None:
@@ -292,4 +312,4 @@ def _print(grid: Grid) -> None:
     wide = console if console.is_terminal else Console(width=10_000)
     with wide.capture() as captured:
         wide.print(grid)
-    print("\n".join(line.rstrip() for line in captured.get().splitlines()))
+    as_it_is("".join(f"{line.rstrip()}\n" for line in captured.get().split("\n")[:-1]))

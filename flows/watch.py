@@ -30,6 +30,7 @@ from tasks.alerts import LEVELS, Change, Status
 from tasks.arrival import QUIET, is_whole
 from tasks.backlog import Backlog
 from tasks.lake import Step
+from tasks.notation import printable
 from tasks.places import Pattern
 from tasks.quarantine import State
 from tasks.tables import BadTables
@@ -89,11 +90,11 @@ def _forget_lost(home: Path) -> None:
     try:
         lost = backlog.forget(home, Tracker(home).runs())
     except Exception as error:  # whatever server or network says: the sweep goes on
-        get_logger("timtrack").warning("MLflow was not asked for its runs: %s", error)
+        _warn(f"MLflow was not asked for its runs: {error}")
         return
     if lost:
         runs = ", ".join(sorted({step.run for step in lost}))
-        get_logger("timtrack").warning("%s: not in MLflow any more, logged again", runs)
+        _warn(f"{runs}: not in MLflow any more, logged again")
 
 
 def _note(home: Path, outcome: Outcome, columns: str | None, before: State | None) -> None:
@@ -103,12 +104,16 @@ def _note(home: Path, outcome: Outcome, columns: str | None, before: State | Non
         if outcome.step:
             quarantine.clear(home, path)
         elif error and captures.exists(path):
-            if isinstance(error, Rival) and before is not None:
+            if isinstance(error, Rival) and error.other and before is not None:
                 before = before | quarantine.stamps([error.other])
             held = isinstance(error, BadCapture)
             quarantine.add(home, path, str(error), columns, before, held)
     except OSError as failed:  # the disk is full, or the capture went away
-        get_logger("timtrack").warning("%r was not set aside: %s", str(path), failed)
+        _warn(f"{path} was not set aside: {failed}")
+
+
+def _warn(text: str) -> None:
+    get_logger("timtrack").warning("%s", printable(text))
 
 
 class RunBecameCritical(SweepFailed):

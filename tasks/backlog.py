@@ -13,7 +13,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from tasks import captures, lake, parity, places, quarantine, refusals, tables
+from tasks import captures, lake, notation, parity, places, quarantine, refusals, tables
 from tasks.lake import Step
 from tasks.places import Pattern
 from tasks.quarantine import Record
@@ -143,7 +143,7 @@ def markdown(root: Path, seen: Backlog, taken: list[Step], seconds: float) -> st
     """The look after a sweep as a page: what it took on in that time, what is set aside and why."""
     now = datetime.now(UTC).isoformat(timespec="seconds")
     tokens = sum(step.facts()["tokens"] for step in taken if step.path.exists())
-    lines = [f"# Captures below `{root}`", "", "| | |", "|---|---|"]
+    lines = [f"# Captures below {notation.code(str(root))}", "", "| | |", "|---|---|"]
     lines += [f"| {name} | {value} |" for name, value in counts(seen).items()]
     lines += [
         f"| last sweep ended | {now} |",
@@ -153,7 +153,7 @@ def markdown(root: Path, seen: Backlog, taken: list[Step], seconds: float) -> st
         f"| tokens per second | {tokens / seconds:.0f} |",
         "",
     ]
-    lines += [f"- {trouble}" for trouble in troubles(seen)]
+    lines += [f"- {notation.markdown(trouble)}" for trouble in troubles(seen)]
     return "\n".join(lines)
 
 

@@ -6,7 +6,6 @@ are made from the numbers, so that a healthy step reads as healthy.
 
 import functools
 import inspect
-import json
 import textwrap
 from collections.abc import Callable, Mapping
 from itertools import pairwise
@@ -17,7 +16,7 @@ import altair as alt
 import polars as pl
 import vl_convert
 
-from tasks import notation
+from tasks import cells, notation
 from tasks.advice import advise
 from tasks.findings import culprit
 
@@ -391,11 +390,14 @@ def _largest(column: str, sign: int = 1) -> pl.Expr:
 
 
 def draw(tables: Tables) -> dict[str, Any]:
-    """Every chart whose tables are all there and have rows, by name."""
+    """Every chart whose tables are all there and have rows, by name.
+
+    Its text is made printable: a PNG is made of an SVG, which as XML holds no control character.
+    """
     drawn: dict[str, Callable[..., Any]] = {chart.__name__: chart for chart in DRAWN}
     wanted = {name: list(inspect.signature(chart).parameters) for name, chart in drawn.items()}
     return {
-        name: chart(*(tables[table] for table in wanted[name]))
+        name: chart(*(cells.legible(tables[table]) for table in wanted[name]))
         for name, chart in drawn.items()
         if all(table in tables and len(tables[table]) for table in wanted[name])
     }
@@ -418,7 +420,7 @@ def save(charts: Mapping[str, Any], folder: Path) -> None:
     """A PNG and a Vega-Lite JSON for each chart."""
     for name, chart in charts.items():
         chart.save(folder / f"{name}.png", scale_factor=2)
-        (folder / f"{name}.vl.json").write_text(json.dumps(chart.to_dict()))
+        (folder / f"{name}.vl.json").write_text(notation.as_json(chart.to_dict()))
 
 
 def save_page(charts: Mapping[str, Any], path: Path) -> None:
@@ -450,8 +452,7 @@ def in_script(value: Any) -> str:
 
     What is not finite is null: JSON has no infinity.
     """
-    text = json.dumps(notation.finite(value), separators=(",", ":"), allow_nan=False)
-    return text.replace("<", "\\u003c")
+    return notation.as_json(value, separators=(",", ":")).replace("<", "\\u003c")
 
 
 def ratio_caption(metrics: Mapping[str, Any]) -> list[str]:

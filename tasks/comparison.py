@@ -11,7 +11,7 @@ from typing import Any
 
 import polars as pl
 
-from tasks import bands, html, onset, run_charts, tables
+from tasks import bands, cells, html, onset, run_charts, tables
 from tasks.lake import Step
 
 TABLES = (
@@ -188,6 +188,6 @@ def write(comparison: Comparison, folder: Path) -> None:
     """The page and its tables as CSV."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "comparison.html").write_text(page(comparison))
-    comparison.changes.write_csv(folder / "changes.csv")
+    cells.write_csv(comparison.changes, folder / "changes.csv")
     for name in ("run_trend", "run_pairs", "token_trend", "position_trend"):
-        comparison.tables[name].write_csv(folder / f"{name}.csv")
+        cells.write_csv(comparison.tables[name], folder / f"{name}.csv")

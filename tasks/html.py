@@ -13,6 +13,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from tasks import charts, notation
+from tasks.notation import printable
 from tasks.tables import catalogue
 
 PAGE = Path(__file__).parent / "page"
@@ -57,13 +58,13 @@ def _cell(value: Any) -> Markup:
     if isinstance(value, bool) or value is None or isinstance(value, str):
         return Markup("<td>{}</td>").format("–" if value is None else _printable(str(value)))
     if isinstance(value, list):
-        return Markup("<td>{}</td>").format(", ".join(map(str, value[:8])))
+        return Markup("<td>{}</td>").format(", ".join(_printable(str(item)) for item in value[:8]))
     text = notation.number(value) if isinstance(value, float) else f"{value:,}"
     return Markup('<td class="n" data-v="{}">{}</td>').format(value, text)
 
 
 def _printable(text: str) -> str:
-    return text if text.isprintable() and text.strip() == text else repr(text)
+    return text if notation.printable(text) == text == text.strip() else repr(text)
 
 
 def head(names: Sequence[str]) -> Markup:
@@ -89,9 +90,17 @@ def _digest(script: str) -> str:
     return f"'sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}'"
 
 
+def _shown(value: Any) -> Any:
+    """What a template puts into a page: text in one line, without what HTML cannot hold."""
+    return value if isinstance(value, Markup) or not isinstance(value, str) else printable(value)
+
+
 def _environment(where: str) -> Environment:
     environment = Environment(
-        loader=FileSystemLoader(PAGE), autoescape=True, undefined=StrictUndefined
+        loader=FileSystemLoader(PAGE),
+        autoescape=True,
+        undefined=StrictUndefined,
+        finalize=_shown,
     )
     environment.filters |= {
         "number": notation.number,

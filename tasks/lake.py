@@ -31,7 +31,7 @@ from urllib.parse import quote, unquote
 import polars as pl
 from filelock import FileLock
 
-from tasks import parquet
+from tasks import notation, parquet
 from tasks.captures import Capture, check_unchanged
 from tasks.durable import sync
 from tasks.tokens import SCHEMA_VERSION, BadCapture, Batch, Block, Check, Verdict
@@ -213,7 +213,7 @@ def finish(
         parquet.write_small(folder / "vocabulary.parquet", vocabulary(ids))
     check_unchanged(capture)
     facts = _facts(capture, batch, verdict) | _vocabulary(batch, vocabulary_size)
-    (folder / "capture.json").write_text(json.dumps(facts, indent=2) + "\n")
+    (folder / "capture.json").write_text(json.dumps(facts, indent=2, allow_nan=False) + "\n")
     step = Step(capture.run, capture.step, capture.id, _home(lake, capture))
     with _step_lock(step):
         publish(folder, step.path)
@@ -451,5 +451,5 @@ def _facts(capture: Capture, batch: Batch, verdict: Verdict) -> dict[str, Any]:
         **{name: asdict(verdict)[name] for name in COUNTED},
         "views": list(batch.views),
         "notes": [*batch.notes, *_unscored(batch, verdict), *verdict.notes],
-        "meta": batch.meta,
+        "meta": notation.plain(batch.meta),  # but `source` to the letter, to be found again
     }

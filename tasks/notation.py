@@ -1,5 +1,10 @@
-"""How numbers are printed, in terminals, pages and captions alike. No arithmetic here."""
+"""How numbers and text from outside are written, in terminals, pages and files. No arithmetic here.
 
+One rule: what a capture, a path or a token says is shown, never obeyed: not by a terminal or a log
+(`printable`), not by Markdown (`markdown`, `code`), not by what reads JSON (`as_json`).
+"""
+
+import json
 import math
 import re
 from typing import Any
@@ -38,13 +43,70 @@ def interval(value: float, error: float, t: float) -> str:
     return f" (95 % interval {number(value - t * error)} to {number(value + t * error)})"
 
 
-# What Markdown takes for its own: emphasis, code, links, cells, HTML, and so on.
-MARKUP = re.compile(r"([\\`*_\[\]<>#|~])")
+# The joiner between two parts of one emoji; anywhere else it only makes texts look the same.
+EMOJI = "\u2190-\u2bff\U0001f000-\U0001faff"
+JOINER = re.compile(f"(?<=[{EMOJI}\ufe0f])\u200d(?=[{EMOJI}])")
+
+
+def printable(text: str) -> str:
+    """Text in one line that only shows, never acts: what cannot be printed is as `repr` has it.
+
+    So are control characters (`\\x1b`, `\\n`), what turns text around or hides in it (`\\u202e`),
+    and the bytes of a name that are no UTF-8 (`\\udcff`). Backslashes stay single: `\\n` may be two
+    characters as well, which does no harm.
+    """
+    if text.isprintable():
+        return text
+    joiners = {match.start() for match in JOINER.finditer(text)}
+    return "".join(
+        character if character.isprintable() or place in joiners else _escaped(character)
+        for place, character in enumerate(text)
+    )
+
+
+def _escaped(character: str) -> str:
+    return character.encode("unicode_escape").decode()
+
+
+class OneLine(Exception):
+    """An error that may tell what was written outside; its text is one printable line, in logs too.
+
+    Prefect's states, its log and our records take the text as it is.
+    """
+
+    def __str__(self) -> str:
+        return printable(super().__str__())
+
+
+# What Markdown takes for its own: emphasis, code, links, cells, and so on. By a backslash, which
+# every dialect knows before these; the others are entities, as Showdown (MLflow's) knows no
+# backslash before them, and takes a bare address for a link.
+MARKUP = re.compile(r"([\\`*_\[\]#|~])")
+ENTITIES = re.compile(r"[&<>@]|:(?=\S)|(?<=www)\.", re.IGNORECASE)
+AT_START = re.compile(r"^([-+=]|\d+(?=[.)](?:\s|$)))")  # a list, or the line that makes a heading
 
 
 def markdown(text: str) -> str:
-    """Text that shows as it is in Markdown, in a table's cell too."""
-    return MARKUP.sub(r"\\\1", " ".join(text.split()))
+    """Text that shows as it is in Markdown, in a table's cell and at a line's start too."""
+    escaped = ENTITIES.sub(_entity, MARKUP.sub(r"\\\1", printable(text)))
+    return AT_START.sub(_first_as_entity, escaped)
+
+
+def _entity(match: re.Match[str]) -> str:
+    named = {"&": "&amp;", "<": "&lt;", ">": "&gt;"}
+    return named.get(match[0], f"&#{ord(match[0])};")
+
+
+def _first_as_entity(match: re.Match[str]) -> str:
+    return f"&#{ord(match[0][0])};{match[0][1:]}"
+
+
+def code(text: str) -> str:
+    """Text as a code span of Markdown, outside of tables; it may hold backticks itself."""
+    shown = printable(text)
+    fence = "`" * (1 + max(map(len, re.findall("`+", shown)), default=0))
+    edge = " " if not shown.strip() or shown[0] in "` " or shown[-1] in "` " else ""
+    return f"{fence}{edge}{shown}{edge}{fence}"
 
 
 def encodable(text: str) -> str:
@@ -52,10 +114,20 @@ def encodable(text: str) -> str:
     return text.encode(errors="backslashreplace").decode()
 
 
-def finite(value: Any) -> Any:
-    """What JSON can hold: infinities and NaN, however deep in dicts and lists, are None."""
+def as_json(value: Any, **form: Any) -> str:
+    """Strict JSON in ASCII, which shows in a terminal as it is; `form` as `json.dumps` takes it.
+
+    What it cannot hold is told otherwise: infinities and NaN are null, text is `encodable`.
+    """
+    return json.dumps(plain(value), allow_nan=False, **form)
+
+
+def plain(value: Any) -> Any:
+    """What strict JSON can hold of a value, however deep in dicts and lists."""
     if isinstance(value, dict):
-        return {key: finite(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [finite(item) for item in value]
+        return {plain(key): plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    if isinstance(value, str):
+        return encodable(value)
     return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -20,6 +20,8 @@ from numpy.typing import NDArray
 from scipy.ndimage import median_filter
 from scipy.stats import mannwhitneyu, theilslopes
 
+from tasks.notation import printable
+
 Array = NDArray[np.float64]
 
 FEWEST = 8  # steps
@@ -188,7 +190,7 @@ def _event(line: str) -> Iterator[dict[str, Any]]:
     except json.JSONDecodeError:
         return
     if isinstance(told, dict) and isinstance(told.get("step"), int) and "event" in told:
-        yield {"step": told["step"], "event": str(told["event"])}
+        yield {"step": told["step"], "event": printable(str(told["event"]))}
 
 
 def sentences(found: pl.DataFrame, trend: pl.DataFrame) -> list[str]:

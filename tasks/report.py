@@ -138,7 +138,8 @@ def render(step: Step, computed: Tables, drawn: Mapping[str, Any], samples: Samp
 def facts_line(facts: Mapping[str, Any]) -> str:
     """Model, data, algorithm and when the batch was captured, as far as the capture says."""
     meta = facts["meta"]
-    told = [str(meta[key]) for key in ("model", "dataset", "algorithm") if key in meta]
+    there = (meta.get(key) for key in ("model", "dataset", "algorithm"))
+    told = [str(value) for value in there if value is not None]
     when = f"captured at training step {facts['step']}, before the PPO mini-batch updates"
     return " · ".join([*told, when])
 

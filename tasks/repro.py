@@ -1,12 +1,13 @@
 """One rollout as a zip that can be attached to an issue: ids, texts, all log-probs, origin."""
 
 import io
-import json
 import zipfile
 from importlib.metadata import version
 from pathlib import Path
 
+from tasks import cells
 from tasks.lake import Step
+from tasks.notation import as_json, markdown
 from tasks.samples import Sample
 
 README = """\
@@ -33,9 +34,9 @@ def write(step: Step, sample: Sample, path: Path) -> None:
     """The zip; written beside its name and renamed, so that it is whole or not there."""
     files = {
         "README.md": _readme(step, sample),
-        "tokens.csv": sample.tokens.drop("row").write_csv(),
-        "sample.json": json.dumps(_sample(sample), indent=2),
-        "capture.json": json.dumps(step.facts(), indent=2),
+        "tokens.csv": cells.csv(sample.tokens.drop("row")),
+        "sample.json": as_json(_sample(sample), indent=2),
+        "capture.json": as_json(step.facts(), indent=2),
     }
     whole = io.BytesIO()
     with zipfile.ZipFile(whole, "w", zipfile.ZIP_DEFLATED) as archive:
@@ -59,6 +60,5 @@ def _readme(step: Step, sample: Sample) -> str:
     if widest:
         columns = ("pos", "token_id", "logp_rollout", "logp_train")
         worst = ", ".join(f"{name} {widest[0][name]}" for name in columns)
-    return README.format(
-        name=step.name, header=sample.header, worst=worst, version=version("timtrack")
-    )
+    name, header = markdown(step.name), markdown(sample.header)
+    return README.format(name=name, header=header, worst=worst, version=version("timtrack"))

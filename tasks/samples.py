@@ -3,7 +3,6 @@
 `samples.json` holds them for other programs; its form is documented in the README.
 """
 
-import json
 import random
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -84,7 +83,7 @@ class Sample:
         parts = [f"row {facts['row']}"]
         if facts["uid"] is not None:
             uid = facts["uid"][:8]
-            parts.append(f"uid {uid if uid.isprintable() else repr(uid)}")
+            parts.append(f"uid {uid if notation.printable(uid) == uid else repr(uid)}")
         parts.append(f"{facts['response_tokens']} tokens{masked}")
         if facts["abs_logp_diff_mean"] is not None:
             parts.append(f"mean|diff|={facts['abs_logp_diff_mean']:.3f}")
@@ -156,4 +155,4 @@ def write(samples: list[Sample], rule: str, path: Path) -> None:
             for sample in samples
         ],
     }
-    path.write_text(json.dumps(notation.finite(content), allow_nan=False) + "\n")
+    path.write_text(notation.as_json(content) + "\n")

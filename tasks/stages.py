@@ -20,6 +20,7 @@ from tasks import (
     alerts,
     backlog,
     bands,
+    cells,
     charts,
     comparison,
     conversion,
@@ -34,7 +35,7 @@ from tasks import (
 from tasks.backlog import Backlog
 from tasks.captures import Capture
 from tasks.lake import Step
-from tasks.notation import encodable
+from tasks.notation import encodable, markdown, printable
 from tasks.tokens import Check, Rival
 
 # Here, not where it is used: MLflow brings pandas, which other threads would find half imported.
@@ -61,7 +62,12 @@ RETRIED: dict[str, Any] = {
 }
 
 
-@task(task_run_name="identify {path}", **RETRIED)
+def _identified(parameters: dict[str, Any]) -> str:
+    """The name of a task run, which is in every line of its log."""
+    return printable(f"identify {parameters['path']}")
+
+
+@task(task_run_name=_identified, **RETRIED)  # type: ignore[arg-type] # a plain function will do
 def identify_capture(
     path: Path,
     run: str | None = None,
@@ -77,7 +83,11 @@ def identify_capture(
 def convert_capture(capture: Capture, into: Path, rival: Path | None = None) -> Step:
     """Turn a capture into a step of the lake, unless it is one already."""
     if rival:
-        raise Rival(capture.path, rival, capture.name)
+        raise Rival(
+            f"{capture.path} and {rival} are different captures of {capture.name}; "
+            "give one of them its own --run, or remove it",
+            rival,
+        )
     if there := lake.find(into, capture):
         lake.recognise(there, capture.path, (capture.bytes, capture.mtime_ns))
         return lake.settle(there)
@@ -122,7 +132,7 @@ def draw_step(step: Step, into: Path, after: None = None) -> None:
     summary.write(step, computed, into / "summary.json")
     (into / "tables").mkdir()
     for name, table in computed.items():
-        table.write_csv(into / "tables" / f"{name}.csv")
+        cells.write_csv(table, into / "tables" / f"{name}.csv")
 
 
 @task(
@@ -139,12 +149,12 @@ def log_step(step: Step, files: Path, home: Path) -> str:
     numbers |= parity.metrics(computed)
     run_id = tracker.log_step(step, numbers, files, tables.version())
     link = tracker.link(run_id)
-    markdown = summary.markdown(step, computed, link)
-    tracker.note(run_id, step.step, markdown)
+    note = summary.markdown(step, computed, link)
+    tracker.note(run_id, step.step, note)
     create_markdown_artifact(
         key=_slug(f"{step.run}-step-{step.step}"),
-        markdown=markdown,
-        description=f"Train-inference mismatch of {step.name}",
+        markdown=note,
+        description=f"Train-inference mismatch of {markdown(step.name)}",
     )
     for mark in backlog.logged_marks(home):  # last: until then the step counts as not logged
         lake.mark(step, mark)
@@ -165,9 +175,9 @@ def log_trend(run: str, into: Path, home: Path) -> None:
     family = bands.family(steps[-1].facts())
     drawn = {"run_trend": run_charts.trend(trend, changes, bands.for_family(family))}
     charts.save(drawn, into)
-    changes.write_csv(into / "changes.csv")
+    cells.write_csv(changes, into / "changes.csv")
     charts.save_page(drawn, into / "run_trend.html")
-    trend.write_csv(into / "run_trend.csv")
+    cells.write_csv(trend, into / "run_trend.csv")
     Tracker(home).log_files(run, into, "trend")
 
 
@@ -235,10 +245,12 @@ def compare_runs(
 
 @task(task_run_name="show the status of the runs", cache_policy=NO_CACHE)
 def show_statuses(home: Path) -> None:
-    """How each run stands, as one Prefect artifact that is renewed when one changes."""
+    """How each run stands, as one Prefect artifact that is renewed when one changes.
+
+    Prefect's UI takes every text in a table for Markdown.
+    """
     rows = [
-        {"run": run, **{name: value for name, value in asdict(status).items() if name != "reasons"}}
-        | {"reasons": "; ".join(status.reasons)}
+        {"run": markdown(run), **asdict(status), "reasons": markdown("; ".join(status.reasons))}
         for run, status in alerts.told(home).items()
     ]
     create_table_artifact(key="timtrack-status", table=rows, description="Status of the runs")
@@ -250,7 +262,7 @@ def show_backlog(root: Path, seen: Backlog, taken: list[Step], seconds: float) -
     create_markdown_artifact(
         key=f"watch-{_slug(root.name) or 'captures'}",
         markdown=encodable(backlog.markdown(root, seen, taken, seconds)),
-        description=encodable(f"Captures below {root}"),
+        description=markdown(f"Captures below {root}"),
     )
 
 

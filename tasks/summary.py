@@ -1,6 +1,5 @@
 """A step in a few numbers: the headline that people see first, and `summary.json`."""
 
-import json
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
@@ -94,7 +93,8 @@ def markdown(step: Step, tables: Mapping[str, pl.DataFrame], link: str) -> str:
         "",
         *(_item(finding) for finding in assessment.findings),
         "",
-        f"[MLflow]({link}) · source `{facts['source']}` · sha256 `{facts['sha256'][:16]}`",
+        f"[MLflow]({link}) · source {notation.code(facts['source'])} · "
+        f"sha256 `{facts['sha256'][:16]}`",
     ]
     return "\n".join(lines)
 
@@ -115,7 +115,7 @@ def write(step: Step, tables: Mapping[str, pl.DataFrame], path: Path) -> None:
         "findings": [asdict(finding) for finding in assessment.findings],
         "whatif": _what_if(assessment),
     }
-    path.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n")
+    path.write_text(notation.as_json(content, indent=2) + "\n")
 
 
 def _verdict(assessment: Assessment) -> dict[str, Any]:

@@ -26,6 +26,7 @@ import polars as pl
 from tasks import budget, corrections, identities, lake, parquet, read_only
 from tasks.corrections import Setting
 from tasks.lake import Step
+from tasks.notation import OneLine
 from tasks.read_only import NotAllowed, file_list
 from tasks.selected import tables_read
 from tasks.text import VOCABULARY
@@ -71,7 +72,7 @@ COLUMN = re.compile(
 )
 
 
-class BadTables(Exception):
+class BadTables(OneLine):
     """A step's tokens are there, but its tables cannot be computed from them."""
 
 

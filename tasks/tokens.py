@@ -13,6 +13,8 @@ from typing import Any
 
 import polars as pl
 
+from tasks.notation import OneLine
+
 # Bumped when a stored column changes its name, type or meaning: older lake steps are then pending.
 SCHEMA_VERSION = 2  # 2: nonfinite_*, is_masked, mismatch_kl, rollout_id
 
@@ -75,22 +77,16 @@ POSITIVE_TOLERANCE = 1e-3  # nats
 PLACES = 3  # that a note names
 
 
-class BadCapture(Exception):
+class BadCapture(OneLine):
     """The file cannot be read as a batch of tokens."""
 
 
 class Rival(BadCapture):
-    """A capture of a step that another file has, with other content."""
+    """A capture of a step that an `other` file has, with other content."""
 
-    def __init__(self, path: Path, other: Path, name: str) -> None:
-        super().__init__(path, other, name)
-        self.path, self.other, self.name = path, other, name
-
-    def __str__(self) -> str:
-        return (
-            f"{self.path} and {self.other} are different captures of {self.name}; "
-            "give one of them its own --run, or remove it"
-        )
+    def __init__(self, text: str, other: Path | None = None) -> None:
+        super().__init__(text)
+        self.other = other
 
 
 IN_FLOAT32 = "is float64: stored and compared as float32"  # a note on a field

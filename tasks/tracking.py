@@ -22,6 +22,7 @@ from mlflow.store.artifact.artifact_repository_registry import get_artifact_repo
 from mlflow.tracking import MlflowClient
 
 from tasks.lake import Step
+from tasks.notation import printable
 
 EXPERIMENT = "timtrack"
 ASKED_TAG = "timtrack.asked"  # of the experiment: when it was last found to be writable
@@ -34,6 +35,7 @@ NOTE_TAG = "mlflow.note.content"  # what MLflow shows as a run's description
 NOTED_TAG = "timtrack.noted"  # the step that our note is of
 OUR_NOTE = "<!-- written by timtrack, renewed at each step -->"
 PARAMS = ("model", "dataset", "algorithm")
+LONGEST = 500  # characters of a param: what any MLflow takes
 
 
 class TrackingError(Exception):
@@ -189,8 +191,9 @@ class Tracker:
     def _describe(self, run: Run, step: Step) -> None:
         facts = step.facts()
         for name in PARAMS:
-            if name in facts["meta"] and name not in run.data.params:
-                self.client.log_param(run.info.run_id, name, facts["meta"][name])
+            value = facts["meta"].get(name)
+            if value is not None and name not in run.data.params:
+                self.client.log_param(run.info.run_id, name, printable(str(value))[:LONGEST])
         tags = {"timtrack.format": facts["format"], "timtrack.measurement": facts["measurement"]}
         for name, value in tags.items():
             self.client.set_tag(run.info.run_id, name, value)

@@ -16,6 +16,12 @@ from tasks.tokens import SEQUENCES, TOKENS
 
 Row = dict[str, Any]
 
+# Colours and clears a terminal, begins a line, turns text around, hides, and is no UTF-8.
+ACTING = "a\x1b[2J\r\nfailed: b\x7f\x85\u202e\u2066\u200b\u2028\udcff\ufeff"
+SHOWN = r"a\x1b[2J\r\nfailed: b\x7f\x85\u202e\u2066\u200b\u2028\udcff\ufeff"
+# An image of another server, HTML, a heading, code and a cell of its own; fits a run's name.
+MARKUP = "a|b](http://x) ![i](http://e/x.png) <img src=x onerror=1> `c` www.x.yz # h"
+
 # What a row is when a test does not say: one trained token on which the engines agree.
 TOKEN: Row = {
     "run": "r",

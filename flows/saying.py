@@ -1,0 +1,28 @@
+"""The one way to print. What stands in a line cannot act on the terminal, nor begin another line.
+
+One rule: an argument is a line. File names, notes and errors come from whoever wrote a capture, so
+a line break inside an argument shows as `\\n`. Free of all that is slow to import.
+"""
+
+import sys
+
+from tasks.notation import printable
+
+
+def say(*lines: str) -> None:
+    """Lines of ours, for people, to standard output."""
+    as_it_is("".join(f"{printable(line)}\n" for line in lines))
+
+
+def complain(*lines: str) -> None:
+    """Lines about what went wrong, to standard error; those after the first are set in.
+
+    So that none of them is taken for a message of its own, whatever it quotes.
+    """
+    first, *more = map(printable, lines)
+    print("\n".join([first, *(f"  {line}".rstrip() for line in more)]), file=sys.stderr, flush=True)
+
+
+def as_it_is(text: str) -> None:
+    """What was made fit to be printed before: a table, JSON, CSV."""
+    print(text, end="", flush=True)
