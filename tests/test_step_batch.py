@@ -170,9 +170,10 @@ def test_npz_reads_as_the_same_tokens(tmp_path, to_lake):
 
 
 def test_npz_members_larger_than_memory_blocks_are_mapped(tmp_path, monkeypatch):
-    from tasks.readers import tensors
+    from tasks.readers import npz, tensors
 
-    monkeypatch.setattr(tensors, "SMALL_MEMBER", 0)
+    monkeypatch.setattr(npz, "SMALL_MEMBER", 0)
+    monkeypatch.setattr(npz, "TINY", 8)
     np.savez_compressed(tmp_path / "a.npz", x=np.arange(12.0).reshape(3, 4), step=np.array(3))
     loaded = tensors.load(tmp_path / "a.npz")
     assert loaded["x"].tolist() == np.arange(12.0).reshape(3, 4).tolist()

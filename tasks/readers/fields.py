@@ -40,6 +40,11 @@ class TokenField:
             return max(map(len, self.values), default=0)
         return int(self.values.shape[1])
 
+    @property
+    def tokens(self) -> int:
+        """Numbers in all rows, padding too."""
+        return sum(map(len, self.values)) if self.ragged else self.rows * self.width
+
     def lengths(self, rows: slice) -> Array:
         """Length of each of these rows, int64 `[b]`; ragged fields only."""
         return np.array([len(values) for values in self.values[rows]], dtype=np.int64)
@@ -174,6 +179,8 @@ def as_numpy(name: str, values: Any) -> Array:
             half = str(tensor.dtype) in ("torch.bfloat16", "torch.float16")
             return np.asarray(tensor.float().numpy() if half else tensor.numpy())
         array = np.asarray(values)
+    except BadCapture:
+        raise
     except Exception as error:  # sparse, quantised, float8, meta: each fails in its own way
         raise BadCapture(f"{name} is {shown(values)}, expected plain numbers") from error
     return array.astype(np.float32) if array.dtype == np.float16 else array
