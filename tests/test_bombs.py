@@ -1,8 +1,11 @@
 """Small files that declare much: refused at once, with what is declared and what the file holds."""
 
+import json
+import re
 import resource
 import time
 import zipfile
+from pathlib import Path
 from pickle import UnpicklingError
 
 import numpy as np
@@ -11,7 +14,7 @@ import pytest
 import torch
 
 from tasks import captures
-from tasks.readers import bounds, npz, stand_ins
+from tasks.readers import bounds, npz, records, stand_ins
 from tasks.tokens import BadCapture, Check
 from tests import formats
 from tests.given import batch_fields, ingest
@@ -222,7 +225,9 @@ def test_a_padded_batch_that_is_packed_well_is_read(tmp_path):
 def test_a_header_that_declares_more_than_its_member_holds_is_refused(tmp_path):
     path = tmp_path / "step_batch.npz"
     zipped(path, **{"responses.npy": (npy_head("(1000, 100000)"), 1)})
-    with pytest.raises(BadCapture, match=r"\[1000, 100000\] of int64, 800000000 bytes, but holds 0"):
+    with pytest.raises(
+        BadCapture, match=r"\[1000, 100000\] of int64, 800000000 bytes, but holds 0"
+    ):
         captures.read(path)
 
 
@@ -241,3 +246,81 @@ def test_a_bomb_inside_a_pickle_is_refused_too(tmp_path):
     assert path.stat().st_size < 200_000
     with pytest.raises(BadCapture, match=r"declares 8388\d+ bytes unpacked"):
         stand_ins._inner(path.read_bytes())
+
+
+# Numbers of JSON
+
+
+def lines(tmp_path, change) -> Path:
+    """NeMo RL's file with its third line changed as text."""
+    path = formats.nemo_rl(tmp_path, formats.a_batch(), 7)
+    written = path.read_text().splitlines()
+    written[2] = change(written[2])
+    path.write_text("\n".join([*written, ""]))
+    return path
+
+
+def first_of(name: str, value: str):
+    return lambda line: re.sub(rf'"{name}": \[+[^,\]]*', lambda m: cut(m[0], value), line)
+
+
+def cut(found: str, value: str) -> str:
+    return found[: found.rindex("[") + 1] + value
+
+
+NUMBERS = {
+    "beyond float": ("generation_logprobs", "1e400", "line 3 is not JSON: number is infinity"),
+    "of a million digits": ("token_ids", "9" * 10**6, "line 3"),
+    "2^63": ("token_ids", str(2**63), "line 3: token_ids holds other things than int64 numbers"),
+    "2^64": ("token_ids", str(2**64), "line 3: token_ids holds other things than int64 numbers"),
+    "nested": ("token_ids", "[" * 5000 + "]" * 5000, "line 3 is not JSON"),
+    "a reward": ("rewards", "9" * 400, "line 3"),
+    "a reward beside NaN": ("rewards", "9" * 400 + '], "x": [NaN', "line 3: rewards is an integer"),
+    "a log-prob beside NaN": ("prev_logprobs", "9" * 400 + ", NaN", "line 3: prev_logprobs"),
+}
+
+
+@pytest.mark.parametrize("kind", NUMBERS)
+def test_numbers_that_do_not_fit_are_named_with_their_line(kind, tmp_path):
+    name, value, message = NUMBERS[kind]
+    path = lines(tmp_path, first_of(name, value))
+    with pytest.raises(BadCapture, match=message):
+        everything(path)
+
+
+def test_a_list_of_only_such_numbers_is_not_wrapped_around():
+    with pytest.raises(BadCapture, match="line 1: x holds 9223372036854775808, more than 64 bits"):
+        records.numbers("line 1", "x", [2**63], np.int64)
+
+
+@pytest.mark.parametrize("step", [2**63, 2**64, 10**30])
+def test_a_step_that_does_not_fit_is_not_rounded_and_not_passed_over(step, tmp_path):
+    """The folder says 7; what the file says counts, or is refused."""
+    path = formats.prime_rl(tmp_path, formats.a_batch(), 7)
+    for file in path.parent.glob("*.jsonl"):
+        old = [json.loads(line) for line in file.read_text().splitlines()]
+        file.write_text("".join(f"{json.dumps({**r, 'export_step': step})}\n" for r in old))
+    assert captures.read(path).step == step
+    with pytest.raises(BadCapture, match=r"says training step .*e\+\d\d, expected 0 to 2\^53"):
+        captures.identify(path)
+
+
+def test_a_policy_version_that_does_not_fit_is_refused_with_its_row(tmp_path):
+    path = formats.home_made(tmp_path, formats.a_batch(), "jsonl")
+    old = [json.loads(line) for line in path.read_text().splitlines()]
+    for record in old:
+        record["version"] = 3
+    old[1]["version"] = 2**64
+    path.write_text("".join(f"{json.dumps(record)}\n" for record in old))
+    with pytest.raises(BadCapture, match="row 1: version is an integer of more than 64 bits"):
+        everything(path, f"{formats.COLUMNS},policy_version_min=version")
+
+
+@pytest.mark.parametrize("name", ["global_step", "anything", "rewards", "uid"])
+def test_an_integer_that_no_float_holds_is_refused(name, saved):
+    fields = {k: v for k, v in FIELDS.items() if k != "token_level_scores"}
+    huge = 10**6000
+    given = huge if name in ("global_step", "anything") else [huge] * 6
+    path = saved({**fields, name: given})
+    with pytest.raises(BadCapture):
+        ingest(path, path.parent / "lake", run="r", step=None)

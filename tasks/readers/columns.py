@@ -118,6 +118,8 @@ def _sample(row: int, record: Mapping[str, Any], columns: Columns) -> Sample:
     sample: Sample = {"row_index": row}
     for part, name in columns.names.items():
         value = record.get(name)
+        if part != "uid":
+            records.check_whole(where, name, value)
         if part in PER_ROW or not isinstance(value, list):
             sample[ALIASES[part][0]] = value
         else:

@@ -12,6 +12,7 @@ import numpy as np
 from tasks.readers.tensors import Array
 from tasks.tokens import BadCapture
 
+LONGEST_INT = 1000  # bits, up to which an integer is a float, and is shown
 KINDS = {"float": "f", "int": "iu", "mask": "biuf", "number": "biuf"}
 
 
@@ -115,6 +116,8 @@ def _number(field: str, row: int, item: Any, whole: bool) -> int | float:
     if not isinstance(item, int | float) or (whole and (item % 1 or item != item)):
         expected = "a whole number" if whole else "a number"
         raise BadCapture(f"{field} has {item!r} at row {row}, expected {expected}")
+    if isinstance(item, int) and item.bit_length() > LONGEST_INT:
+        raise BadCapture(f"{field} has an integer of {item.bit_length()} bits at row {row}")
     return int(item) if whole else float(item)
 
 
@@ -138,8 +141,11 @@ def _name(field: str, row: int, item: Any) -> str | None:
     if item is None:
         return None
     text = item.decode(errors="backslashreplace") if isinstance(item, bytes) else item
-    if not isinstance(text, str | int):
-        raise BadCapture(f"{field} has {item!r} at row {row}, expected a string or whole number")
+    if not isinstance(text, str | int) or (
+        isinstance(text, int) and text.bit_length() > LONGEST_INT
+    ):
+        shown = "an integer too long" if isinstance(item, int) else repr(item)
+        raise BadCapture(f"{field} has {shown} at row {row}, expected a string or whole number")
     return str(text).encode(errors="backslashreplace").decode()  # apart, if not UTF-8
 
 

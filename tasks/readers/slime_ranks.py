@@ -196,7 +196,7 @@ def _reward(shard: _Shard, at: int, index: int) -> float | None:
         return None
     own = at if len(raw) == len(shard.columns["tokens"]) else index
     value = raw[own] if own < len(raw) else None
-    return float(value) if isinstance(value, int | float) else None
+    return value if isinstance(value, int | float) else None
 
 
 def _joined(

@@ -17,7 +17,7 @@ import numpy as np
 from tasks.readers.bounds import check_fields, check_size, rows_of, unpacked
 from tasks.readers.contents import Contents, look
 from tasks.readers.experience import is_openrlhf, of_openrlhf, of_trl
-from tasks.readers.fields import as_numpy
+from tasks.readers.fields import LONGEST_INT, as_numpy
 from tasks.readers.layout import Layout, blocks
 from tasks.readers.siblings import in_order, ranks
 from tasks.readers.tensors import Array, check_sums
@@ -210,6 +210,8 @@ def _scalars(fields: Fields) -> dict[str, str | int | float | bool]:
     for name, value in fields.items():
         single = getattr(value, "ndim", None) == 0
         item = as_numpy(name, value).item() if single else value
+        if isinstance(item, int) and item.bit_length() > LONGEST_INT:
+            raise BadCapture(f"{name} is an integer of {item.bit_length()} bits")
         if isinstance(item, str | int | float | bool):
             scalars[name] = item
     return scalars
