@@ -243,14 +243,14 @@ def reading(capture: Capture) -> dict[str, Any]:
     batch = read(capture.path, capture.columns)
     if capture.tokenizer is None:
         return {"batch": batch}
-    from tasks import text
+    from tasks import text, tokenizer
 
-    tokenizer = text.load(capture.tokenizer)
+    loaded = tokenizer.load(capture.tokenizer)
     return {
         "batch": batch,
-        "decode": lambda block: text.with_text(block, tokenizer),
-        "vocabulary": lambda ids: text.vocabulary(ids, tokenizer),
-        "vocabulary_size": tokenizer.get_vocab_size(),
+        "decode": lambda block: text.with_text(block, loaded),
+        "vocabulary": lambda ids: text.vocabulary(ids, loaded),
+        "vocabulary_size": loaded.size,
     }
 
 
