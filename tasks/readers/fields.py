@@ -136,6 +136,16 @@ def names(name: str, values: Any, rows: int) -> list[str | None]:
     return [_name(name, row, item) for row, item in enumerate(items)]
 
 
+def whole_beside_text(values: Any) -> frozenset[int]:
+    """Rows whose name is a whole number, while others have the same digits as text."""
+    if not isinstance(values, list | tuple):
+        return frozenset()  # an array has one or the other
+    items = [item.item() if hasattr(item, "item") else item for item in values]
+    texts = {item for item in items if isinstance(item, str)}
+    whole = {row: str(item) for row, item in enumerate(items) if isinstance(item, int)}
+    return frozenset(row for row, digits in whole.items() if digits in texts)
+
+
 def _name(field: str, row: int, item: Any) -> str | None:
     item = item.item() if hasattr(item, "item") else item
     if item is None:

@@ -12,6 +12,7 @@ from tasks.readers.fields import (
     names,
     row_field,
     token_field,
+    whole_beside_text,
 )
 from tasks.readers.layout import AS_WRITTEN, Layout, check_rows
 from tasks.readers.padding import halves, prompts_of, tail_of_input_ids
@@ -94,6 +95,7 @@ def layout_of(fields: Fields, meta: Fields) -> Layout:
         prompt_real=prompt_real,
         pad_id=pad_id if isinstance(pad_id, int) else None,
         synthetic=frozenset(),
+        mixed=whole_beside_text(uid),
         notes=[*notes, *_assumptions(tokens, prompts, response_real, prompt_real, pad_id)],
     )
     check_rows(layout)
