@@ -324,3 +324,16 @@ def test_an_integer_that_no_float_holds_is_refused(name, saved):
     path = saved({**fields, name: given})
     with pytest.raises(BadCapture):
         ingest(path, path.parent / "lake", run="r", step=None)
+
+
+@pytest.mark.parametrize("rows", [1, 20_000_000])
+def test_a_table_of_one_value_is_not_millions_of_tokens(rows, tmp_path):
+    """20 million tokens in one row, or rows without any, in some kilobytes."""
+    path = tmp_path / "step_3" / "dump.parquet"
+    path.parent.mkdir()
+    value = [-1.0] * (20_000_000 if rows == 1 else 0)
+    column = pl.Series([value], dtype=pl.List(pl.Float32)).new_from_index(0, rows)
+    pl.DataFrame({"q": column, "p": column}).write_parquet(path)
+    assert path.stat().st_size < 200_000
+    with pytest.raises(BadCapture, match=r"a file of \d+ bytes declares 20000000 tokens or rows"):
+        captures.read(path, "logp_rollout=q,logp_train=p")

@@ -68,6 +68,15 @@ def check_size(holds: int, tokens: int = 0, rows: int = 0) -> None:
             )
 
 
+def check_packed(holds: int, tokens: int) -> None:
+    """Raise BadCapture for more tokens than a packed file of `holds` bytes may unpack to."""
+    if tokens * TOKEN_BYTES > max(SMALL, MOST_UNPACKED * holds):
+        raise BadCapture(
+            f"a file of {holds} bytes declares {tokens} tokens or rows, more than "
+            f"{MOST_UNPACKED} times as many bytes; write it without compression"
+        )
+
+
 def check_fields(fields: Mapping[Any, Any], holds: int) -> None:
     """Raise BadCapture for a field with more numbers or text than a file of `holds` bytes has."""
     for name, value in fields.items():

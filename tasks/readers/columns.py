@@ -13,8 +13,9 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from tasks import parquet
 from tasks.readers import records
-from tasks.readers.bounds import check_fields, check_size, numbers, rows_of, unpacked
+from tasks.readers.bounds import check_fields, check_packed, check_size, numbers, rows_of, unpacked
 from tasks.readers.contents import look
 from tasks.readers.fields import dimensions
 from tasks.readers.layout import Layout, blocks
@@ -82,6 +83,8 @@ def open_batch(path: Path, columns: Columns) -> Batch:
     """Open a file of columns; raises BadCapture when one that is named is not there."""
     if not path.is_file():
         raise BadCapture(f"{path} is not a file")
+    if _starts(path, b"PAR1"):
+        check_packed(path.stat().st_size, _polars(lambda: parquet.declared(path)))
     if _starts(path, b"PAR1") or _starts(path, b"ARROW1"):
         return _by_records(columns, lambda: _table(path, columns), _table_names(path))
     if _starts(path, b"{"):
