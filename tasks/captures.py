@@ -27,6 +27,7 @@ from tasks.readers import (
     traces,
 )
 from tasks.readers.contents import Contents
+from tasks.readers.fields import LONGEST_INT
 from tasks.tokens import SCHEMA_VERSION, BadCapture, Batch
 
 # By name, the first that knows a file opens it; `step_batch` takes what no other does.
@@ -230,7 +231,9 @@ def run_and_step(
             "store `global_step` in it, or give --step"
         )
     if not 0 <= step < 2**53:
-        raise BadCapture(f"{path} says training step {step:.6g}, expected 0 or more")
+        long = step.bit_length() > LONGEST_INT
+        shown = f"of {step.bit_length()} bits" if long else f"{step:.6g}"
+        raise BadCapture(f"{path} says training step {shown}, expected 0 to 2^53")
     name = run or batch.run or folder.name or "run"
     if not name.isprintable() or len(name.encode(errors="replace")) > LONGEST_NAME:
         raise BadCapture(
@@ -272,14 +275,14 @@ def reading(capture: Capture) -> dict[str, Any]:
     batch = read(capture.path, capture.columns)
     if capture.tokenizer is None:
         return {"batch": batch}
-    from tasks import text
+    from tasks import text, tokenizer
 
-    tokenizer = text.load(capture.tokenizer)
+    loaded = tokenizer.load(capture.tokenizer)
     return {
         "batch": batch,
-        "decode": lambda block: text.with_text(block, tokenizer),
-        "vocabulary": lambda ids: text.vocabulary(ids, tokenizer),
-        "vocabulary_size": tokenizer.get_vocab_size(),
+        "decode": lambda block: text.with_text(block, loaded),
+        "vocabulary": lambda ids: text.vocabulary(ids, loaded),
+        "vocabulary_size": loaded.size,
     }
 
 

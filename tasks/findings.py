@@ -10,6 +10,7 @@ from typing import Any
 
 import polars as pl
 
+from tasks import sampling
 from tasks.advice import Advice
 from tasks.bands import FEWEST_IN_TAIL
 from tasks.notation import number, share
@@ -284,6 +285,13 @@ def _nonfinite(tables: Tables) -> Iterator[Finding]:
             )
 
 
+def _sampling(tables: Tables) -> Iterator[Finding]:
+    metrics = tables["step_metrics"].row(0, named=True)
+    is_r_bounded = metrics["interval_t_of_r"] is not None
+    for text in sampling.sentences(tables["sampling"].to_dicts(), is_r_bounded):
+        yield Finding("sampling", text, matters=True, of_capture=True)
+
+
 # What each needs: tables, and columns that those of older SQL lack.
 DIAGNOSES: dict[Callable[[Tables], Iterator[Finding]], dict[str, set[str]]] = {
     _alignment: {"alignment": set(), "lag_scan": {"diff_t"}},
@@ -293,4 +301,5 @@ DIAGNOSES: dict[Callable[[Tables], Iterator[Finding]], dict[str, set[str]]] = {
     _tail: {"tail": set(), "step_metrics": {"frac_saturated_seq"}},
     _culprits: {"culprits": {"lift_given_prob"}},
     _noise_floor: {"noise_floor": set()},
+    _sampling: {"sampling": set(), "step_metrics": {"interval_t_of_r"}},
 }

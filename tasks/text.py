@@ -1,33 +1,20 @@
-"""Token ids as text, by the tokenizer beside the captures. The only user of `tokenizers`.
+"""Token ids as text, by the tokenizer beside the captures.
 
 One rule: what is shown is what the model produced. A token that is part of a character shows its
 bytes, never a replacement character.
 """
 
-from pathlib import Path
-from typing import Any
+from dataclasses import replace
 
 import polars as pl
-from tokenizers import Tokenizer
 
-from tasks.tokens import BadCapture, Block
+from tasks.tokenizer import Text
+from tasks.tokens import Block
 
 VOCABULARY = pl.Schema({"token_id": pl.Int32(), "token": pl.String()})
 
 
-class BadTokenizer(BadCapture):
-    """The file is not a tokenizer.json."""
-
-
-def load(path: Path) -> Tokenizer:
-    """The tokenizer of a `tokenizer.json` (Hugging Face `tokenizers` format)."""
-    try:
-        return Tokenizer.from_file(str(path))
-    except Exception as error:  # the library raises plain Exception
-        raise BadTokenizer(f"{path}: not a tokenizer.json: {error}") from error
-
-
-def with_text(block: Block, tokenizer: Tokenizer) -> Block:
+def with_text(block: Block, tokenizer: Text) -> Block:
     """The block with `prompt` (special tokens kept) and `response` (left out) decoded."""
     responses = (
         block.sequences.select("row")
@@ -39,24 +26,22 @@ def with_text(block: Block, tokenizer: Tokenizer) -> Block:
         _decoded("prompt", prompts, tokenizer, skip_special_tokens=False),
         _decoded("response", responses, tokenizer, skip_special_tokens=True),
     )
-    return Block(block.tokens, sequences)
+    return replace(block, sequences=sequences)
 
 
-def vocabulary(ids: list[int], tokenizer: Tokenizer) -> pl.DataFrame:
+def vocabulary(ids: list[int], tokenizer: Text) -> pl.DataFrame:
     """`token_id` and `token`, the text of each id decoded alone; parts of characters as bytes."""
-    texts = tokenizer.decode_batch([[i] for i in ids], skip_special_tokens=False)
+    texts = tokenizer.decoded([[i] for i in ids], skip_special_tokens=False)
     tokens = [
-        _bytes_shown(tokenizer.id_to_token(i)) if "�" in text else text
+        _bytes_shown(tokenizer.piece(i)) if "�" in text else text
         for i, text in zip(ids, texts, strict=True)
     ]
     return pl.DataFrame({"token_id": ids, "token": tokens}, schema=VOCABULARY)
 
 
-def _decoded(
-    name: str, ids: pl.Series, tokenizer: Tokenizer, *, skip_special_tokens: bool
-) -> pl.Series:
+def _decoded(name: str, ids: pl.Series, tokenizer: Text, *, skip_special_tokens: bool) -> pl.Series:
     known = [values.to_list() if values is not None else [] for values in ids]
-    texts: list[Any] = tokenizer.decode_batch(known, skip_special_tokens=skip_special_tokens)
+    texts = tokenizer.decoded(known, skip_special_tokens=skip_special_tokens)
     return pl.Series(name, texts, dtype=pl.String).set(ids.is_null(), None)
 
 

@@ -6,7 +6,7 @@ One rule: outside the mask there are no numbers. What an engine wrote there is a
 Tokens under the mask without a finite log-prob by an engine are not trained on here, but counted.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -73,6 +73,10 @@ ENGINES = ("rollout", "train")
 # above, the column holds something else (probabilities, losses).
 POSITIVE_TOLERANCE = 1e-3  # nats
 
+# Here and below a number is a placeholder (-1e9, -65504, float32's lowest), and counts as not
+# finite: logits of a model differ by some hundreds.
+LOWEST = -1e4  # nats
+
 
 PLACES = 3  # that a note names
 
@@ -102,6 +106,16 @@ class Block:
 
     tokens: pl.DataFrame
     sequences: pl.DataFrame
+    # What cannot be seen in the tables any more, by COUNTED.
+    counts: Mapping[str, int] = field(default_factory=dict)
+
+
+COUNTED = (
+    "placeholder_rollout",  # numbers at LOWEST or below under the mask
+    "placeholder_train",
+    "unknown_advantage",  # trained tokens without one, where the file has advantages
+    "mixed_uid",  # rows whose uid is a whole number that others have as text
+)
 
 
 @dataclass(frozen=True)
@@ -146,6 +160,7 @@ class Check:
     nonfinite: dict[str, int] = field(default_factory=dict)  # by engine
     unscored: int = 0  # tokens under the mask that one engine or both have no log-prob for
     holes: dict[str, int] = field(default_factory=dict)  # trained tokens without it, by view
+    counts: dict[str, int] = field(default_factory=lambda: dict.fromkeys(COUNTED, 0))
     places: dict[str, list[tuple[int, int]]] = field(default_factory=dict)  # the first, by engine
     faults: dict[tuple[str, str], tuple[int, dict[str, Any]]] = field(default_factory=dict)
 
@@ -163,6 +178,7 @@ class Check:
         self.unequal += other.unequal
         self.roundings += other.roundings
         self.unscored += other.unscored
+        self._count(other.counts)
         for view, count in other.holes.items():
             self.holes[view] = self.holes.get(view, 0) + count
         for engine, count in other.nonfinite.items():
@@ -213,6 +229,7 @@ class Check:
         _check_schema(block)
         self.rows += len(block.sequences)
         self.tokens += len(block.tokens)
+        self._count(block.counts)
         self._count_nonfinite(block.tokens)
         trained = block.tokens.filter("is_trained")
         self.trained += len(trained)
@@ -235,6 +252,10 @@ class Check:
                 if count := counts.get(f"{kind} {name}"):
                     self._remember(kind, name, count, trained.filter(predicate(name)))
 
+    def _count(self, counts: Mapping[str, int]) -> None:
+        for name, count in counts.items():
+            self.counts[name] += count
+
     def _count_nonfinite(self, tokens: pl.DataFrame) -> None:
         flags = [pl.col(f"nonfinite_{engine}").fill_null(False) for engine in ENGINES]
         unscored = tokens.filter(flags[0] | flags[1])
@@ -249,9 +270,11 @@ class Check:
     def _nonfinite(self, engine: str) -> str:
         places = ", ".join(f"row {row} position {pos}" for row, pos in self.places[engine])
         total = self.trained + self.unscored
+        held = self.counts[f"placeholder_{engine}"]
+        told = f" ({held} of them {LOWEST:,.0f} nats or less: placeholders)" if held else ""
         return (
             f"{self.nonfinite[engine]} of {total} tokens under the mask have no finite "
-            f"logp_{engine}, first at {places}"
+            f"logp_{engine}, first at {places}{told}"
         )
 
     def _unseen(self, view: str) -> str:
@@ -290,7 +313,23 @@ class Check:
                 f"{self.roundings} log-probs are above 0 by at most {POSITIVE_TOLERANCE} nats: "
                 "taken as rounding, kept as they are"
             )
-        return tuple(notes)
+        return (*notes, *self._unknown())
+
+    def _unknown(self) -> Iterator[str]:
+        """What the file leaves open beside the log-probs."""
+        unknown = self.counts["unknown_advantage"]
+        if unknown == self.trained:
+            yield f"advantage has no finite value on all {unknown} trained tokens: taken as unknown"
+        elif unknown:
+            yield (
+                f"advantage has no finite value on {unknown} of {self.trained} trained tokens: "
+                "NULL there"
+            )
+        if mixed := self.counts["mixed_uid"]:
+            yield (
+                f"uid is a whole number in {mixed} rows, and in others a text of the same digits: "
+                "taken as the same prompt groups"
+            )
 
 
 def _not_finite(name: str) -> pl.Expr:

@@ -155,3 +155,115 @@ def test_a_step_of_an_earlier_schema_answers_beside_new_ones(saved, to_lake, tmp
         answer = tables.query(chosen, "select step, kl_k3, nonfinite_train from step_metrics")
         assert answer["kl_k3"].null_count() == 0
         assert answer["nonfinite_train"].to_list() == [0] * len(chosen)
+
+
+@pytest.mark.parametrize("placeholder", [-1e4, -1e9, -65504.0, torch.finfo(torch.float32).min])
+@pytest.mark.parametrize("engine", ["rollout", "train"])
+def test_a_placeholder_is_no_log_prob(engine, placeholder, saved, to_lake):
+    """2 of them, and a NaN: three are left out, and it is said why."""
+    fields = large({engine: [(3, 0)]})
+    fields[NAMES[engine]][5, 0] = fields[NAMES[engine]][7, 0] = placeholder
+    fields[NAMES[engine]][9, 0] = -9_999.0  # improbable, but a number
+    step = to_lake(saved(fields))
+    tokens, _ = read(step)
+    assert step.facts()[f"nonfinite_{engine}"] == 3
+    assert tokens.filter(row=5, pos=0)[f"logp_{engine}"].to_list() == [None]
+    assert tokens[f"logp_{engine}"].min() == -9_999.0
+    notes = " ".join(step.facts()["notes"])
+    assert f"have no finite logp_{engine}, first at row 3 position 0, row 5 position 0" in notes
+    assert "(2 of them -10,000 nats or less: placeholders): not trained on here" in notes
+
+
+def test_a_capture_of_placeholders_is_refused(saved, to_lake):
+    fields = batch_fields(rows=60, width=30)
+    fields["old_log_probs"][:12] = -1e9
+    with pytest.raises(
+        BadTokens, match=r"of them -10,000 nats or less: placeholders.*More than 5%"
+    ):
+        to_lake(saved(fields))
+
+
+def test_placeholders_outside_the_mask_are_not_counted(saved, to_lake):
+    fields = batch_fields(rows=60, width=30)
+    fields["old_log_probs"][fields["response_mask"] == 0] = -1e9
+    step = to_lake(saved(fields))
+    assert "placeholders" not in " ".join(step.facts()["notes"])
+
+
+def test_a_placeholder_of_a_view_is_null(saved, to_lake):
+    fields = large({})
+    fields["dense_log_probs"] = fields["old_log_probs"].clone()
+    fields["dense_log_probs"][4, 0] = -1e9
+    step = to_lake(saved(fields))
+    assert read(step)[0].filter(row=4, pos=0)["logp_dense"].to_list() == [None]
+
+
+# What is NaN beside the log-probs
+
+
+def advantage_notes(step) -> list[str]:
+    return [note for note in step.facts()["notes"] if "advantage" in note]
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_advantages_that_are_nan_throughout_are_told_of(value, saved, to_lake):
+    fields = large({})
+    fields["advantages"] = torch.full_like(fields["advantages"], value)
+    step = to_lake(saved(fields))
+    count = int(fields["response_mask"].sum())
+    expected = f"advantage has no finite value on all {count} trained tokens: taken as unknown"
+    assert advantage_notes(step) == [expected]
+    assert read(step)[0]["advantage"].null_count() == count
+
+
+def test_a_part_of_the_advantages_that_is_nan_is_counted_under_the_mask(saved, to_lake):
+    fields = large({})
+    fields["advantages"][3, 0] = fields["advantages"][4, 0] = float("nan")
+    fields["advantages"][fields["response_mask"] == 0] = float("nan")
+    step = to_lake(saved(fields))
+    count = int(fields["response_mask"].sum())
+    expected = f"advantage has no finite value on 2 of {count} trained tokens: NULL there"
+    assert advantage_notes(step) == [expected]
+
+
+def test_one_advantage_a_row_may_be_nan_too(saved, to_lake):
+    """It was stored as NaN, which no average survives."""
+    fields = large({})
+    fields["advantages"] = [1.0] * 59 + [float("nan")]
+    step = to_lake(saved(fields))
+    count, all_of = int(fields["response_mask"][59].sum()), int(fields["response_mask"].sum())
+    expected = f"advantage has no finite value on {count} of {all_of} trained tokens: NULL there"
+    assert advantage_notes(step) == [expected]
+    assert read(step)[0]["advantage"].is_nan().sum() == 0
+
+
+def test_no_advantages_are_no_matter(saved, to_lake):
+    fields = {k: v for k, v in large({}).items() if k != "advantages"}
+    assert advantage_notes(to_lake(saved(fields))) == []
+
+
+# Names
+
+
+def test_a_uid_that_is_a_number_here_and_text_there_is_told_of(saved, to_lake):
+    fields = batch_fields()
+    fields["uid"] = [1, "1", 1, "2", 3, "x"]
+    step = to_lake(saved(fields))
+    assert read(step)[1]["uid"].to_list() == ["1", "1", "1", "2", "3", "x"]
+    [note] = [note for note in step.facts()["notes"] if "uid" in note]
+    assert note.startswith("uid is a whole number in 2 rows, and in others a text of the same digi")
+
+
+@pytest.mark.parametrize("uid", [[1, 1, 2, 2, 3, 3], ["1", "1", "2", "2", "a", "b"]])
+def test_uids_of_one_kind_are_not(uid, saved, to_lake):
+    step = to_lake(saved({**batch_fields(), "uid": uid}))
+    assert not [note for note in step.facts()["notes"] if "uid" in note]
+
+
+def test_mixed_uids_of_json_lines_are_told_of_too(tmp_path):
+    path = formats.home_made(tmp_path, formats.a_batch(), "jsonl")
+    old = [json.loads(line) for line in path.read_text().splitlines()]
+    lines = [{**record, "uid": 7 if row % 2 else "7"} for row, record in enumerate(old)]
+    path.write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+    step = ingest(path, tmp_path / "lake", columns=formats.COLUMNS, run="r", step=1)
+    assert any(note.startswith("uid is a whole number in 3 rows") for note in step.facts()["notes"])

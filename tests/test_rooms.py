@@ -20,7 +20,7 @@ HOMES = {
     "duckdb": {"tasks/read_only.py", "tasks/selected.py", "tasks/tables.py"},
     "altair": {"tasks/charts.py", "tasks/run_charts.py"},
     "vl_convert": {"tasks/charts.py"},
-    "tokenizers": {"tasks/text.py", "tasks/toy_grpo"},
+    "tokenizers": {"tasks/tokenizer.py", "tasks/toy_grpo"},
     "jinja2": {"tasks/html.py"},
     "ruptures": {"tasks/onset.py"},
     "pyarrow": {"tasks/parquet.py"},

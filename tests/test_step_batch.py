@@ -73,6 +73,55 @@ def test_an_undefined_advantage_is_null(saved, to_lake):
     assert token["advantage"] is None
 
 
+def listed(fields: dict) -> dict:
+    """As the hook once wrote NumPy batches: each padded array as a list of its padded rows."""
+    return {
+        name: [row.tolist() for row in value] if isinstance(value, torch.Tensor) else value
+        for name, value in fields.items()
+    }
+
+
+@pytest.mark.parametrize("masked", [False, True])
+def test_padded_rows_in_lists_are_as_long_as_attention_mask_says(masked, saved, to_lake):
+    """Without a response_mask every padded token was taken as trained on."""
+    fields = batch_fields(seed=3)
+    if not masked:
+        del fields["response_mask"]
+    real = fields["attention_mask"][:, 4:]
+    assert int(real.sum()) < real.numel()
+    tokens, rows = read(to_lake(saved(listed(fields))))
+    expected, same = read(to_lake(saved(fields, "run-b/step_3/step_batch.pt")))
+    assert len(tokens) == tokens["is_trained"].sum() == int(real.sum())
+    compared = ["row", "pos", "token_id", "is_trained", "logp_rollout", "logp_train", "advantage"]
+    assert tokens.select(compared).equals(expected.select(compared))
+    assert rows["prompt_ids"].to_list() == same["prompt_ids"].to_list()
+
+
+def whole_attention(fields: dict) -> dict:
+    """Lists of responses without padding beside the padded [B, P + R] attention_mask."""
+    rows = {k: v for k, v in ragged(fields).items() if k != "response_mask"}
+    return {**rows, "attention_mask": fields["attention_mask"]}
+
+
+def test_lists_without_padding_beside_a_padded_attention_mask_stay_whole(saved, to_lake):
+    fields = batch_fields(seed=3)
+    tokens, _ = read(to_lake(saved(whole_attention(fields))))
+    assert len(tokens) == int(fields["attention_mask"][:, 4:].sum())
+    assert tokens["is_trained"].all()
+
+
+def test_an_attention_mask_that_tells_nothing_of_lists_is_not_passed_over(saved, to_lake):
+    """One token of a response less: where is it?"""
+    fields = whole_attention(batch_fields(seed=3))
+    fields["attention_mask"] = fields["attention_mask"].clone()
+    fields["attention_mask"][0, -1] = 0
+    with pytest.raises(BadCapture, match="attention_mask does not fit the lists of tokens"):
+        to_lake(saved(fields))
+    masked = {**fields, "response_mask": [torch.ones(len(v)) for v in fields["responses"]]}
+    notes = to_lake(saved(masked)).facts()["notes"]
+    assert any(note.startswith("attention_mask is not used") for note in notes)
+
+
 def expected_tokens(fields: dict) -> list[dict]:
     """The token table by plain loops over the padded batch."""
     real = fields["attention_mask"][:, -fields["responses"].shape[1] :]
@@ -170,9 +219,10 @@ def test_npz_reads_as_the_same_tokens(tmp_path, to_lake):
 
 
 def test_npz_members_larger_than_memory_blocks_are_mapped(tmp_path, monkeypatch):
-    from tasks.readers import tensors
+    from tasks.readers import npz, tensors
 
-    monkeypatch.setattr(tensors, "SMALL_MEMBER", 0)
+    monkeypatch.setattr(npz, "SMALL_MEMBER", 0)
+    monkeypatch.setattr(npz, "TINY", 8)
     np.savez_compressed(tmp_path / "a.npz", x=np.arange(12.0).reshape(3, 4), step=np.array(3))
     loaded = tensors.load(tmp_path / "a.npz")
     assert loaded["x"].tolist() == np.arange(12.0).reshape(3, 4).tolist()

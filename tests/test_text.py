@@ -1,5 +1,9 @@
 """Text beside ids: what the tokenizer says, with the bytes of characters that tokens share."""
 
+import json
+import os
+import time
+
 import polars as pl
 import pytest
 import torch
@@ -7,6 +11,8 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
 from tasks import captures, lake, tables, text
 from tasks.captures import reading
+from tasks.tokenizer import BadTokenizer, load
+from tasks.tokens import BadCapture
 from tests.given import batch_fields
 
 
@@ -32,7 +38,7 @@ def ids(tokenizer, words):
 def test_a_character_split_over_tokens_shows_its_bytes(tokenizer):
     divided = ids(tokenizer, "÷")
     assert len(divided) == 2
-    vocabulary = text.vocabulary(divided, text.load(tokenizer))
+    vocabulary = text.vocabulary(divided, load(tokenizer))
     assert vocabulary["token"].to_list() == ["\\xc3", "\\xb7"]
 
 
@@ -68,5 +74,83 @@ def test_a_tokenizer_that_comes_later_makes_the_step_pending(saved, tmp_path, to
 
 def test_a_broken_tokenizer_is_named(tmp_path):
     (tmp_path / "tokenizer.json").write_text("{}")
-    with pytest.raises(text.BadTokenizer, match=r"tokenizer\.json: not a tokenizer\.json"):
-        text.load(tmp_path / "tokenizer.json")
+    with pytest.raises(BadTokenizer, match=r"tokenizer\.json: not a tokenizer\.json"):
+        load(tmp_path / "tokenizer.json")
+
+
+# Tokenizers that are hostile
+
+
+def written(path, **changed):
+    parts = ("truncation", "padding", "normalizer", "pre_tokenizer", "post_processor", "decoder")
+    model = {"type": "BPE", "vocab": {"a": 0, "b": 1}, "merges": []}
+    made = {"version": "1.0", "added_tokens": [], **dict.fromkeys(parts), "model": model}
+    model |= changed.pop("model", {})
+    path.write_text(json.dumps({**made, **changed}))
+    return path
+
+
+def replaced(pattern, content, times=1):
+    steps = [{"type": "Replace", "pattern": pattern, "content": content}] * times
+    return {"type": "Sequence", "decoders": steps}
+
+
+def test_a_panic_of_the_library_is_an_error_like_any_other(tmp_path):
+    """It is raised as a BaseException, which would end a watcher."""
+    model = {"continuing_subword_prefix": "ééé", "vocab": {"a": 0, "b": 1, "ab": 2}}
+    model["merges"] = [["a", "b"]]
+    with pytest.raises(BadTokenizer, match="range end index"):
+        load(written(tmp_path / "tokenizer.json", model=model))
+
+
+def test_a_pipe_is_no_tokenizer(tmp_path):
+    os.mkfifo(tmp_path / "tokenizer.json")
+    with pytest.raises(BadCapture, match="is not a file"):
+        load(tmp_path / "tokenizer.json")
+
+
+def test_a_file_too_large_is_not_read(tmp_path):
+    with (tmp_path / "tokenizer.json").open("wb") as file:
+        file.truncate(1 << 40)
+    began = time.monotonic()
+    with pytest.raises(BadTokenizer, match="larger than 64 MiB"):
+        load(tmp_path / "tokenizer.json")
+    assert time.monotonic() - began < 5
+
+
+@pytest.mark.parametrize(
+    ("decoder", "growth"),
+    [
+        (None, 1),
+        (replaced({"String": "▁"}, " "), 1),
+        (replaced({"String": "a"}, "aa", 10), 2**10),
+        (replaced({"String": ""}, "zz"), 3),
+        (replaced({"Regex": "(?=a)"}, "zz", 2), 9),
+        ({"type": "BPEDecoder", "suffix": ""}, 3),
+        ({"type": "BPEDecoder", "suffix": "</w>"}, 1),
+    ],
+)
+def test_how_much_longer_a_decoder_makes_a_piece_is_known(decoder, growth, tmp_path):
+    text = load(written(tmp_path / "tokenizer.json", decoder=decoder))
+    assert text.growth == growth
+    assert len(text.decoded([[0, 0, 0]], False)[0].encode()) <= growth * (3 + 3)
+
+
+def test_one_id_is_not_a_hundred_megabytes(tmp_path):
+    """30 steps that double: 2^30 bytes of a letter. A piece of 1 MB: 10 GB in 10,000 tokens."""
+    doubling = replaced({"String": "a"}, "aa", 30)
+    text = load(written(tmp_path / "tokenizer.json", decoder=doubling))
+    began = time.monotonic()
+    with pytest.raises(BadTokenizer, match="1 tokens would be up to 2147483648 bytes of text"):
+        text.decoded([[0]], False)
+    long = load(written(tmp_path / "tokenizer.json", model={"vocab": {"a" * 10**6: 0}}))
+    with pytest.raises(BadTokenizer, match="10000 tokens would be up to 10000010000 bytes"):
+        long.decoded([[0] * 10_000], False)
+    assert long.decoded([[0]], False) == ["a" * 10**6]
+    assert time.monotonic() - began < 5
+
+
+def test_a_decoder_of_a_thousand_steps_is_refused(tmp_path):
+    steps = replaced({"String": "x"}, "y", 1000)
+    with pytest.raises(BadTokenizer, match="a decoder of 1000 steps, more than 32"):
+        load(written(tmp_path / "tokenizer.json", decoder=steps))

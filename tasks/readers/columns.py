@@ -13,8 +13,10 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from tasks import parquet
 from tasks.readers import records
-from tasks.readers.contents import check_size, look
+from tasks.readers.bounds import check_fields, check_packed, check_size, numbers, rows_of, unpacked
+from tasks.readers.contents import look
 from tasks.readers.fields import dimensions
 from tasks.readers.layout import Layout, blocks
 from tasks.readers.ragged import Sample, ragged_blocks
@@ -81,6 +83,8 @@ def open_batch(path: Path, columns: Columns) -> Batch:
     """Open a file of columns; raises BadCapture when one that is named is not there."""
     if not path.is_file():
         raise BadCapture(f"{path} is not a file")
+    if _starts(path, b"PAR1"):
+        check_packed(path.stat().st_size, _polars(lambda: parquet.declared(path)))
     if _starts(path, b"PAR1") or _starts(path, b"ARROW1"):
         return _by_records(columns, lambda: _table(path, columns), _table_names(path))
     if _starts(path, b"{"):
@@ -117,6 +121,8 @@ def _sample(row: int, record: Mapping[str, Any], columns: Columns) -> Sample:
     sample: Sample = {"row_index": row}
     for part, name in columns.names.items():
         value = record.get(name)
+        if part != "uid":
+            records.check_whole(where, name, value)
         if part in PER_ROW or not isinstance(value, list):
             sample[ALIASES[part][0]] = value
         else:
@@ -179,6 +185,7 @@ def _by_arrays(path: Path, columns: Columns, arrays: dict[str, Any]) -> Batch:
     _check_names(columns, list(arrays))
     notes = []
     fields = {ALIASES[part][0]: arrays[name] for part, name in columns.names.items()}
+    _check_declared([path, *companions(path, columns)], fields)
     logp = fields["rollout_log_probs"]
     if dimensions(logp) == 1:
         notes.append(ONE_ROW)
@@ -194,9 +201,16 @@ def _by_arrays(path: Path, columns: Columns, arrays: dict[str, Any]) -> Batch:
         notes.append(NO_MASK)
         fields["response_mask"] = [np.ones(len(values)) for values in logp]
     layout = layout_of(fields, {})
-    responses = layout.tokens["token_id"]
-    check_size(layout.rows * responses.width, path)
     return _batch(columns, [*notes, *layout.notes], lambda: _checked(path, columns, layout))
+
+
+def _check_declared(files: list[Path], fields: dict[str, Any]) -> None:
+    """Raise BadCapture, before anything is made of them, if fields declare more than files have."""
+    logp = fields["rollout_log_probs"]
+    holds = sum(map(unpacked, files))
+    check_fields(fields, holds)
+    rows = rows_of(logp) if dimensions(logp) == 2 else 1
+    check_size(holds, tokens=numbers(logp) - (rows if isinstance(logp, list) else 0), rows=rows)
 
 
 def _checked(path: Path, columns: Columns, layout: Layout) -> Iterator[Block]:

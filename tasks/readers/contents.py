@@ -9,7 +9,6 @@ from tasks.readers import pickles, records, tensors
 from tasks.readers.regular import opened
 from tasks.tokens import BadCapture
 
-MOST_PER_BYTE = 1100  # deflate makes at most 1032 bytes of one
 LEGACY_TORCH = b"\x80\x02\x8a"  # torch.save before 1.6: a pickle of its magic number first
 
 
@@ -32,13 +31,3 @@ def look(path: Path) -> Contents:
     if head[:1] == b"\x80" and head != LEGACY_TORCH:
         return Contents("pickle", pickles.load(path))
     return Contents("tensors", tensors.load(path))
-
-
-def check_size(tokens: int, path: Path) -> None:
-    """Raise BadCapture when a file says more tokens than its bytes can hold, however compressed.
-
-    A tensor may repeat one element billions of times, a list itself.
-    """
-    size = path.stat().st_size
-    if tokens > MOST_PER_BYTE * size:
-        raise BadCapture(f"a file of {size} bytes cannot hold the {tokens} tokens that it declares")

@@ -12,6 +12,7 @@ import numpy as np
 from tasks.readers.tensors import Array
 from tasks.tokens import BadCapture
 
+LONGEST_INT = 1000  # bits, up to which an integer is a float, and is shown
 KINDS = {"float": "f", "int": "iu", "mask": "biuf", "number": "biuf"}
 
 
@@ -39,6 +40,11 @@ class TokenField:
         if self.ragged:
             return max(map(len, self.values), default=0)
         return int(self.values.shape[1])
+
+    @property
+    def tokens(self) -> int:
+        """Numbers in all rows, padding too."""
+        return sum(map(len, self.values)) if self.ragged else self.rows * self.width
 
     def lengths(self, rows: slice) -> Array:
         """Length of each of these rows, int64 `[b]`; ragged fields only."""
@@ -110,6 +116,8 @@ def _number(field: str, row: int, item: Any, whole: bool) -> int | float:
     if not isinstance(item, int | float) or (whole and (item % 1 or item != item)):
         expected = "a whole number" if whole else "a number"
         raise BadCapture(f"{field} has {item!r} at row {row}, expected {expected}")
+    if isinstance(item, int) and item.bit_length() > LONGEST_INT:
+        raise BadCapture(f"{field} has an integer of {item.bit_length()} bits at row {row}")
     return int(item) if whole else float(item)
 
 
@@ -128,13 +136,26 @@ def names(name: str, values: Any, rows: int) -> list[str | None]:
     return [_name(name, row, item) for row, item in enumerate(items)]
 
 
+def whole_beside_text(values: Any) -> frozenset[int]:
+    """Rows whose name is a whole number, while others have the same digits as text."""
+    if not isinstance(values, list | tuple):
+        return frozenset()  # an array has one or the other
+    items = [item.item() if hasattr(item, "item") else item for item in values]
+    texts = {item for item in items if isinstance(item, str)}
+    whole = {row: str(item) for row, item in enumerate(items) if isinstance(item, int)}
+    return frozenset(row for row, digits in whole.items() if digits in texts)
+
+
 def _name(field: str, row: int, item: Any) -> str | None:
     item = item.item() if hasattr(item, "item") else item
     if item is None:
         return None
     text = item.decode(errors="backslashreplace") if isinstance(item, bytes) else item
-    if not isinstance(text, str | int):
-        raise BadCapture(f"{field} has {item!r} at row {row}, expected a string or whole number")
+    if not isinstance(text, str | int) or (
+        isinstance(text, int) and text.bit_length() > LONGEST_INT
+    ):
+        shown = "an integer too long" if isinstance(item, int) else repr(item)
+        raise BadCapture(f"{field} has {shown} at row {row}, expected a string or whole number")
     return str(text).encode(errors="backslashreplace").decode()  # apart, if not UTF-8
 
 
@@ -174,6 +195,8 @@ def as_numpy(name: str, values: Any) -> Array:
             half = str(tensor.dtype) in ("torch.bfloat16", "torch.float16")
             return np.asarray(tensor.float().numpy() if half else tensor.numpy())
         array = np.asarray(values)
+    except BadCapture:
+        raise
     except Exception as error:  # sparse, quantised, float8, meta: each fails in its own way
         raise BadCapture(f"{name} is {shown(values)}, expected plain numbers") from error
     return array.astype(np.float32) if array.dtype == np.float16 else array

@@ -13,7 +13,7 @@ import polars as pl
 
 from tasks.readers.fields import TokenField
 from tasks.readers.tensors import Array
-from tasks.tokens import ENGINES, SEQUENCES, TOKENS, BadCapture, Block
+from tasks.tokens import ENGINES, LOWEST, SEQUENCES, TOKENS, BadCapture, Block
 
 BLOCK_CELLS = 1 << 22  # padded tokens that are worked on at once; bounds the memory used
 
@@ -34,6 +34,7 @@ class Layout:
     pad_id: int | None
     synthetic: frozenset[int]  # rows that the trainer added to fill its ranks, by index in the file
     notes: list[str]
+    mixed: frozenset[int] = frozenset()  # rows whose uid is a number that others have as text
 
     @property
     def views(self) -> list[str]:
@@ -75,12 +76,11 @@ def _block(layout: Layout, rows: slice) -> Block:
     flat = {part: field.flat(rows, lengths) for part, field in layout.tokens.items()}
     masked = flat.get("response_mask", np.ones(lengths.sum())) != 0
     scored = {engine: _is_finite(flat[f"logp_{engine}"]) for engine in ENGINES}
+    held = {engine: masked & _is_placeholder(flat[f"logp_{engine}"]) for engine in ENGINES}
     trained = masked & scored["rollout"] & scored["train"]
     index = np.repeat(np.arange(len(lengths)), lengths)
     sequences = _sequences(layout, rows, lengths, masked, trained)
-    advantage: Any = _known(flat["advantage"]) if "advantage" in flat else None
-    if "advantage" in layout.per_row:
-        advantage = pl.Series(layout.per_row["advantage"][rows], dtype=pl.Float64).gather(index)
+    advantage = _advantage(layout, rows, flat, index)
     columns = {
         "row": sequences["row"].gather(index),
         "uid": sequences["uid"].cast(pl.Categorical).gather(index),
@@ -98,16 +98,38 @@ def _block(layout: Layout, rows: slice) -> Block:
         for name in ("logp_rollout", "logp_train", *AS_WRITTEN, *layout.views)
     )
     tokens = tokens.with_columns(
-        pl.when(pl.col(view).is_finite()).then(pl.col(view)).alias(view) for view in layout.views
+        pl.when(pl.col(view).is_finite() & (pl.col(view) > LOWEST)).then(pl.col(view)).alias(view)
+        for view in layout.views
     )
     real = np.array([row not in layout.synthetic for row in range(rows.start, rows.stop)])
-    return Block(tokens.filter(pl.Series(real[index])), sequences.filter(pl.Series(real)))
+    tokens = tokens.filter(pl.Series(real[index]))
+    counts = {f"placeholder_{e}": int((held[e] & real[index]).sum()) for e in ENGINES}
+    if advantage is not None:
+        counts["unknown_advantage"] = tokens.filter("is_trained")["advantage"].null_count()
+    counts["mixed_uid"] = len(layout.mixed.intersection(range(rows.start, rows.stop)))
+    return Block(tokens, sequences.filter(pl.Series(real)), counts)
 
 
 def _is_finite(values: Array) -> Array:
-    """Whether numbers are finite as they are stored, in float32."""
-    with np.errstate(over="ignore"):
-        return np.isfinite(values.astype(np.float32))
+    """Whether log-probs are such: finite as they are stored, in float32, and no placeholders."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        return np.isfinite(values.astype(np.float32)) & ~_is_placeholder(values)
+
+
+def _is_placeholder(values: Array) -> Array:
+    return np.isfinite(values) & (values <= LOWEST)
+
+
+def _advantage(
+    layout: Layout, rows: slice, flat: dict[str, Array], index: Array
+) -> pl.Series | None:
+    """One a token, NULL where it is not finite; None of a file without any."""
+    if "advantage" in flat:
+        return _known(flat["advantage"])
+    if "advantage" not in layout.per_row:
+        return None
+    one_a_row = layout.per_row["advantage"][rows]
+    return _known(np.array([np.nan if a is None else a for a in one_a_row], np.float64)[index])
 
 
 def _known(values: Array) -> pl.Series:

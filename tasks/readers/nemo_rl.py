@@ -136,6 +136,7 @@ def _sample(
     only = {name: _only(value) for name, value in record.items()}
     rollout = records.numbers(where, BOTH[0], only.get(BOTH[0]), np.float32)
     train = records.numbers(where, BOTH[1], only.get(BOTH[1]), np.float32)
+    records.check_whole(where, "rewards", only.get("rewards"))
     length = _length(where, only.get("input_lengths"), len(rollout))
     if masked:
         ids = records.numbers(where, "token_ids", only.get("token_ids"), np.int64)

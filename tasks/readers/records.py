@@ -12,6 +12,7 @@ from tasks.readers.regular import opened
 from tasks.readers.tensors import Array
 from tasks.tokens import BadCapture
 
+MIN_INT64, MAX_INT64 = -(2**63), 2**63 - 1
 LONGEST_LINE = 1 << 27  # bytes; a line is held in memory, as Python numbers some ten times of it
 
 
@@ -34,16 +35,32 @@ def read(path: Path) -> Iterator[dict[str, Any]]:
 def parsed(line: bytes, where: str) -> dict[str, Any]:
     """The object in a line; raises BadCapture.
 
-    NaN and Infinity stand as such in what Python writes; orjson, which is faster, has none.
+    NaN and Infinity stand as such in what Python writes; orjson, which is faster, has none, and
+    makes floats of integers of more than 64 bits.
     """
     try:
         bare = b"NaN" in line or b"Infinity" in line
         record = json.loads(line) if bare else orjson.loads(line)
+        if isinstance(record, dict) and _is_rounded(record):
+            record = json.loads(line)
     except (ValueError, RecursionError) as error:
         raise BadCapture(f"{where} is not JSON: {error}") from error
     if not isinstance(record, dict):
         raise BadCapture(f"{where} is a {type(record).__name__}, expected an object")
     return record
+
+
+def _is_rounded(value: Any) -> bool:
+    """Whether a value may have been such an integer: a step, an id."""
+    if isinstance(value, dict):
+        return any(map(_is_rounded, value.values()))
+    return isinstance(value, float) and abs(value) >= 2**63
+
+
+def check_whole(where: str, name: str, value: Any) -> None:
+    """Raise BadCapture for an integer that no column holds."""
+    if isinstance(value, int) and not MIN_INT64 <= value <= MAX_INT64:
+        raise BadCapture(f"{where}: {name} is an integer of more than 64 bits")
 
 
 def numbers(where: str, name: str, values: Any, dtype: Any) -> Array:
@@ -55,6 +72,8 @@ def numbers(where: str, name: str, values: Any, dtype: Any) -> Array:
         whole = array.dtype.kind in "biu" or not len(array)
         if array.ndim != 1 or (np.dtype(dtype).kind in "iu" and not whole):
             raise BadCapture(f"{where}: {name} holds other things than {np.dtype(dtype)} numbers")
+        if array.dtype == np.uint64 and array.max(initial=0) > MAX_INT64:
+            raise BadCapture(f"{where}: {name} holds {array.max()}, more than 64 bits can")
         return array.astype(dtype)
     except (TypeError, ValueError, OverflowError) as error:
         raise BadCapture(f"{where}: {name} is no list of numbers: {error}") from error

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from tasks.readers.bounds import check_fields, check_size, unpacked
 from tasks.readers.contents import Contents
 from tasks.readers.fields import TokenField, token_field
 from tasks.readers.ragged import Sample, ragged_blocks
@@ -72,8 +73,11 @@ def open_batch(path: Path, seen: Contents) -> Batch:
         **PARTS,
         **{name: k for name, k in OPTIONAL.items() if seen.top.get(name) is not None},
     }
+    holds = unpacked(path)
+    check_fields({name: seen.top[name] for name in wanted}, holds)
     fields = {name: token_field(name, seen.top[name], kind) for name, kind in wanted.items()}
     _check_shapes(fields)
+    check_size(holds, fields["response_mask"].tokens, fields["sequences"].rows)
     match = FILE.fullmatch(path.name)
     said = seen.top.get("meta_info")
     told = said if isinstance(said, dict) else {}

@@ -8,7 +8,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from tasks.readers.contents import Contents, check_size
+from tasks.readers.bounds import check_fields, check_size, unpacked
+from tasks.readers.contents import Contents
 from tasks.readers.fields import whole_number
 from tasks.readers.ragged import Sample, ragged_blocks
 from tasks.readers.tensors import check_sums, load
@@ -20,6 +21,10 @@ NEEDS = "--dump-details DIR"
 GIVES = "group, reward, advantage, weight versions; ref and teacher as further views"
 ROLLOUTS, TRAINED = "rollout_data", "train_data"
 VIEWS = ("ref", "teacher")
+READ = (
+    *("tokens", "log_probs", "rollout_log_probs", "loss_masks", "advantages", "entropy"),
+    *(f"{view}_log_probs" for view in VIEWS),
+)
 WITHOUT_LOG_PROBS = (
     "missing log_probs, the trainer's: plain on-policy GRPO does not compute them "
     "(--get-mismatch-metrics makes slime do so), and --use-rollout-logprobs takes the engine's"
@@ -64,7 +69,7 @@ def open_batch(path: Path, seen: Contents) -> Batch:
         raise BadCapture("the file has no samples")
     if without := [i for i, s in enumerate(samples) if s.get("log_probs") is None]:
         raise BadCapture(f"{len(without)} samples, first {without[0]}: {WITHOUT_LOG_PROBS}")
-    check_size(sum(length(s["log_probs"]) for s in samples), path)
+    check_declared(samples, path)
     rollouts, notes = rollouts_of(path, path.stem)
     if len(rollouts) > len(samples):
         lacking = len(rollouts) - len(samples)
@@ -78,6 +83,14 @@ def open_batch(path: Path, seen: Contents) -> Batch:
         notes=tuple(notes),
         blocks=lambda: _blocks(path, samples, rollouts),
     )
+
+
+def check_declared(samples: list[dict[str, Any]], path: Path) -> None:
+    """Raise BadCapture if samples have more tokens, or numbers in what is read, than the file."""
+    holds = unpacked(path)
+    check_size(holds, sum(length(s.get("log_probs")) for s in samples), len(samples))
+    for name in READ:
+        check_fields({name: [s.get(name) for s in samples]}, holds)
 
 
 def length(values: Any) -> int:
@@ -94,6 +107,9 @@ def rollouts_of(path: Path, rollout: str) -> tuple[list[Any], list[str]]:
         return [], [f"no {name}, {without}"]
     try:
         rollouts = load(files[0]).get("samples")
+        if isinstance(rollouts, list) and all(isinstance(r, dict) for r in rollouts):
+            versions = [r.get("weight_versions") for r in rollouts]
+            check_fields({"weight_versions": versions}, unpacked(files[0]))
     except BadCapture as error:
         return [], [f"{name} cannot be read, {without}: {error}"]
     if not isinstance(rollouts, list) or not all(isinstance(r, dict) for r in rollouts):
@@ -145,7 +161,8 @@ def sample(where: str, row: int, fields: Mapping[str, Any], rollout: Mapping[str
     named["rewards"] = reward if isinstance(reward, int | float) else None
     if rollout.get("group_index") is not None:
         named["uid"] = str(rollout["group_index"])
-    versions = [int(v) for v in rollout.get("weight_versions") or () if str(v).isdecimal()]
+    told = rollout.get("weight_versions")
+    versions = [int(v) for v in told if str(v).isdecimal()] if isinstance(told, list) else []
     if versions:
         named |= {"min_global_steps": min(versions), "max_global_steps": max(versions)}
     return named

@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 
 from tasks.readers import slime
-from tasks.readers.contents import Contents, check_size
+from tasks.readers.bounds import check_fields, check_size, unpacked
+from tasks.readers.contents import Contents
 from tasks.readers.fields import as_numpy, whole_number
 from tasks.readers.ragged import ragged_blocks
 from tasks.readers.siblings import in_order, ranks
@@ -70,11 +71,15 @@ class _Shard:
     cp_size: int
 
     @property
+    def count(self) -> int:
+        """Of its samples."""
+        return len(self.columns["tokens"])
+
+    @property
     def indices(self) -> list[int]:
         """Which samples of the rollout these are."""
         told = self.columns.get("sample_indices")
-        count = len(self.columns["tokens"])
-        return [int(i) for i in told] if told is not None else list(range(count))
+        return [int(i) for i in told] if told is not None else list(range(self.count))
 
 
 def open_batch(path: Path, seen: Contents) -> Batch:
@@ -87,7 +92,9 @@ def open_batch(path: Path, seen: Contents) -> Batch:
         if missing := [name for name in REQUIRED if shard.columns.get(name) is None]:
             raise BadCapture(f"{shard.path.name}: missing {', '.join(missing)}")
     for shard in having:
-        check_size(sum(map(slime.length, shard.columns["log_probs"])), shard.path)
+        holds = unpacked(shard.path)
+        check_fields({name: shard.columns.get(name) for name in (*SLICED, *WHOLE)}, holds)
+        check_size(holds, sum(map(slime.length, shard.columns["log_probs"])), shard.count)
     groups = _by_sample(having)
     match = FILE.fullmatch(path.name)
     rollouts, notes = slime.rollouts_of(path, match[1] if match else path.stem)
@@ -189,7 +196,7 @@ def _reward(shard: _Shard, at: int, index: int) -> float | None:
         return None
     own = at if len(raw) == len(shard.columns["tokens"]) else index
     value = raw[own] if own < len(raw) else None
-    return float(value) if isinstance(value, int | float) else None
+    return value if isinstance(value, int | float) else None
 
 
 def _joined(

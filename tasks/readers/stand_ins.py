@@ -5,12 +5,14 @@ lists and arrays of them. Each load gets classes of its own: a pickle can write 
 """
 
 import io
+import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pickle import UnpicklingError
 from typing import Any
 
 from tasks.readers import pickled_numpy
+from tasks.readers.bounds import ZIP, check_members
 
 DTYPES = {
     *("bool", "uint8", "int8", "int16", "int32", "int64"),
@@ -87,6 +89,9 @@ def _rows(values: Any, offsets: Any, lengths: Any) -> list[Any]:
     """
     if not all(getattr(part, "ndim", 0) == 1 for part in (values, offsets)):
         raise UnpicklingError("a jagged tensor without flat values and offsets")
+    for part in (offsets, lengths):
+        if part is not None and part.nbytes > part.untyped_storage().nbytes():
+            raise UnpicklingError(f"{len(part)} rows of a jagged tensor are declared, not there")
     bounds = offsets.tolist()
     stops = bounds[1:]
     if lengths is not None:
@@ -243,6 +248,9 @@ def _inner(data: bytes) -> Any:
     """A torch.save inside another file."""
     import torch
 
+    if data.startswith(ZIP):
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            check_members(archive.infolist(), len(data))
     with only_these():
         return resolved(torch.load(io.BytesIO(data), map_location="cpu", weights_only=True))
 

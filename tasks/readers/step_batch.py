@@ -14,13 +14,14 @@ from typing import Any
 
 import numpy as np
 
-from tasks.readers.contents import Contents, check_size, look
+from tasks.readers.bounds import check_fields, check_size, rows_of, unpacked
+from tasks.readers.contents import Contents, look
 from tasks.readers.experience import is_openrlhf, of_openrlhf, of_trl
-from tasks.readers.fields import as_numpy
+from tasks.readers.fields import LONGEST_INT, as_numpy
 from tasks.readers.layout import Layout, blocks
 from tasks.readers.siblings import in_order, ranks
 from tasks.readers.tensors import Array, check_sums
-from tasks.readers.verl_names import Fields, layout_of, named
+from tasks.readers.verl_names import ALIASES, Fields, layout_of, named
 from tasks.tokens import BadCapture, Batch, Block
 
 NAME = "step_batch"
@@ -32,6 +33,7 @@ RANKED = re.compile(r"step_batch[._-]rank[._-]?(\d+)\.pt")
 # Nestings seen in the wild; their contents count as if they stood at the top.
 SECTIONS = ("batch", "batch_tensors", "batch_non_tensors", "non_tensor_batch", "tensordict")
 META_SECTIONS = ("meta_info", "batch_meta_info", "meta")
+OF_ALL_ROWS = ("sequences", *ALIASES["token_id"], *ALIASES["logp_rollout"])
 
 
 def recognises(path: Path) -> bool:
@@ -64,6 +66,8 @@ def open_batch(path: Path, seen: Contents) -> Batch:
     """Open a capture without reading its rows; raises BadCapture when it cannot be one."""
     files = ranks(path, RANKED)
     tops = {file: seen.top if file == path else look(file).top for file in files}
+    for file, top in tops.items():
+        _check_declared(file, top)
     with_rows = {file: top for file, top in tops.items() if len(files) == 1 or not _is_empty(top)}
     if not with_rows:
         raise BadCapture(f"{len(files)} ranks' files, and no row in them")
@@ -95,9 +99,18 @@ def _opened(path: Path, loaded: Mapping[str, Any]) -> tuple[dict[str, Any], Layo
     meta = _scalars(_flattened(dict(loaded), (*SECTIONS, *META_SECTIONS)))
     layout = layout_of(fields, meta)
     responses = layout.tokens["token_id"]
-    lengths = responses.lengths(slice(None)).sum() if responses.ragged else responses.width
-    check_size(int(lengths) * (1 if responses.ragged else layout.rows), path)
+    check_size(unpacked(path), tokens=responses.tokens)
     return meta, layout
+
+
+def _check_declared(path: Path, loaded: Mapping[str, Any]) -> None:
+    """Raise BadCapture, before anything is looked at, if a field declares more than a file has."""
+    holds = unpacked(path)
+    sections = (loaded.get(section) for section in (*SECTIONS, *META_SECTIONS))
+    for part in (loaded, *sections):
+        if isinstance(part, Mapping):
+            check_fields(part, holds)
+            check_size(holds, rows=max(rows_of(part.get(name)) for name in OF_ALL_ROWS))
 
 
 def _is_empty(loaded: Mapping[str, Any]) -> bool:
@@ -180,8 +193,8 @@ def _check_told_once(section: str, inside: Fields, flat: Fields) -> None:
     """Raise BadCapture for a field that is there twice, with other numbers."""
     for name in sorted(inside.keys() & flat.keys()):
         one, other = inside[name], flat[name]
-        if not (hasattr(one, "shape") and hasattr(other, "shape")):
-            continue
+        if not all(hasattr(value, "shape") and value.ndim <= 2 for value in (one, other)):
+            continue  # what has more dimensions is not read
         if not _equal(as_numpy(name, one), as_numpy(name, other)):
             raise BadCapture(f"{name} is there twice, with other numbers in {section}; keep one")
 
@@ -197,6 +210,8 @@ def _scalars(fields: Fields) -> dict[str, str | int | float | bool]:
     for name, value in fields.items():
         single = getattr(value, "ndim", None) == 0
         item = as_numpy(name, value).item() if single else value
+        if isinstance(item, int) and item.bit_length() > LONGEST_INT:
+            raise BadCapture(f"{name} is an integer of {item.bit_length()} bits")
         if isinstance(item, str | int | float | bool):
             scalars[name] = item
     return scalars

@@ -4,25 +4,21 @@ One rule: nothing in a file is ever executed, and no address in it is followed. 
 loaded without that is refused, as is a file whose checksums say that it was damaged.
 """
 
-import shutil
-import tempfile
 import threading
 import zipfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import numpy.typing as npt
 
-from tasks.readers import pickled_numpy, stand_ins
+from tasks.readers import npz, pickled_numpy, stand_ins
+from tasks.readers.bounds import ZIP, check_members
 from tasks.readers.regular import opened
 from tasks.tokens import BadCapture
 
 Array = npt.NDArray[Any]
 
-# Members of an .npz up to this size are read into memory; larger ones are spilled and mapped.
-SMALL_MEMBER = 1 << 20  # bytes
 CHUNK = 1 << 20  # bytes
 
 # What torch may rebuild is set for the whole process: one thread loads at a time.
@@ -41,7 +37,7 @@ def load(path: Path) -> dict[str, Any]:
         raise BadCapture("the file is empty (0 bytes)")
     with opened(path) as file:
         magic = file.read(4)
-    if magic == b"PK\x03\x04":
+    if magic == ZIP:
         return _load_zip(path)
     if magic[:1] == b"\x80":
         return _load_pt(path, mapped=False)  # the format before torch 1.6
@@ -57,7 +53,7 @@ def check_sums(path: Path) -> None:
     """
     with opened(path) as file:
         magic = file.read(4)
-    if magic == b"PK\x03\x04":
+    if magic == ZIP:
         with zipfile.ZipFile(path) as archive:
             for info in archive.infolist():
                 try:
@@ -74,11 +70,12 @@ def _load_zip(path: Path) -> dict[str, Any]:
             members = archive.infolist()
     except Exception as error:  # zipfile raises whatever a broken directory makes it raise
         raise BadCapture(f"the file is cut short or damaged: {error}") from error
+    check_members(members, path.stat().st_size)
     if any(info.filename.endswith("data.pkl") for info in members):
         stored = all(info.compress_type == zipfile.ZIP_STORED for info in members)
         records = [info.file_size for info in members if "/data/" in info.filename]
         return _load_pt(path, mapped=stored, records=records)
-    return _load_npz(path)
+    return npz.load(path)
 
 
 def _load_pt(path: Path, mapped: bool, records: Sequence[int] | None = None) -> dict[str, Any]:
@@ -122,33 +119,7 @@ def _storages(loaded: Any) -> Iterator[Any]:
         elif isinstance(value, dict | list | tuple | stand_ins.Held):
             held = [value.state] if isinstance(value, stand_ins.Held) else value
             items = held.values() if isinstance(held, dict) else held
-            inside = [item for item in items if id(item) not in seen]
-            seen.update(map(id, inside))
-            todo += inside
-
-
-def _load_npz(path: Path) -> dict[str, Any]:
-    try:
-        spill = tempfile.TemporaryDirectory(prefix="timtrack-")
-        with spill as folder, zipfile.ZipFile(path) as archive:
-            arrays = [info for info in archive.infolist() if info.filename.endswith(".npy")]
-            return {
-                info.filename.removesuffix(".npy"): _member(archive, info, Path(folder))
-                for info in arrays
-            }
-    except Exception as error:  # each compression and each bad header has errors of its own
-        raise BadCapture(
-            f"NumPy cannot read the file without running code from it: {error or type(error)}; "
-            "strings must be stored as a str array, not as dtype=object"
-        ) from error
-
-
-def _member(archive: zipfile.ZipFile, info: zipfile.ZipInfo, spill: Path) -> Array:
-    """One array; a large one is mapped from a spilled file, which is gone when the map is."""
-    with archive.open(info) as stream:
-        if info.file_size <= SMALL_MEMBER:
-            return np.asarray(np.lib.format.read_array(stream, allow_pickle=False))
-        spilled = spill / f"{len(list(spill.iterdir()))}.npy"
-        with spilled.open("wb") as file:
-            shutil.copyfileobj(stream, file, length=CHUNK)
-    return np.asarray(np.load(spilled, mmap_mode="r", allow_pickle=False))
+            for item in items:
+                if id(item) not in seen:
+                    seen.add(id(item))
+                    todo.append(item)

@@ -12,9 +12,11 @@ from tasks.readers.fields import (
     names,
     row_field,
     token_field,
+    whole_beside_text,
 )
 from tasks.readers.layout import AS_WRITTEN, Layout, check_rows
 from tasks.readers.padding import halves, prompts_of, tail_of_input_ids
+from tasks.readers.unlisted import unlisted
 from tasks.tokens import IN_FLOAT32, BadCapture
 
 Fields = dict[str, Any]
@@ -73,6 +75,9 @@ def _name(fields: Fields, part: str) -> str:
 
 def layout_of(fields: Fields, meta: Fields) -> Layout:
     """Which field plays which part; raises BadCapture when one is missing or cannot play it."""
+    ids, mask = named(fields, "token_id"), named(fields, "response_mask")
+    mask = fields.get("loss_mask") if mask is None else mask
+    fields, left_out = unlisted(fields, ids, named(fields, "prompts"), mask)
     tokens, notes = _token_fields(fields)
     rows = tokens["token_id"].rows
     uid = named(fields, "uid")
@@ -94,7 +99,12 @@ def layout_of(fields: Fields, meta: Fields) -> Layout:
         prompt_real=prompt_real,
         pad_id=pad_id if isinstance(pad_id, int) else None,
         synthetic=frozenset(),
-        notes=[*notes, *_assumptions(tokens, prompts, response_real, prompt_real, pad_id)],
+        mixed=whole_beside_text(uid),
+        notes=[
+            *left_out,
+            *notes,
+            *_assumptions(tokens, prompts, response_real, prompt_real, pad_id),
+        ],
     )
     check_rows(layout)
     return _without_synthetic_rows(layout)
