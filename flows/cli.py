@@ -245,6 +245,21 @@ def _prune(options: Namespace) -> int:
     return DONE
 
 
+def _fsck(options: Namespace) -> int:
+    from tasks import integrity, lake
+
+    steps = [s for s in lake.steps(options.home / "lake") if options.run in (None, s.run)]
+    faults = [fault for step in steps for fault in lake.faults(step)]
+    unknown = sum(not integrity.is_known(step.path) for step in steps)
+    if unknown:
+        say(f"{unknown} of {len(steps)} steps were written before digests were kept: not looked at")
+    if faults:
+        complain(f"{len(faults)} files are not as they were written:", *faults)
+        return FAILED
+    say(f"{len(steps) - unknown} steps, every file as it was written")
+    return DONE
+
+
 def _status(options: Namespace) -> int:
     from tasks import alerts, backlog
 
@@ -506,6 +521,7 @@ VERBS: dict[str, Callable[[Namespace], int]] = {
     "status": _status,
     "serve": _serve,
     "prune": _prune,
+    "fsck": _fsck,
     "sql": _sql,
     "whatif": _whatif,
     "report": _report,

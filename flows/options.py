@@ -99,6 +99,9 @@ def parser() -> argparse.ArgumentParser:
     prune.add_argument("--run", help="of this run only")
     prune.add_argument("--yes", action="store_true", help="do it; without, only say what would go")
 
+    fsck = verbs.add_parser("fsck", help="whether the lake's files are as they were written")
+    fsck.add_argument("--run", help="of this run only")
+
     sql = verbs.add_parser("sql", help="ask DuckDB about everything in the lake")
     sql.add_argument("query", help="SQL over the tables that `tim tables` lists")
     sql.add_argument(

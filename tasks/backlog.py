@@ -179,12 +179,20 @@ def _is_there(record: Record, root: Path) -> bool:
     return path.is_relative_to(root.absolute()) and captures.exists(path)
 
 
+def _facts(step: Step) -> dict[str, Any]:
+    """What the step says of itself; nothing if it is replaced just now."""
+    try:
+        return step.facts()
+    except FileNotFoundError:
+        return {}
+
+
 class _Known:
     """Which captures the lake has, by where they lie."""
 
     def __init__(self, home: Path, steps: list[Step]) -> None:
         self._lake = home / "lake"
-        self._by_folder = {step.path: (step, step.facts()) for step in steps}
+        self._by_folder = {step.path: (step, facts) for step in steps if (facts := _facts(step))}
         known = self._by_folder.values()
         self._by_path = {facts["source"]: (step, facts) for step, facts in known}
 

@@ -31,7 +31,7 @@ from urllib.parse import quote, unquote
 import polars as pl
 from filelock import FileLock
 
-from tasks import notation, parquet
+from tasks import integrity, notation, parquet
 from tasks.captures import Capture, check_unchanged
 from tasks.durable import sync
 from tasks.tokens import SCHEMA_VERSION, BadCapture, Batch, Block, Check, Verdict
@@ -86,7 +86,8 @@ def check_place(lake: Path) -> None:
 def steps(lake: Path) -> list[Step]:
     """Every visible step by run and step; of two captures of one step, the newer."""
     found: dict[tuple[str, int], Step] = {}
-    for facts in sorted(lake.glob("run=*/step=*/capture=*/capture.json"), key=_age):
+    there = ((_age(facts), facts) for facts in lake.glob("run=*/step=*/capture=*/capture.json"))
+    for _, facts in sorted((age, facts) for age, facts in there if age):
         match = STEP.search(facts.parent.as_posix())
         if match:
             run, number = unquote(match["run"]), int(match["step"])
@@ -213,6 +214,7 @@ def finish(
         parquet.write_small(folder / "vocabulary.parquet", vocabulary(ids))
     check_unchanged(capture)
     facts = _facts(capture, batch, verdict) | _vocabulary(batch, vocabulary_size)
+    facts[integrity.KEPT] = integrity.sums_of(folder)
     (folder / "capture.json").write_text(json.dumps(facts, indent=2, allow_nan=False) + "\n")
     step = Step(capture.run, capture.step, capture.id, _home(lake, capture))
     with _step_lock(step):
@@ -258,9 +260,13 @@ def write_tables(step: Step, version: str, tables: dict[str, pl.DataFrame]) -> N
     with _aside(lake) as folder:
         for name, table in tables.items():
             parquet.write_small(folder / f"{name}.parquet", table)
+        integrity.write_sums(folder)
         publish(folder, step.path / f"tables-{version}")
     others = step.path.glob("tables-*")
     _discard(lake, [other for other in others if other.name != f"tables-{version}"])
+
+
+PRUNED = "pruned"  # the mark of a step whose tokens go or are gone
 
 
 def is_pruned(step: Step) -> bool:
@@ -270,7 +276,15 @@ def is_pruned(step: Step) -> bool:
 
 def token_files(step: Step) -> list[Path]:
     """The Parquet files with the step's tokens; none if they were pruned."""
-    return parquet.files(step.path, "tokens")
+    return files(step, "tokens")
+
+
+def files(step: Step, name: str) -> list[Path]:
+    """The Parquet files of a step's tokens, sequences or vocabulary; none if they were pruned.
+
+    A prune that was killed may have left some, which are no step.
+    """
+    return [] if has_mark(step, PRUNED) else parquet.files(step.path, name)
 
 
 def need_tokens(step: Step) -> None:
@@ -281,6 +295,8 @@ def need_tokens(step: Step) -> None:
 
 def prune(step: Step) -> None:
     """Delete the step's tokens, sequences and vocabulary; tables and capture.json stay."""
+    mark(step, PRUNED)
+    sync(step.path)
     for file in _token_files(step):
         file.unlink()
 
@@ -288,6 +304,11 @@ def prune(step: Step) -> None:
 def prunable_bytes(step: Step) -> int:
     """What `prune` would free."""
     return sum(file.stat().st_size for file in _token_files(step))
+
+
+def faults(step: Step) -> Iterator[str]:
+    """What is not as it was written, a line a file."""
+    return integrity.faults(step.path, is_pruned(step))
 
 
 def _token_files(step: Step) -> list[Path]:
@@ -368,6 +389,7 @@ def _lives(folder: str) -> bool:
 
 def publish(aside: Path, path: Path) -> None:
     """Make a finished folder visible under its name; if it is there already, leave that one."""
+    integrity.seal(file for file in aside.rglob("*") if file.is_file())
     for file in sorted(aside.rglob("*"), reverse=True):  # a folder after what is in it
         sync(file)
     sync(aside)
@@ -411,8 +433,12 @@ def _home(lake: Path, capture: Capture) -> Path:
     return lake / f"run={run}" / f"step={capture.step}" / f"capture={capture.id}"
 
 
-def _age(facts: Path) -> tuple[int, str]:
-    return facts.stat().st_mtime_ns, facts.parent.name
+def _age(facts: Path) -> tuple[int, str] | None:
+    """None of a step that is replaced just now."""
+    try:
+        return facts.stat().st_mtime_ns, facts.parent.name
+    except FileNotFoundError:
+        return None
 
 
 MOST_IDS = 2**31  # token ids that a column of the token table can hold

@@ -21,6 +21,8 @@ from scipy.ndimage import median_filter
 from scipy.stats import mannwhitneyu, theilslopes
 
 from tasks.notation import printable
+from tasks.readers.regular import opened
+from tasks.tokens import BadCapture
 
 Array = NDArray[np.float64]
 
@@ -31,6 +33,11 @@ P_VALUE = 0.01
 SCATTER = 4.0  # robust standard deviations that the level must move by
 DRIFT = 0.8  # of the misfit of a line: a step must fit better than a steady drift
 RELATIVE = 0.25  # part of the level that it must move by
+
+# Of a diary beside a capture, which may be anything.
+LONGEST_DIARY = 1 << 24  # bytes
+LONGEST_EVENT = 200  # characters
+LAST_STEP = 1 << 53
 
 CHANGES = pl.Schema(
     {
@@ -178,19 +185,29 @@ def events(source: Path) -> list[dict[str, Any]]:
     Lines that are no such thing are left out: the file is somebody's diary.
     """
     for folder in (source.parent, source.parent.parent):
-        file = folder / "events.jsonl"
-        if file.is_file():
-            return [event for line in file.read_text().splitlines() for event in _event(line)]
+        if (told := _told(folder / "events.jsonl")) is not None:
+            events = [event for line in told.splitlines() for event in _event(line)]
+            return [dict(event) for event in dict.fromkeys(tuple(e.items()) for e in events)]
     return []
+
+
+def _told(file: Path) -> str | None:
+    """The first of a diary, None if there is none to be read."""
+    try:
+        with opened(file) as diary:
+            return diary.read(LONGEST_DIARY).decode(errors="backslashreplace")
+    except (OSError, BadCapture):
+        return None
 
 
 def _event(line: str) -> Iterator[dict[str, Any]]:
     try:
         told = json.loads(line)
-    except json.JSONDecodeError:
+    except (ValueError, RecursionError):  # no JSON, an integer of thousands of digits, nested
         return
-    if isinstance(told, dict) and isinstance(told.get("step"), int) and "event" in told:
-        yield {"step": told["step"], "event": printable(str(told["event"]))}
+    step = told.get("step") if isinstance(told, dict) else None
+    if type(step) is int and 0 <= step < LAST_STEP and "event" in told:
+        yield {"step": step, "event": printable(str(told["event"])[:LONGEST_EVENT])}
 
 
 def sentences(found: pl.DataFrame, trend: pl.DataFrame) -> list[str]:

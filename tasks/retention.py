@@ -24,4 +24,4 @@ def older_than(steps: list[Step], days: float) -> list[Step]:
 
 def _may_go(steps: list[Step]) -> list[Step]:
     """Not without tables: the tokens are all that there is then; and not twice."""
-    return [step for step in steps if tables.are_computed(step) and not lake.is_pruned(step)]
+    return [step for step in steps if tables.are_computed(step) and lake.prunable_bytes(step)]

@@ -5,6 +5,7 @@ can fail; a capture that is wrong stays wrong.
 """
 
 import re
+import shutil
 import tempfile
 from dataclasses import asdict
 from pathlib import Path
@@ -124,6 +125,16 @@ def draw_step(step: Step, into: Path, after: None = None) -> None:
 
     `after` is what `compute_tables` gives: Prefect runs this task when that one is done.
     """
+    try:
+        _draw(step, into)
+    except Exception:
+        if not lake.is_pruned(step):
+            raise
+        shutil.rmtree(into)  # its tokens went while they were read: without them
+        _draw(step, into)
+
+
+def _draw(step: Step, into: Path) -> None:
     into.mkdir(parents=True)
     computed = tables.stored(step)
     drawn = charts.draw(computed)

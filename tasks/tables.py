@@ -23,7 +23,7 @@ from typing import Any
 import duckdb
 import polars as pl
 
-from tasks import budget, corrections, identities, lake, parquet, read_only
+from tasks import budget, corrections, identities, lake, read_only
 from tasks.corrections import Setting
 from tasks.lake import Step
 from tasks.notation import OneLine
@@ -427,7 +427,7 @@ def _absent(name: str, schema: pl.Schema, facts: list[dict[str, Any]]) -> dict[s
 
 
 def _files(steps: Iterable[Step], name: str) -> list[Path]:
-    return [file for step in steps for file in parquet.files(step.path, name)]
+    return [file for step in steps for file in lake.files(step, name)]
 
 
 def _input(
