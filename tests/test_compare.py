@@ -1,6 +1,7 @@
 """Runs against each other: run tables, onset, diff, certificate, the comparison page."""
 
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -111,6 +112,40 @@ def test_of_eight_steps_sides_must_not_overlap():
     apart = np.r_[noise(1, 4), 9.0 * noise(2, 4)]
     assert [change.at for change in onset.changes(apart)] == [4]
     assert onset.changes(np.r_[apart[:3], apart[6], apart[4:6], apart[3], apart[7]]) == []
+
+
+@pytest.mark.parametrize(
+    "strange",
+    [
+        b"\xff\xfe not UTF-8",
+        b"1" * 5000,
+        b"[" * 5000,
+        b'{"step": 99999999999999999999, "event": "codec on"}',
+        b'{"step": true, "event": "codec on"}',
+        b'{"step": -1, "event": "codec on"}',
+        b'{"step": 1e400, "event": "codec on"}',
+        b'{"step": 10, "event": "codec on"}',
+    ],
+)
+def test_a_strange_line_of_a_diary_takes_nothing_from_the_others(strange, tmp_path):
+    diary = tmp_path / "run" / "events.jsonl"
+    diary.parent.mkdir()
+    diary.write_bytes(strange + b'\n{"step": 10, "event": "codec on"}\n' + strange)
+    told = onset.events(diary.parent / "step_10" / "step_batch.pt")
+    assert told == [{"step": 10, "event": "codec on"}]
+
+
+def test_a_diary_that_is_a_pipe_or_endless_is_not_waited_for(tmp_path):
+    folder = tmp_path / "run"
+    folder.mkdir()
+    os.mkfifo(folder / "events.jsonl")
+    assert onset.events(folder / "step_10" / "step_batch.pt") == []
+    (folder / "events.jsonl").unlink()
+    with (folder / "events.jsonl").open("wb") as diary:
+        diary.write(b'{"step": 1, "event": "' + b"x" * 1000 + b'"}\n')
+        diary.truncate(1 << 34)  # sparse: 16 GiB of zeros
+    [event] = onset.events(folder / "step_10" / "step_batch.pt")
+    assert event == {"step": 1, "event": "x" * 200}
 
 
 def test_changes_are_explained_by_events(tmp_path):

@@ -281,3 +281,12 @@ def test_a_server_that_is_gone_is_waited_for(root, home, monkeypatch):
         ("refused", 2.0),
         ("500", 4.0),
     ]
+
+
+def test_ranks_of_two_attempts_are_said_to_be(root, tmp_path):
+    paths = [save_step_batch(root / "ranks", 3, batch_fields(), rank, 2) for rank in (0, 1)]
+    assert "apart" not in " ".join(captures.read(paths[0]).notes)
+    old = time.time() - 7200
+    os.utime(paths[1], (old, old))
+    [note] = [note for note in captures.read(paths[0]).notes if "apart" in note]
+    assert note.startswith("the ranks' files were written 120 minutes apart: if a restarted")

@@ -16,7 +16,7 @@ from tasks.readers import records
 from tasks.readers.contents import Contents
 from tasks.readers.fields import whole_number
 from tasks.readers.ragged import Sample, ragged_blocks
-from tasks.readers.siblings import in_order, ranks
+from tasks.readers.siblings import in_order, ranks, written_apart
 from tasks.tokens import BadCapture, Batch, Block
 
 NAME = "prime_rl"
@@ -74,7 +74,7 @@ def open_batch(path: Path, seen: Contents) -> Batch:
         step=told,
         views=(),
         meta={"ranks": len(files)},
-        notes=(FROM_TRAINING,),
+        notes=(FROM_TRAINING, *filter(None, [written_apart(files)])),
         blocks=lambda: in_order(shards),
         shards=shards,
     )

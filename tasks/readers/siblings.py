@@ -9,6 +9,7 @@ from pathlib import Path
 
 from tasks.tokens import Block
 
+APART = 600.0  # seconds; ranks of one step write theirs within seconds
 SETTLED = 2.0  # seconds; clocks of file systems are coarse
 
 
@@ -16,6 +17,18 @@ def in_order(shards: Iterable[Callable[[], Iterator[Block]]]) -> Iterator[Block]
     """The rows of all ranks, one rank after the other."""
     for shard in shards:
         yield from shard()
+
+
+def written_apart(files: Iterable[Path]) -> str | None:
+    """A note on ranks' files of one step that were written long after one another."""
+    times = [file.stat().st_mtime for file in files]
+    apart = max(times) - min(times)
+    if apart < APART:
+        return None
+    return (
+        f"the ranks' files were written {apart / 60:.0f} minutes apart: if a restarted trainer "
+        "wrote some of them anew, rows of two attempts are mixed"
+    )
 
 
 def ranks(path: Path, pattern: re.Pattern[str]) -> list[Path]:

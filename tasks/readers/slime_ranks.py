@@ -19,7 +19,7 @@ from tasks.readers.bounds import check_fields, check_size, unpacked
 from tasks.readers.contents import Contents
 from tasks.readers.fields import as_numpy, whole_number
 from tasks.readers.ragged import ragged_blocks
-from tasks.readers.siblings import in_order, ranks
+from tasks.readers.siblings import in_order, ranks, written_apart
 from tasks.readers.tensors import Array, check_sums, load
 from tasks.tokens import BadCapture, Batch, Block
 
@@ -103,6 +103,8 @@ def open_batch(path: Path, seen: Contents) -> Batch:
             f"{len(groups)} of {len(rollouts)} rollouts are in the files of {len(shards)} ranks: "
             "files are missing, or the others were not trained on"
         )
+    if apart := written_apart(shard.path for shard in shards):
+        notes.append(apart)
     parts = tuple(partial(_blocks, own, rollouts) for own in _by_file(groups))
     return Batch(
         format=NAME,

@@ -19,7 +19,7 @@ from tasks.readers.contents import Contents, look
 from tasks.readers.experience import is_openrlhf, of_openrlhf, of_trl
 from tasks.readers.fields import LONGEST_INT, as_numpy
 from tasks.readers.layout import Layout, blocks
-from tasks.readers.siblings import in_order, ranks
+from tasks.readers.siblings import in_order, ranks, written_apart
 from tasks.readers.tensors import Array, check_sums
 from tasks.readers.verl_names import ALIASES, Fields, layout_of, named
 from tasks.tokens import BadCapture, Batch, Block
@@ -77,7 +77,8 @@ def open_batch(path: Path, seen: Contents) -> Batch:
         _check_same(file, _identity(said, other), _identity(meta, layout))
     run, step = named(meta, "run"), named(meta, "step")
     of_ranks = RANKED.fullmatch(path.name)
-    told = [_coverage(meta, len(files)) if of_ranks else None, _chosen(meta, layout)]
+    covered = _coverage(meta, len(files)) if of_ranks else None
+    told = [covered, written_apart(files), _chosen(meta, layout)]
     numbered = [_dealt(layout, rank, len(opened)) for rank, (_, layout) in enumerate(opened)]
     shards = tuple(partial(_blocks, *both) for both in zip(with_rows, numbered, strict=True))
     return Batch(
