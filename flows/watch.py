@@ -220,6 +220,7 @@ def follow(
         if last and (idle or stuck):
             return
         if idle or stuck:
+            isolation.rest()
             time.sleep(pause)
 
 

@@ -20,6 +20,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
+KEPT = 60.0  # seconds that a process waits for more work
 LOOK = 1.0  # seconds after which an orphan notices
 FIRST_KILLED = "1000"  # of oom_score_adj: where memory ends, the reader goes and not the watcher
 
@@ -53,6 +54,7 @@ class _Worker:
                 stdin=subprocess.DEVNULL,
             )
         self.connection = Connection(ours.detach())
+        self.rested = 0.0  # since, by the monotonic clock
 
     def do(self, work: bytes) -> tuple[bool, Any]:
         """Whether it was done, with its result or what it raised; raises Died."""
@@ -61,6 +63,11 @@ class _Worker:
             return pickle.loads(self.connection.recv_bytes())
         except (EOFError, OSError):
             raise Died(self._ended()) from None
+
+    def end(self) -> None:
+        """Let it go: it ends when nobody can give it work."""
+        self.connection.close()
+        self.process.wait()
 
     def _ended(self) -> str:
         self.connection.close()
@@ -103,9 +110,21 @@ def _tried(work: bytes) -> tuple[bool, Any]:
         if _stopping.is_set():
             raise Stopped("the program ends") from None
         raise
+    worker.rested = time.monotonic()
     with _lock:
         _idle.append(worker)
     return answer
+
+
+def rest() -> None:
+    """End the processes that had nothing to do for a while: each holds some 200 MB."""
+    tired = time.monotonic() - KEPT
+    with _lock:
+        going = [worker for worker in _idle if worker.rested < tired]
+        _idle[:] = [worker for worker in _idle if worker not in going]
+    for worker in going:
+        _all.discard(worker)
+        worker.end()
 
 
 def stop() -> None:

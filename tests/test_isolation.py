@@ -95,6 +95,17 @@ def test_what_cannot_be_carried_over_is_told_in_words(work, said, large):
         apart(work, large)
 
 
+def test_a_process_that_has_had_nothing_to_do_for_a_while_is_let_go(monkeypatch):
+    before = apart(os.getpid)
+    isolation.rest()
+    assert apart(os.getpid) == before
+    monkeypatch.setattr(isolation, "KEPT", -1.0)
+    isolation.rest()
+    with pytest.raises(ProcessLookupError):
+        os.kill(before, 0)
+    assert apart(os.getpid) != before
+
+
 def test_whoever_waits_goes_on_when_the_program_is_told_to_end(tmp_path, monkeypatch):
     monkeypatch.setattr(isolation, "_stopping", threading.Event())
     raised = []
