@@ -1,6 +1,6 @@
 """Which action when: a list that is made from the seed before anything begins."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from random import Random
 
@@ -11,11 +11,14 @@ ACTORS = {
     "rotator": rotator.ACTIONS,
     "vandal": vandal.ACTIONS,
     "stranger": oddities.ACTIONS,
-    "operator": operations.ACTIONS,
+    "operator": operations.ACTIONS | operations.HARD,
     "clock": clock.ACTIONS,
 }
 KINDS = [(actor, name) for actor, actions in ACTORS.items() for name in actions]
 EVERY = 1.3  # seconds between actions, on average
+START = 10.0  # seconds that the first watcher takes until it works; writers begin before
+SLOT = 10.0  # seconds to one hard action
+QUIET = 0.1  # of the time, at the end
 
 
 @dataclass(frozen=True)
@@ -29,19 +32,32 @@ class Action:
 
 
 def draw(seed: int, seconds: float, without: Collection[str] = ()) -> list[Action]:
-    """Actions in order of time: each kind once, further ones by how often they are to come.
+    """Actions in order of time; those that are left out leave the others as they are.
 
-    The others stay as they are when some kinds are left out.
+    Each kind comes once and then by how often it is to come, the hard ones in turn.
     """
     rng = Random(seed)
-    weights = [ACTORS[actor][name][1] for actor, name in KINDS]
-    further = max(0, round(seconds / EVERY) - len(KINDS))
-    kinds = [*KINDS, *rng.choices(KINDS, weights, k=further)]
-    actions = [_action(rng, seconds, *kind) for kind in kinds]
+    end = seconds * (1 - QUIET)
+    actions = [*_hard(rng, end), *_others(rng, end)]
     return sorted((a for a in actions if a.name not in without), key=lambda action: action.at)
 
 
-def _action(rng: Random, seconds: float, actor: str, name: str) -> Action:
-    # Writers begin at once, so that the others have something to act on; the end is left to settle.
-    first = 0.0 if actor == "writer" else 0.15
-    return Action(rng.uniform(first, 0.9) * seconds, actor, name, rng.randrange(2**31))
+def _hard(rng: Random, end: float) -> Iterator[Action]:
+    left: list[str] = []
+    at = START
+    while at < end:
+        left = left or rng.sample(sorted(operations.HARD), k=len(operations.HARD))
+        yield Action(at + rng.uniform(0, SLOT / 4), "operator", left.pop(), rng.randrange(2**31))
+        at += SLOT
+
+
+def _others(rng: Random, end: float) -> Iterator[Action]:
+    kinds = [kind for kind in KINDS if kind[1] not in operations.HARD]
+    weights = [ACTORS[actor][name][1] for actor, name in kinds]
+    further = rng.choices(kinds, weights, k=max(0, round(end / EVERY) - len(kinds)))
+    for number, (actor, name) in enumerate([*kinds, *further]):
+        if actor == "writer":  # the first ones at once: the others need something to act on
+            at = rng.uniform(0, START if number < len(kinds) else end)
+        else:
+            at = rng.uniform(min(START, end), end)
+        yield Action(at, actor, name, rng.randrange(2**31))

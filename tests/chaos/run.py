@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from random import Random
 
+from tasks import lake
 from tests.chaos import plan
 from tests.chaos.comparison import differences, unlike_written
 from tests.chaos.plan import ACTORS, Action
@@ -53,6 +54,8 @@ def run(seed: int, seconds: float, folder: Path, without: Collection[str] = ()) 
         _disturb(world, actions)
         _settle(world)
         _compare(world)
+    except Exception:  # of the harness; what was seen until then is told
+        world.fail(f"the harness failed\n{traceback.format_exc()}")
     finally:
         world.watchers.end()
         world.servers.kill()
@@ -89,6 +92,8 @@ def _settle(world: World) -> None:
     world.watchers.end()
     for left in world.watchers.left():
         world.fail(f"watchers left {left}")
+    done = len(lake.steps(world.home / "lake"))
+    world.say("harness", f"stopped all disturbance; {done} steps are in the lake")
     for server in world.servers.all:
         server.wait()
     for folder in (world.home / "lake" / ".staging").glob("*"):
@@ -119,6 +124,8 @@ def _compare(world: World) -> None:
     _sweep(world, "undisturbed", store="")
     world.servers.mlflow.kill()  # its database is read as a file
     seen = {name: _look(world, name) for name in ("disturbed", "undisturbed")}
+    for name, home in seen.items():
+        world.say("harness", f"{name}: {len(home.steps)} steps, {len(home.aside)} set aside")
     world.failures += differences(seen["disturbed"], seen["undisturbed"])
     world.failures += unlike_written(seen, world.ledger, world.root)
 

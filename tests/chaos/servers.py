@@ -1,16 +1,28 @@
 """An MLflow and a Prefect server, each with its own SQLite, that can be killed and restarted."""
 
 import os
+import random
 import signal
+import socket
 import subprocess
 import sys
 import threading
 from contextlib import ExitStack
 from pathlib import Path
 
-from tests.servers import free_port, running, wait_for
+from tests.servers import running, wait_for
 
 STARTED = 180.0  # seconds in which a server must answer
+PORTS = range(20_000, 32_000)  # below those that the system gives to clients
+
+
+def lasting_port() -> int:
+    """A port that stays free while its server is away: a client might get any other one."""
+    while True:
+        port = random.choice(PORTS)
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port)):
+                return port
 
 
 class Server:
@@ -18,7 +30,7 @@ class Server:
 
     def __init__(self, name: str, command: list[str], log: Path, environment: dict[str, str]):
         self.name, self.log, self.environment = name, log, environment
-        port = str(free_port())
+        port = str(lasting_port())
         self.url = f"http://127.0.0.1:{port}"
         self.command = [*command, "--host", "127.0.0.1", "--port", port]
         self.lock = threading.Lock()  # of whoever kills and starts it

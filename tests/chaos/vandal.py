@@ -7,15 +7,21 @@ from pathlib import Path
 from random import Random
 from typing import TYPE_CHECKING
 
+import torch
+from torch.nn.functional import pad
+
 from tests.chaos.tokenizer import words
 from tests.chaos.writers import next_step, put
+from tests.formats import Batch
 from tests.given import batch_fields
 
 if TYPE_CHECKING:
     from tests.chaos.world import World
 
 MENDED = 0.5  # of what is broken is mended by the action itself, the rest by `mend`, or not at all
-LARGE = {"rows": 1000, "width": 300}  # takes a second to read
+CUTS = 3
+PATIENCE = 6.0  # seconds that a watcher gets to open a capture
+WIDTH = 2000  # columns of padding
 
 
 def cut(world: "World", rng: Random) -> str | None:
@@ -56,20 +62,37 @@ def mend(world: "World", rng: Random) -> str | None:
 
 
 def cut_while_read(world: "World", rng: Random) -> str:
-    """A large capture that is cut again and again while a watcher may have it mapped."""
-    batch = {k: v for k, v in batch_fields(**LARGE, seed=1).items() if k != "global_step"}
+    """A large capture that is cut in place as soon as a watcher has it mapped, again and again."""
+    batch, hits = _large(), 0
     capture = next_step(world, "at_once", rng, batch)
     capture.busy = True
     try:
-        for _ in range(3):
-            time.sleep(rng.uniform(0.5, 5))
+        for _ in range(CUTS):
+            hits += _wait_until_mapped(world, capture.path)
             os.truncate(capture.path, capture.path.stat().st_size // 2)
-            time.sleep(0.3)
+            time.sleep(rng.uniform(0.2, 1))
             put(world, capture, rng, batch)
         put(world, capture, rng)  # a small one in its place: nobody waits for it
     finally:
         capture.busy = False
-    return f"cut the large {world.shown(capture.path)} three times, then wrote it anew"
+    return f"cut the large {world.shown(capture.path)} {CUTS} times, {hits} while it was mapped"
+
+
+def _large() -> Batch:
+    """A batch of few tokens in wide arrays: long to read, quick to analyse."""
+    fields = batch_fields(rows=1000, seed=1)
+    del fields["global_step"]
+    padded = {n: v for n, v in fields.items() if isinstance(v, torch.Tensor) and n != "prompts"}
+    return {**fields, **{name: pad(values, (0, WIDTH)) for name, values in padded.items()}}
+
+
+def _wait_until_mapped(world: "World", path: Path) -> bool:
+    until = time.monotonic() + PATIENCE
+    while time.monotonic() < until:
+        if any(str(path) in maps for maps in world.watchers.maps()):
+            return True
+        time.sleep(0.002)
+    return False
 
 
 def lock(world: "World", rng: Random) -> str | None:

@@ -6,7 +6,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from random import Random
 from typing import TYPE_CHECKING, Any
@@ -125,6 +125,14 @@ class Watchers:
         for watcher in self.all:
             with watcher.lock:
                 watcher.end(signal.SIGTERM)
+
+    def maps(self) -> list[str]:
+        """What each that runs has mapped into memory, as Linux tells it."""
+        found = []
+        for watcher in self.all:
+            with suppress(AttributeError, OSError):  # none, or it ended just now
+                found.append(Path(f"/proc/{watcher.process.pid}/maps").read_text())
+        return found
 
     def left(self) -> list[str]:
         """Processes that watchers left behind, and zombies of ours."""
