@@ -19,8 +19,9 @@ if TYPE_CHECKING:
     from tests.chaos.world import World
 
 MENDED = 0.5  # of what is broken is mended by the action itself, the rest by `mend`, or not at all
-CUTS = 3
+CUTS = 4
 PATIENCE = 6.0  # seconds that a watcher gets to open a capture
+LOOKS = 3  # in a row that see it open: it is being read, not only looked at
 WIDTH = 2000  # columns of padding
 
 
@@ -87,12 +88,13 @@ def _large() -> Batch:
 
 
 def _wait_until_mapped(world: "World", path: Path) -> bool:
-    until = time.monotonic() + PATIENCE
-    while time.monotonic() < until:
-        if any(str(path) in maps for maps in world.watchers.maps()):
-            return True
-        time.sleep(0.002)
-    return False
+    """Whether a watcher had it open for longer than a look takes, before patience ended."""
+    until, seen = time.monotonic() + PATIENCE, 0
+    while time.monotonic() < until and seen < LOOKS:
+        is_mapped = any(str(path) in maps for maps in world.watchers.maps())
+        seen = seen + 1 if is_mapped else 0
+        time.sleep(0.02)
+    return seen == LOOKS
 
 
 def lock(world: "World", rng: Random) -> str | None:
