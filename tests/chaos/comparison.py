@@ -5,12 +5,13 @@ Every function gives what differs as sentences; none is what there should be.
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from itertools import chain
+from itertools import chain, groupby
 from pathlib import Path
 
 import polars as pl
 
 from tests.chaos.ledger import Key, Ledger
+from tests.chaos.operations import KEPT
 from tests.chaos.seen import RunSeen, Seen, StepSeen
 
 
@@ -20,6 +21,7 @@ def differences(disturbed: Seen, undisturbed: Seen) -> list[str]:
         chain(
             *(_step(key, disturbed, step) for key, step in undisturbed.steps.items()),
             *(_whole(key, step) for key, step in disturbed.steps.items()),
+            _pruned(disturbed),
             *(_logged(key, disturbed) for key in disturbed.steps),
             *(_run(run, disturbed, undisturbed) for run in undisturbed.mlflow),
             *(_single(run, there) for run, there in disturbed.mlflow.items()),
@@ -63,6 +65,14 @@ def _whole(key: Key, step: StepSeen) -> Iterator[str]:
         yield f"{_name(key)} has {step.captures} captures in the lake"
     if step.tokens is None and step.files:
         yield f"{_name(key)} was pruned, but {', '.join(sorted(step.files))} is left"
+
+
+def _pruned(seen: Seen) -> Iterator[str]:
+    """The last steps of each run keep their tokens."""
+    for run, group in groupby(sorted(seen.steps), key=lambda key: key[0]):
+        for key in list(group)[-KEPT:]:
+            if seen.steps[key].tokens is None:
+                yield f"{_name(key)} of the last {KEPT} of {run!r} has no tokens"
 
 
 def _logged(key: Key, seen: Seen) -> Iterator[str]:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 GRACE = 8.0  # seconds that a watcher takes until it works
 FULL = 20_000  # bytes that a file may have while the disk counts as full
 RULES = 'warning = ["kl_k3 < 0.0{}"]\ncritical = ["frac_outside_5 < 5%"]\nafter = {}\n'
-KEPT = "6"  # steps of each run that keep their tokens
+KEPT = 6  # steps of each run that keep their tokens
 NO_STEPS = "no steps in"
 
 
@@ -91,7 +91,7 @@ def edit_alerts(world: "World", rng: Random) -> str:
 
 def prune(world: "World", rng: Random) -> str:
     """`tim prune` beside the watchers."""
-    return _beside(world, world.tim("prune", "--keep-last", KEPT, "--yes"), "tim prune")
+    return _beside(world, world.tim("prune", "--keep-last", str(KEPT), "--yes"), "tim prune")
 
 
 def ask(world: "World", rng: Random) -> str:

@@ -18,10 +18,10 @@ from tests.chaos.ledger import Key, Rows, digest
 
 PLACES = ("source", "mtime_ns", "tokenizer")  # facts that say where and when
 RUNS = """
-    select run_uuid, value from runs
+    select distinct run_uuid, value from runs
     join tags using (run_uuid)
-    where lifecycle_stage = 'active' and key = 'timtrack.run'
-"""
+    where lifecycle_stage = 'active' and key in ('timtrack.run', 'timtrack.building')
+"""  # also one that was never written to its end
 POINTS = "select key, step, value from metrics where run_uuid = ? and not is_nan"
 
 

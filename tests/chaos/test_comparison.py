@@ -50,9 +50,10 @@ def ledger():
     return made
 
 
-def with_step(home: Seen, **other) -> Seen:
-    """The home with step 2 as it should not be."""
-    return replace(home, steps={**home.steps, ("a", 2): replace(home.steps["a", 2], **other)})
+def with_step(home: Seen, number: int = 2, **other) -> Seen:
+    """The home with a step as it should not be."""
+    key = ("a", number)
+    return replace(home, steps={**home.steps, key: replace(home.steps[key], **other)})
 
 
 def with_run(home: Seen, **other) -> Seen:
@@ -128,12 +129,18 @@ def test_leftovers_are_found(home):
     ]
 
 
-def test_pruned_tokens_are_no_difference_but_half_of_them_is(home, ledger):
-    pruned = with_step(home, tokens=None, rows=(), files=frozenset())
+def test_pruned_tokens_are_no_difference_but_half_of_them_is(home, ledger, monkeypatch):
+    monkeypatch.setattr("tests.chaos.comparison.KEPT", 1)
+    pruned = with_step(home, 1, tokens=None, rows=(), files=frozenset())
     assert differences(pruned, home) == []
     assert unlike_written({"disturbed": pruned}, ledger, ROOT) == []
-    half = with_step(home, tokens=None, rows=(), files=frozenset({"sequences"}))
-    assert differences(half, home) == ["'a' step 2 was pruned, but sequences is left"]
+    half = with_step(pruned, 1, files=frozenset({"sequences"}))
+    assert differences(half, home) == ["'a' step 1 was pruned, but sequences is left"]
+
+
+def test_tokens_of_the_last_steps_that_are_gone_are_found(home):
+    pruned = with_step(home, tokens=None, rows=(), files=frozenset())
+    assert differences(pruned, home) == ["'a' step 2 of the last 6 of 'a' has no tokens"]
 
 
 def test_a_broken_capture_that_is_not_set_aside_is_found(home, ledger):
