@@ -1,6 +1,7 @@
 """`python -m tests.chaos --seed 7 --seconds 60`: exit code 0 if nothing differs, else 1."""
 
 import argparse
+import shutil
 import sys
 import tempfile
 from pathlib import Path
@@ -17,8 +18,12 @@ def main() -> int:
     for seed in options.seeds:
         folder = Path(tempfile.mkdtemp(prefix=f"chaos-{seed}-", dir=options.into))
         report = run(seed, seconds, folder, options.without)
-        print(report, f"\nlogs, lakes and captures: {folder}", flush=True)
-        failed += bool(report.failures)
+        print(report, flush=True)
+        if report.failures:
+            failed += 1
+            print(f"\nlogs, lakes and captures: {folder}", flush=True)
+        else:
+            shutil.rmtree(folder)
     return 1 if failed else 0
 
 

@@ -15,9 +15,9 @@ ACTORS = {
     "clock": clock.ACTIONS,
 }
 KINDS = [(actor, name) for actor, actions in ACTORS.items() for name in actions]
-EVERY = 1.3  # seconds between actions, on average
+EVERY = 2.0  # seconds between other actions, on average
 START = 10.0  # seconds that the first watcher takes until it works; writers begin before
-SLOT = 10.0  # seconds to one hard action
+SLOT = 20.0  # seconds to one hard action: a watcher that was restarted gets some work done
 QUIET = 0.1  # of the time, at the end
 
 

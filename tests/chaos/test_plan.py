@@ -8,8 +8,8 @@ def test_a_seed_gives_the_same_plan_each_time_and_another_one_another():
     assert draw(7, 60) != draw(8, 60)
 
 
-def test_every_kind_of_action_comes_within_two_minutes():
-    assert {(a.actor, a.name) for a in draw(1, 120)} == set(KINDS)
+def test_every_kind_of_action_comes_within_three_minutes():
+    assert {(a.actor, a.name) for a in draw(1, 180)} == set(KINDS)
 
 
 def test_what_is_left_out_leaves_the_others_as_they_are():

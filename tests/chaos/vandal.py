@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from tests.chaos.world import World
 
 MENDED = 0.5  # of what is broken is mended by the action itself, the rest by `mend`, or not at all
-CUTS = 4
+CUTS = 5
 PATIENCE = 6.0  # seconds that a watcher gets to open a capture
 LOOKS = 3  # in a row that see it open: it is being read, not only looked at
 WIDTH = 2000  # columns of padding
@@ -63,20 +63,21 @@ def mend(world: "World", rng: Random) -> str | None:
 
 
 def cut_while_read(world: "World", rng: Random) -> str:
-    """A large capture that is cut in place as soon as a watcher has it mapped, again and again."""
+    """A large capture that is cut in place soon after a watcher has it mapped, again and again."""
     batch, hits = _large(), 0
     capture = next_step(world, "at_once", rng, batch)
     capture.busy = True
     try:
         for _ in range(CUTS):
             hits += _wait_until_mapped(world, capture.path)
+            time.sleep(rng.uniform(0, 1))  # a watcher reads it several times, each to another end
             os.truncate(capture.path, capture.path.stat().st_size // 2)
             time.sleep(rng.uniform(0.2, 1))
             put(world, capture, rng, batch)
         put(world, capture, rng)  # a small one in its place: nobody waits for it
     finally:
         capture.busy = False
-    return f"cut the large {world.shown(capture.path)} {CUTS} times, {hits} while it was mapped"
+    return f"cut the large {world.shown(capture.path)} {CUTS} times, {hits} while it was read"
 
 
 def _large() -> Batch:

@@ -22,7 +22,7 @@ OPTIONS = ("--every", "0.5", "--quiet", "5")
 # What a watcher may end with after a signal; -15 if it comes before Python listens to it.
 ENDINGS = {signal.SIGKILL: {-9}, signal.SIGTERM: {130, -15}}
 PATIENCE = 60.0  # seconds in which SIGTERM must end a watcher
-TOLD = 25  # last lines of what a watcher said that a failure shows
+TOLD, WIDEST = 25, 300  # last lines, and characters of each, that a failure shows
 
 
 class Watcher:
@@ -85,7 +85,8 @@ class Watcher:
             # Rules that cannot be read are refused at the start, as any wrong use is.
             self.world.say("watcher", f"{self.name} was not started with half of an alerts.toml")
             return
-        self.world.fail("\n".join([f"{self.name} ({self._log.name}) {what}", *said[-TOLD:]]))
+        told = [line[:WIDEST] for line in said[-TOLD:]]
+        self.world.fail("\n".join([f"{self.name} ({self._log.name}) {what}", *told]))
 
     def _gone(self) -> None:
         self._writer.wait()
