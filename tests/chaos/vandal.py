@@ -21,8 +21,7 @@ if TYPE_CHECKING:
 MENDED = 0.5  # of what is broken is mended by the action itself, the rest by `mend`, or not at all
 CUTS = 5
 PATIENCE = 6.0  # seconds that a watcher gets to open a capture
-LOOKS = 3  # in a row that see it open: it is being read, not only looked at
-WIDTH = 2000  # columns of padding
+ROWS, WIDTH = 2000, 6000  # of the large capture; the columns are padding
 
 
 def cut(world: "World", rng: Random) -> str | None:
@@ -63,14 +62,14 @@ def mend(world: "World", rng: Random) -> str | None:
 
 
 def cut_while_read(world: "World", rng: Random) -> str:
-    """A large capture that is cut in place soon after a watcher has it mapped, again and again."""
+    """A large capture that is cut in place while a watcher reads it, again and again."""
     batch, hits = _large(), 0
     capture = next_step(world, "at_once", rng, batch)
     capture.busy = True
     try:
         for _ in range(CUTS):
-            hits += _wait_until_mapped(world, capture.path)
-            time.sleep(rng.uniform(0, 1))  # a watcher reads it several times, each to another end
+            hits += _wait_until_read(world, capture.path)
+            time.sleep(rng.choice([0, rng.random()]))  # a watcher reads it several times
             os.truncate(capture.path, capture.path.stat().st_size // 2)
             time.sleep(rng.uniform(0.2, 1))
             put(world, capture, rng, batch)
@@ -81,21 +80,26 @@ def cut_while_read(world: "World", rng: Random) -> str:
 
 
 def _large() -> Batch:
-    """A batch of few tokens in wide arrays: long to read, quick to analyse."""
-    fields = batch_fields(rows=1000, seed=1)
+    """A batch of few tokens in wide arrays: read in several blocks, quick to analyse."""
+    fields = batch_fields(rows=ROWS, seed=1)
     del fields["global_step"]
     padded = {n: v for n, v in fields.items() if isinstance(v, torch.Tensor) and n != "prompts"}
-    return {**fields, **{name: pad(values, (0, WIDTH)) for name, values in padded.items()}}
+    return {**fields, **{name: pad(_narrow(v), (0, WIDTH)) for name, v in padded.items()}}
 
 
-def _wait_until_mapped(world: "World", path: Path) -> bool:
-    """Whether a watcher had it open for longer than a look takes, before patience ended."""
-    until, seen = time.monotonic() + PATIENCE, 0
-    while time.monotonic() < until and seen < LOOKS:
+def _narrow(values: torch.Tensor) -> torch.Tensor:
+    return values if values.is_floating_point() else values.to(torch.uint8)
+
+
+def _wait_until_read(world: "World", path: Path) -> bool:
+    """Whether a watcher turned it into tables, from its mapped arrays, before patience ended."""
+    until, staging = time.monotonic() + PATIENCE, world.home / "lake" / ".staging"
+    while time.monotonic() < until:
         is_mapped = any(str(path) in maps for maps in world.watchers.maps())
-        seen = seen + 1 if is_mapped else 0
-        time.sleep(0.02)
-    return seen == LOOKS
+        if is_mapped and any(staging.glob("*/tokens.parquet")):
+            return True
+        time.sleep(0.005)
+    return False
 
 
 def lock(world: "World", rng: Random) -> str | None:

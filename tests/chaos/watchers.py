@@ -85,7 +85,9 @@ class Watcher:
             # Rules that cannot be read are refused at the start, as any wrong use is.
             self.world.say("watcher", f"{self.name} was not started with half of an alerts.toml")
             return
-        told = [line[:WIDEST] for line in said[-TOLD:]]
+        # Of a signal the faulthandler tells first where it was, then about all other threads.
+        fatal = next((n for n, line in enumerate(said) if line.startswith("Fatal")), len(said))
+        told = [line[:WIDEST] for line in said[fatal : fatal + TOLD] or said[-TOLD:]]
         self.world.fail("\n".join([f"{self.name} ({self._log.name}) {what}", *told]))
 
     def _gone(self) -> None:
