@@ -8,7 +8,7 @@ FRAMEWORKS ?= .venv-frameworks
 FRAMEWORKS_READY := $(FRAMEWORKS)/.ready
 FRAMEWORKS_NEED := tests/frameworks/requirements.txt tests/frameworks/requirements-no-deps.txt
 
-.PHONY: demo test test-fast test-frameworks lint fix bench ui clean
+.PHONY: demo test test-fast test-frameworks chaos lint fix bench ui clean
 .DEFAULT_GOAL := demo
 
 $(READY): pyproject.toml constraints.txt
@@ -34,6 +34,9 @@ $(FRAMEWORKS_READY): $(FRAMEWORKS_NEED)
 	$(FRAMEWORKS)/bin/pip install --quiet --no-compile --disable-pip-version-check -r tests/frameworks/requirements.txt
 	$(FRAMEWORKS)/bin/pip install --quiet --no-compile --disable-pip-version-check --no-deps --ignore-requires-python -r tests/frameworks/requirements-no-deps.txt
 	touch $(FRAMEWORKS_READY)
+
+chaos: $(READY)      ## an hour of disturbed watchers, held against undisturbed ones
+	$(BIN)/python -m tests.chaos --seeds 1 2 3 --minutes 20
 
 lint: $(READY)       ## style, types, SQL
 	$(BIN)/ruff check .
