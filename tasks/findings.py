@@ -285,6 +285,25 @@ def _nonfinite(tables: Tables) -> Iterator[Finding]:
             )
 
 
+def _row_match(tables: Tables) -> Iterator[Finding]:
+    for row in tables["row_match"].to_dicts():
+        if row["misplaced"] < FEWEST_MISPLACED:
+            continue
+        step = row["shift"]
+        where = f", most of them the row {step:+d} from theirs" if step else ""
+        text = (
+            f"In {row['misplaced']} of {row['rows']} rows the trainer's log-probs follow those that "
+            f"the rollout engine gave another row{where} (median correlation "
+            f"{number(row['r_other'])} over the first 32 trained tokens, {number(row['r_own'])} "
+            "with their own), although the tokens are others: rows of the two engines may be "
+            "joined wrongly."
+        )
+        yield Finding("row_match", text, matters=True, of_capture=True)
+
+
+FEWEST_MISPLACED = 2  # rows: two that were swapped
+
+
 def _sampling(tables: Tables) -> Iterator[Finding]:
     metrics = tables["step_metrics"].row(0, named=True)
     is_r_bounded = metrics["interval_t_of_r"] is not None
@@ -301,5 +320,6 @@ DIAGNOSES: dict[Callable[[Tables], Iterator[Finding]], dict[str, set[str]]] = {
     _tail: {"tail": set(), "step_metrics": {"frac_saturated_seq"}},
     _culprits: {"culprits": {"lift_given_prob"}},
     _noise_floor: {"noise_floor": set()},
+    _row_match: {"row_match": set()},
     _sampling: {"sampling": set(), "step_metrics": {"interval_t_of_r"}},
 }

@@ -45,7 +45,7 @@ SLICES = (
 )
 DIAGNOSES = (
     *("alignment", "culprits", "context_blindness", "noise_floor", "tail"),
-    *("confident_contradictions", "sampling"),
+    *("confident_contradictions", "sampling", "row_match"),
 )
 SECTIONS = (
     Section("How far r is from 1", ("ratio_histogram", "prob_diff_histogram", "logp_density")),

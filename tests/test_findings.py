@@ -13,7 +13,7 @@ from tests.test_sql import described, one_row
 
 TABLES = (
     *("alignment", "confident_contradictions", "context_blindness", "culprits", "noise_floor"),
-    *("step_metrics", "tail", "corrections", "lag_scan", "sampling"),
+    *("step_metrics", "tail", "corrections", "lag_scan", "sampling", "row_match"),
 )
 
 

@@ -1,0 +1,115 @@
+-- Whether rows of the two engines were joined wrongly: rows of which the trainer's log-probs follow those that
+-- the rollout engine gave another row, and not those of their own. By the first 32 trained tokens of rows that
+-- have as many, where the ids are known. Up to 64 rows, spread over the batch, are held against the four
+-- before and behind them and those of their prompt group; of a batch of up to 256 rows against all.
+-- grain: run, step
+--
+-- run             | Training run.
+-- step            | Optimizer step.
+-- rows            | Rows that were held against others [rows].
+-- misplaced       | Of these, rows whose trainer correlates with another row's rollout engine by 0.95 or more over these tokens, and with its own by less than 0.5, while at least 8 of the 32 token ids differ [rows].
+-- r_own           | Median of their correlation with their own row; NULL if there are none.
+-- r_other         | Median of their correlation with the row that they follow.
+-- shift           | By how many rows that one lies behind them, if it is the same for more than half of them; else NULL [rows].
+
+with heads as (
+    select
+        run,
+        step,
+        row,
+        any_value(uid) as uid,
+        arg_min({ 'id': token_id, 'rollout': logp_rollout, 'train': logp_train }, pos, 32) as head
+    from trained_tokens
+    where token_id is not null
+    group by run, step, row
+    having count(*) >= 32
+),
+
+vectors as (
+    select
+        run,
+        step,
+        row,
+        uid,
+        list_transform(head, lambda t: t.id) as ids,
+        list_transform(head, lambda t: cast(t.rollout as double)) as rollout,
+        list_transform(head, lambda t: cast(t.train as double)) as train,
+        row_number() over (partition by run, step order by row) as place,
+        count(*) over (partition by run, step) as rows
+    from heads
+),
+
+-- Each less its mean and of length 1: the product of two is their correlation. Constant ones have none.
+unit as (
+    select
+        run,
+        step,
+        row,
+        uid,
+        ids,
+        place,
+        rows,
+        cast(list_transform(rollout, lambda x: (x - list_avg(rollout)) / (sqrt(32) * list_stddev_pop(rollout))) as double[32]) as rollout,
+        cast(list_transform(train, lambda x: (x - list_avg(train)) / (sqrt(32) * list_stddev_pop(train))) as double[32]) as train
+    from vectors
+    where list_stddev_pop(rollout) > 0.1 and list_stddev_pop(train) > 0.1
+),
+
+compared as (
+    select
+        run,
+        step,
+        one.row,
+        array_inner_product(one.train, one.rollout) as r_own,
+        array_inner_product(one.train, other.rollout) as r_other,
+        other.place - one.place as shift,
+        list_sum(list_transform(list_zip(one.ids, other.ids), lambda pair: cast(pair[1] != pair[2] as integer))) as differing
+    from unit as one
+    inner join unit as other using (run, step)
+    where
+        one.row != other.row
+        and (one.place - 1) % cast(ceil(one.rows / 64.0) as bigint) = 0
+        and (one.rows <= 256 or abs(one.place - other.place) <= 4 or one.uid = other.uid)
+),
+
+best as (
+    select
+        run,
+        step,
+        row,
+        any_value(r_own) as r_own,
+        max(r_other) filter (differing >= 8) as r_other,
+        arg_max(shift, r_other) filter (differing >= 8) as shift
+    from compared
+    group by run, step, row
+),
+
+judged as (
+    select
+        *,
+        coalesce(r_own < 0.5 and r_other >= 0.95, false) as is_misplaced
+    from best
+),
+
+counted as (
+    select
+        *,
+        count(*) filter (is_misplaced) over (partition by run, step, shift) as times
+    from judged
+)
+
+select
+    run,
+    step,
+    count(*) as rows,
+    count(*) filter (is_misplaced) as misplaced,
+    median(r_own) filter (is_misplaced) as r_own,
+    median(r_other) filter (is_misplaced) as r_other,
+    case
+        when
+            2 * max(times) filter (is_misplaced) > count(*) filter (is_misplaced)
+            then arg_max(shift, times) filter (is_misplaced)
+    end as shift
+from counted
+group by run, step
+order by run, step
