@@ -1,5 +1,6 @@
 """MLflow: one run per training run, one point per metric and step, whatever is logged again."""
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -93,6 +94,8 @@ def test_a_replaced_step_leaves_no_trace_of_the_old_one(home, step, files):
     inputs = tracker.client.get_run(run_id).inputs.dataset_inputs
     assert {i.dataset.name: i.dataset.digest for i in inputs} == {"step 1": "old1", "step 2": "new"}
     assert len(tracker.client.search_runs([tracker._experiment()])) == 1
+    kept = {file.parts[-5] for file in (home / "mlartifacts").rglob("only_old.txt")}
+    assert len(kept) == 1  # the files of the run that was replaced are gone: no copies pile up
 
 
 def test_the_local_store_is_made_whole_or_not_at_all(tmp_path):
@@ -104,12 +107,13 @@ def test_the_local_store_is_made_whole_or_not_at_all(tmp_path):
 
 
 def test_the_tracking_uri_is_the_users(home, tmp_path, step, files, monkeypatch, fresh_store):
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{fresh_store}")
+    theirs = shutil.copy(fresh_store, tmp_path / "theirs.db")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{theirs}")
     monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", "mine")
     monkeypatch.chdir(tmp_path)  # MLflow's own default puts artifacts below it
     tracker = Tracker(home)
     tracker.log_step(step, {"kl_k1": 0.5}, files, "v1")
-    assert MlflowClient(f"sqlite:///{fresh_store}").get_experiment_by_name("mine")
+    assert MlflowClient(f"sqlite:///{theirs}").get_experiment_by_name("mine")
 
 
 def test_other_sql_writes_the_run_anew_and_other_times_do_not(home, step, files):
