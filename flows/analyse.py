@@ -39,6 +39,7 @@ class Outcome:
     step: Step | None = None
     link: str | None = None
     error: Exception | None = None
+    is_again: bool = False  # in place of another capture of the step
 
 
 class NotLogged(OneLine):
@@ -226,6 +227,7 @@ class _Begun:
     drawn: Any
     files: Path
     parts: Sequence[Any] = ()  # futures of what the step is put together from
+    is_again: bool = False
 
     def end(self) -> tuple[Step | None, Exception | None]:
         """The step once it is ready to be logged, and the error if it is not."""
@@ -248,9 +250,13 @@ class _Work:
 
     def begin(self, capture: Capture, rival: Path | None, into: Path) -> _Begun:
         """From the file on."""
+        is_again = lake.has_other(into, capture)
         if capture.shards > 1 and not rival and not lake.find(into, capture):
-            return self._in_parts(capture, into)
-        return self._further(capture.path, stages.convert_capture.submit(capture, into, rival))
+            begun = self._in_parts(capture, into)
+        else:
+            converted = stages.convert_capture.submit(capture, into, rival)
+            begun = self._further(capture.path, converted)
+        return replace(begun, is_again=is_again)
 
     def _in_parts(self, capture: Capture, into: Path) -> _Begun:
         """A capture in shards: its parts side by side, wherever the task runner has room."""
@@ -298,7 +304,8 @@ class _Log:
         if step is None or error:
             return _tell(Outcome(begun.path, step, error=error))
         try:
-            return _tell(self._logged(begun.path, step, begun.files))
+            logged = self._logged(begun.path, step, begun.files)
+            return _tell(replace(logged, is_again=begun.is_again))
         finally:
             shutil.rmtree(begun.files, ignore_errors=True)
 

@@ -55,7 +55,8 @@ def tell(outcome: "Outcome") -> None:
     else:
         numbers = zip(summary.SHORT, _line(outcome)[2:], strict=True)
         said = ", ".join(f"{name} {value}" for name, value in numbers)
-        say(f"{outcome.step.name if outcome.step else ''}: {said}")
+        again = ", taken again, in place of what was there" if outcome.is_again else ""
+        say(f"{outcome.step.name if outcome.step else ''}{again}: {said}")
 
 
 def tell_hindrance(hindrance: "Hindrance", is_last: bool) -> None:

@@ -292,8 +292,8 @@ def _row_match(tables: Tables) -> Iterator[Finding]:
         step = row["shift"]
         where = f", most of them the row {step:+d} from theirs" if step else ""
         text = (
-            f"In {row['misplaced']} of {row['rows']} rows the trainer's log-probs follow those that "
-            f"the rollout engine gave another row{where} (median correlation "
+            f"In {row['misplaced']} of {row['rows']} rows the trainer's log-probs follow those "
+            f"that the rollout engine gave another row{where} (median correlation "
             f"{number(row['r_other'])} over the first 32 trained tokens, {number(row['r_own'])} "
             "with their own), although the tokens are others: rows of the two engines may be "
             "joined wrongly."

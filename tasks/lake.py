@@ -145,6 +145,12 @@ def find(lake: Path, capture: Capture) -> Step | None:
     return Step(capture.run, capture.step, capture.id, path)
 
 
+def has_other(lake: Path, capture: Capture) -> bool:
+    """Whether another capture of the same step is there: this one comes in its place."""
+    home = _home(lake, capture)
+    return any(other != home for other in home.parent.glob("capture=*"))
+
+
 def write_step(
     lake: Path,
     capture: Capture,

@@ -5,6 +5,7 @@ import os
 import shutil
 import time
 
+import numpy as np
 import pytest
 from mlflow.tracking import MlflowClient
 
@@ -75,6 +76,32 @@ def test_an_overwritten_step_is_replaced_everywhere(write, root, home):
     assert after[1] != before[1]
     assert lake.steps(home / "lake")[1] == outcome.step
     assert backlog.survey(root, home).is_empty
+
+
+def test_lines_that_come_slower_than_the_quiet_time_are_taken_again_whole(root, home, capsys):
+    lines = root / "a" / "4.jsonl"
+    lines.parent.mkdir()
+    rng = np.random.default_rng(0)
+
+    def append(rows: int) -> None:
+        with lines.open("a") as file:
+            for _ in range(rows):
+                logp = (-rng.exponential(1.0, 20)).tolist()
+                file.write(json.dumps({"q": logp, "p": [min(0.0, x + 0.01) for x in logp]}) + "\n")
+
+    named = ["--pattern", "{run}/{step}.jsonl", "--columns", "logp_rollout=q,logp_train=p"]
+    command = ["--home", str(home), "watch", str(root), "--once", "--quiet", "0", *named]
+    append(3)
+    assert main(command) == 0
+    append(4)
+    assert main(command) == 0
+    told = capsys.readouterr().out.splitlines()
+    assert told[0].startswith("a step 4: trained_tokens 60,")
+    [again] = [line for line in told if "again" in line]
+    assert again.startswith("a step 4, taken again, in place of what was there: trained_tokens 140")
+    [step] = lake.steps(home / "lake")
+    assert step.facts()["rows"] == 7
+    assert [number for number, _ in stored_points(home, "kl_k1")] == [4]
 
 
 def test_a_touched_but_unchanged_capture_changes_nothing(write, root, home):
