@@ -88,29 +88,38 @@ def analyse(
     tried = {outcome.step for outcome in outcomes}
     left = [step for step in backlog.unlogged(home, runs) if step not in tried]
     outcomes += take_on([], home, unlogged=left)
-    draw_trends(outcomes, home)
-    judge_runs(outcomes, home)
+    tell_of_runs(home, {outcome.step.run for outcome in outcomes if outcome.link and outcome.step})
     return raise_if_failed(outcomes)
 
 
-def draw_trends(outcomes: list[Outcome], home: Path) -> None:
-    """The curves of the runs that were logged to."""
-    for run in dict.fromkeys(o.step.run for o in outcomes if o.link and o.step):
-        with tempfile.TemporaryDirectory(prefix="timtrack-") as files:
-            # A failure shows in Prefect; the steps are logged, the next one draws it anew.
-            stages.log_trend(run, Path(files), home, return_state=True)
+def tell_of_runs(home: Path, runs: set[str], given: Path | None = None) -> list[Change]:
+    """Trend and status of the runs that were logged to; of those whose status changed, how.
+
+    Raises BadAlerts for a bad file of rules. A run that cannot be told of (which shows in Prefect)
+    or is killed before is told of by the next sweep.
+    """
+    logged = backlog.settlements(home)  # before: what is logged meanwhile is told of then
+    drawn = {run for run in sorted(runs) if _is_trend_drawn(run, home)}
+    changes = _judged(home, given)
+    for run in sorted(drawn & logged.keys()):
+        if stages.tag_run(run, home, return_state=True).is_completed():
+            backlog.settle(home, run, logged[run])
+    return changes
 
 
-def judge_runs(outcomes: list[Outcome], home: Path, given: Path | None = None) -> list[Change]:
-    """The runs whose status changed with their last steps. Raises BadAlerts for a bad file.
+def _is_trend_drawn(run: str, home: Path) -> bool:
+    with tempfile.TemporaryDirectory(prefix="timtrack-") as files:
+        return bool(stages.log_trend(run, Path(files), home, return_state=True).is_completed())
 
-    Of a file that was good once, the last good rules are kept: it may be half written just now.
+
+def _judged(home: Path, given: Path | None) -> list[Change]:
+    """The runs whose status changed.
+
+    Of a file of rules that was good once, the last good ones are kept: it may be half written.
     """
     rules = _rules(home, given)
     runs = alerts.unjudged(home, rules)
     changes = [change for run in runs if (change := stages.judge_run(run, home, rules))]
-    for run in dict.fromkeys(o.step.run for o in outcomes if o.link and o.step):
-        stages.tag_run(run, home, return_state=True)  # a failure shows in Prefect
     if told := change_listener.get():
         for change in changes:
             told(change)

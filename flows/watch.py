@@ -20,9 +20,8 @@ from flows.analyse import (
     Outcome,
     Refused,
     SweepFailed,
-    draw_trends,
-    judge_runs,
     take_on,
+    tell_of_runs,
 )
 from tasks import alerts as alerts_module
 from tasks import backlog, captures, isolation, lake, quarantine, stages
@@ -72,12 +71,12 @@ def watch(
     whole = source.whole(seen)
     before = {path: quarantine.state(path, columns) for path in whole}
     outcomes = take_on(whole, home, seen.unlogged, source.named)
-    draw_trends(outcomes, home)
     for outcome in outcomes:
         _note(home, outcome, columns, before.get(outcome.path))
     taken = [outcome.step for outcome in outcomes if outcome.step]
     stages.show_backlog(root, source.look(home), taken, time.monotonic() - began)
-    changes = judge_runs(outcomes, home, alerts)
+    logged = {outcome.step.run for outcome in outcomes if outcome.link and outcome.step}
+    changes = tell_of_runs(home, logged | set(seen.unsettled), alerts)
     if outcomes or changes:
         stages.show_statuses(home, return_state=True)  # a failure shows in Prefect
     return _ended(outcomes, changes, alerts_module.told(home), critical_fails)
@@ -203,12 +202,12 @@ def follow(
         stuck = False
         try:
             seen = source.look(home)
-            work, before = (source.whole(seen), seen.unlogged), work
+            work, before = (source.whole(seen), seen.unlogged, seen.unsettled), work
             idle = not any(work)
             if not idle or (not last and time.monotonic() - swept > HEARTBEAT):
                 outcomes = _swept(source, home)
                 swept = time.monotonic()
-                stuck = (bool(outcomes) and work == before) or _waits(outcomes)
+                stuck = (not idle and work == before) or _waits(outcomes)
                 yield from outcomes
         except Exception as error:  # whatever a server or a disk says
             if isolation.is_stopping():  # Prefect could not even tell that it was interrupted
@@ -224,7 +223,7 @@ def follow(
             time.sleep(pause)
 
 
-_NO_WORK: tuple[list[Path], list[Step]] = ([], [])
+_NO_WORK: tuple[list[Path], list[Step], list[str]] = ([], [], [])
 
 
 def _waits(outcomes: list[Outcome]) -> bool:

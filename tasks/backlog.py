@@ -12,8 +12,9 @@ from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
-from tasks import captures, lake, notation, parity, places, quarantine, refusals, tables
+from tasks import captures, durable, lake, notation, parity, places, quarantine, refusals, tables
 from tasks.lake import Step
 from tasks.places import Pattern
 from tasks.quarantine import Record
@@ -32,12 +33,13 @@ class Backlog:
     unlogged: list[Step]  # in the lake, not yet in MLflow as it is set up now
     failing: list[Record]  # pending ones that were tried and could not be opened, say
     refused: list[tuple[Step, Refusal]]  # in the lake, and kept there; not among the unlogged
+    unsettled: list[str]  # runs of which trend and status are not those of their logged steps
     closed: Mapping[Path, str]  # folders that could not be read, and why
 
     @property
     def is_empty(self) -> bool:
         """Whether there is nothing to do."""
-        return not self.pending and not self.unlogged
+        return not (self.pending or self.unlogged or self.unsettled)
 
 
 def survey(
@@ -65,6 +67,7 @@ def survey(
         unlogged=unlogged(home, steps=steps),
         failing=[record for record in noted if record.path in waiting],
         refused=_refused(home, steps),
+        unsettled=unsettled(home, settlements(home, steps)),
         closed=looked.closed,
     )
 
@@ -78,6 +81,38 @@ def unlogged(
     wanted = (step for step in looked_at if runs is None or step.run in runs)
     lacking = [step for step in wanted if not all(lake.has_mark(step, mark) for mark in marks)]
     return [step for step in lacking if not refusals.keeps(step, marks)]
+
+
+def settlements(home: Path, steps: list[Step] | None = None) -> dict[str, str]:
+    """By run, which of its steps are logged: what trend and status are made from."""
+    mark = logged_marks(home)[0]
+    made: dict[str, Any] = {}
+    for step in lake.steps(home / "lake") if steps is None else steps:
+        if lake.has_mark(step, mark):
+            known = made.setdefault(step.run, hashlib.sha256(mark.encode()))
+            known.update(f"{step.step} {step.capture}\n".encode())
+    return {run: known.hexdigest() for run, known in made.items()}
+
+
+def unsettled(home: Path, now: Mapping[str, str]) -> list[str]:
+    """Runs whose trend and status were not told since their steps are what they are."""
+    return [run for run, key in now.items() if _settled(home, run) != key]
+
+
+def settle(home: Path, run: str, key: str) -> None:
+    """Note that trend and status of a run were told, as of these steps (`settlements`)."""
+    durable.write(_settlement(home, run), key)
+
+
+def _settled(home: Path, run: str) -> str | None:
+    try:
+        return _settlement(home, run).read_text()
+    except (OSError, UnicodeDecodeError):
+        return None
+
+
+def _settlement(home: Path, run: str) -> Path:
+    return home / "settled" / f"{quote(run, safe='')}.txt"
 
 
 def forget(home: Path, kept: set[str]) -> list[Step]:

@@ -8,7 +8,7 @@ from mlflow.tracking import MlflowClient
 
 from flows.cli import main
 from flows.watch import watch
-from tasks import alerts, lake, tables
+from tasks import alerts, backlog, lake, tables
 from tasks.alerts import Alerts, BadAlerts, Change, Seen, Status
 from tests.given import batch_fields
 
@@ -222,7 +222,9 @@ def test_a_watcher_that_was_killed_before_it_judged_does_so_next_time(
 ):
     write(1, WILD)
     with monkeypatch.context() as killed:
-        killed.setattr("flows.watch.judge_runs", lambda *_: [])
+        killed.setattr("flows.watch.tell_of_runs", lambda *_: [])
         watch(tmp_path / "runs", home)
     assert alerts.told(home) == {}
+    assert backlog.survey(tmp_path / "runs", home).unsettled == ["a"]  # `follow` sees that
     assert watch(tmp_path / "runs", home, return_state=True).name == "Critical: a"
+    assert backlog.survey(tmp_path / "runs", home).is_empty

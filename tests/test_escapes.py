@@ -139,7 +139,7 @@ def test_a_steps_note_shows_names_and_notes_and_obeys_none(step):
 
 def test_the_backlog_shows_paths_and_errors_and_obeys_none():
     record = quarantine.Record(f"/x/`{MARKUP}`\n# h", f"{MARKUP}\n# h", "then", "now", 1)
-    seen = backlog.Backlog(1, 0, [], [record], [], [], [], {Path(MARKUP): MARKUP})
+    seen = backlog.Backlog(1, 0, [], [record], [], [], [], [], {Path(MARKUP): MARKUP})
     page = check_inert(backlog.markdown(Path(f"/``{MARKUP}"), seen, [], 1.0))
     text = shown_in(page)
     assert f"set aside: /x/`{MARKUP}`\\n# h (since then, tried once): {MARKUP}\\n# h" in text
@@ -269,7 +269,8 @@ def test_prefect_is_told_in_lines_and_in_text(saved, home):
     state = watch(odd.parents[2], home, quiet=0, return_state=True)
     with get_client(sync_client=True) as client:
         ours = [run for run in client.read_task_runs() if MARKUP in run.name or SHOWN in run.name]
-        artifacts = {one.key: one for one in client.read_artifacts()}
+        newest_last = sorted(client.read_artifacts(), key=lambda one: one.created)
+        artifacts = {one.key: one for one in newest_last}
     assert f"step_batch{SHOWN}.pt" in state.message
     named = f"identify {notation.printable(str(odd))}"
     assert [run.name for run in ours if run.name.startswith("identify")] == [named]
