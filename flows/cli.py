@@ -71,6 +71,8 @@ def _settle_environment() -> None:
         "PREFECT_CLIENT_MAX_RETRIES": "2",
         # A failed capture is told once, in our words; the Prefect UI has the traceback.
         "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL",
+        # What Prefect and MLflow start imports nothing from the folder that it is started in.
+        "PYTHONSAFEPATH": "1",
         "MLFLOW_DISABLE_TELEMETRY": "true",
         "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
         "MLFLOW_LOGGING_LEVEL": "WARNING",

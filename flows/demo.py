@@ -96,7 +96,8 @@ def _watched_run(root: Path, home: Path, codec: str, steps: int, seed: int) -> l
 @contextmanager
 def _process(command: list[str]) -> Iterator[subprocess.Popen[str]]:
     """The trainer, ended with us whatever happens."""
-    passive = {**os.environ, "OMP_WAIT_POLICY": "PASSIVE"}
+    path = os.pathsep.join(filter(None, sys.path))  # where it is not installed
+    passive = {**os.environ, "OMP_WAIT_POLICY": "PASSIVE", "PYTHONPATH": path}
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=passive)
     try:
         yield process

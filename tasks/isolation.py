@@ -48,7 +48,7 @@ class _Worker:
         with theirs:
             told = f"from tasks.isolation import serve; serve({theirs.fileno()}, {os.getpid()})"
             self.process = subprocess.Popen(
-                [sys.executable, "-c", told],
+                [sys.executable, "-P", "-c", told],  # nothing from the folder it is started in
                 pass_fds=[theirs.fileno()],
                 env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
                 stdin=subprocess.DEVNULL,

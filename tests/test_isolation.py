@@ -1,5 +1,6 @@
 """Work in a process apart: what ends that process is told, and ends nothing else."""
 
+import importlib
 import mmap
 import os
 import threading
@@ -64,6 +65,19 @@ def test_results_and_errors_come_back_as_they_are(tmp_path):
         apart(os.stat, tmp_path / "nowhere")
     assert raised.value.filename == str(tmp_path / "nowhere")
     assert "in _answer" in raised.value.__notes__[0]  # the other process's traceback
+
+
+def test_nothing_is_imported_from_the_folder_that_it_is_started_in(tmp_path, monkeypatch):
+    (tmp_path / "polars.py").write_text("raise SystemError('executed')")
+    (tmp_path / "tasks").mkdir()
+    (tmp_path / "tasks" / "__init__.py").write_text("raise SystemError('executed')")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(isolation, "_idle", [])  # a new process
+    assert apart(module_of, "polars").endswith("site-packages/polars/__init__.py")
+
+
+def module_of(name: str) -> str:
+    return str(importlib.import_module(name).__file__)
 
 
 def test_a_process_is_kept_for_the_next_work():
