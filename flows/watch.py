@@ -189,6 +189,10 @@ class Hindrance:
     pause: float  # seconds until then
 
 
+class NothingDone(Exception):
+    """A sweep left all as it was; Prefect shows which of its tasks failed."""
+
+
 def follow(
     source: Source, home: Path, finished: Callable[[], bool] = lambda: False, every: float = 2.0
 ) -> Iterator[Outcome | Hindrance]:
@@ -207,8 +211,10 @@ def follow(
             if not idle or (not last and time.monotonic() - swept > HEARTBEAT):
                 outcomes = _swept(source, home)
                 swept = time.monotonic()
-                stuck = (not idle and work == before) or _waits(outcomes)
                 yield from outcomes
+                if not idle and work == before and not any(o.error for o in outcomes):
+                    raise NothingDone(_said(*work))
+                stuck = (not idle and work == before) or _waits(outcomes)
         except Exception as error:  # whatever a server or a disk says
             if isolation.is_stopping():  # Prefect could not even tell that it was interrupted
                 raise KeyboardInterrupt from error
@@ -224,6 +230,16 @@ def follow(
 
 
 _NO_WORK: tuple[list[Path], list[Step], list[str]] = ([], [], [])
+
+
+def _said(whole: list[Path], unlogged: list[Step], unsettled: list[str]) -> str:
+    counts = {
+        "captures": len(whole),
+        "steps not logged": len(unlogged),
+        "runs without trend or status": len(unsettled),
+    }
+    left = ", ".join(f"{count} {what}" for what, count in counts.items() if count)
+    return f"two sweeps left {left}; Prefect shows the task that failed"
 
 
 def _waits(outcomes: list[Outcome]) -> bool:

@@ -13,6 +13,7 @@ from flows.analyse import CapturesFailed
 from flows.cli import main
 from flows.watch import Source, follow, watch
 from tasks import backlog, lake, quarantine, stages
+from tasks.tracking import Tracker
 from tests.given import batch_fields
 from tests.test_flow import stored_points
 from tests.test_lake import files
@@ -300,3 +301,22 @@ def test_mlflow_is_not_asked_when_there_is_nothing_to_do(write, root, home):
     backlog.survey(root, home)
     assert (home / "mlflow.db").stat().st_mtime_ns == before
     assert MlflowClient(f"sqlite:///{home}/mlflow.db").search_experiments()
+
+
+def test_a_trend_that_cannot_be_drawn_is_told_and_drawn_later(
+    write, root, home, monkeypatch, capsys
+):
+    write(1)
+    command = ["--home", str(home), "watch", str(root), "--once", "--every", "0.01"]
+
+    def fails(*_):
+        raise ConnectionError("refused")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(Tracker, "log_files", fails)
+        broken.setattr(stages.log_trend, "retries", 0)
+        assert main(command) == 1
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert said.startswith("no sweep: NothingDone: two sweeps left 1 runs without trend or status")
+    assert main(command) == 0
+    assert backlog.survey(root, home).is_empty
