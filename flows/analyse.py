@@ -331,11 +331,18 @@ class _Log:
 
     def _not_logged(self, step: Step, failure: Exception) -> NotLogged:
         """The step's own fault if MLflow takes others, else that of MLflow."""
-        if Tracker(self.home).answers():
+        if _mlflow_answers(self.home):
             _note_refusal(step, backlog.logged_marks(self.home)[0], failure)
             return Refused(f"analysed, refused by MLflow: {failure}")
         self.failure = failure
         return NotLogged(f"analysed, not logged to MLflow: {failure}")
+
+
+def _mlflow_answers(home: Path) -> bool:
+    try:
+        return Tracker(home).answers()
+    except Exception:  # a local store that cannot be made
+        return False
 
 
 def _note_refusal(step: Step, by: str, error: Exception) -> None:

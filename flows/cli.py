@@ -293,7 +293,11 @@ def _sql(options: Namespace) -> int:
     if not steps:
         return _fail(f"no steps in {options.home / 'lake'}; `tim ingest` puts them there")
     try:
-        answer = tables.query(steps, options.query, any_files=options.allow_files)
+        try:
+            answer = tables.query(steps, options.query, any_files=options.allow_files)
+        except tables.FilesGone:  # pruned or replaced just now
+            steps = lake.steps(options.home / "lake")
+            answer = tables.query(steps, options.query, any_files=options.allow_files)
     except tables.BadQuery as error:
         return _fail(*str(error).split("\n"))  # DuckDB points at the place in a line of its own
     screen.print_frame(answer, options.format)

@@ -4,6 +4,7 @@ Free of Prefect, so that `tim sql` starts fast; flows/progress.py shows a flow w
 """
 
 import os
+import re
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
@@ -56,7 +57,15 @@ def tell(outcome: "Outcome") -> None:
         numbers = zip(summary.SHORT, _line(outcome)[2:], strict=True)
         said = ", ".join(f"{name} {value}" for name, value in numbers)
         again = ", taken again, in place of what was there" if outcome.is_again else ""
-        say(f"{outcome.step.name if outcome.step else ''}{again}: {said}")
+        say(f"{_named(outcome)}{again}: {said}")
+
+
+def _named(outcome: "Outcome") -> str:
+    """Run and step; in quotes where the name could be taken for the beginning of a message."""
+    if outcome.step is None:
+        return ""
+    plain = re.fullmatch(r"[\w./@+~-]+( [\w./@+~-]+)*", outcome.step.run)
+    return outcome.step.name if plain else f"{outcome.step.run!r} step {outcome.step.step}"
 
 
 def tell_hindrance(hindrance: "Hindrance", is_last: bool) -> None:

@@ -37,6 +37,7 @@ from tasks.tokens import BadCapture, Rival
 from tasks.tracking import Tracker
 
 LONGEST_PAUSE = 300.0  # seconds between tries while MLflow or a disk fails
+LONGEST_LOOK = 30.0  # seconds between looks at the disk while these fail
 HEARTBEAT = 600.0  # seconds without work after which a sweep tells Prefect that all is well
 
 
@@ -172,7 +173,9 @@ class Source:
     def _is_whole(self, path: Path) -> bool:
         try:
             return is_whole(path, self.quiet, self.marker, self.columns)
-        except (BadCapture, OSError):  # gone since, or no longer what it was
+        except isolation.Stopped:
+            raise
+        except Exception:  # gone since, or no longer what it was: the others are asked
             return False
 
     def named(self, path: Path) -> dict[str, object]:
@@ -193,6 +196,29 @@ class NothingDone(Exception):
     """A sweep left all as it was; Prefect shows which of its tasks failed."""
 
 
+Work = tuple[list[Path], list[Step], list[str]]  # captures, steps not logged, runs not told of
+NO_WORK: Work = ([], [], [])
+
+
+@dataclass
+class _Pace:
+    """When to try again what was tried in vain: at once where something is new, else later."""
+
+    every: float
+    pause: float
+    again: float = 0.0
+    tried: Work = NO_WORK
+
+    def waits(self, work: Work) -> bool:
+        """Whether nothing is new and it is not yet time."""
+        return work == self.tried and time.monotonic() < self.again
+
+    def tries(self, work: Work, in_vain: bool) -> None:
+        """This was tried; the pause grows while it is in vain."""
+        self.pause = min(2 * self.pause, LONGEST_PAUSE) if in_vain else self.every
+        self.again, self.tried = time.monotonic() + self.pause, work
+
+
 def follow(
     source: Source, home: Path, finished: Callable[[], bool] = lambda: False, every: float = 2.0
 ) -> Iterator[Outcome | Hindrance]:
@@ -200,36 +226,42 @@ def follow(
 
     Nothing that a capture, a path or a server does ends it.
     """
-    pause, swept, work = every, time.monotonic(), _NO_WORK
+    pace, swept = _Pace(every, every), time.monotonic()
     while True:
         last = finished()  # asked first: what was written before it was true is still found
-        stuck = False
+        work, rests = pace.tried, every
         try:
             seen = source.look(home)
-            work, before = (source.whole(seen), seen.unlogged, seen.unsettled), work
-            idle = not any(work)
-            if not idle or (not last and time.monotonic() - swept > HEARTBEAT):
-                outcomes = _swept(source, home)
+            work = (source.whole(seen), seen.unlogged, seen.unsettled)
+            beats = not last and time.monotonic() - swept > HEARTBEAT
+            idle = not any(work) or pace.waits(work)
+            if not idle or beats:
                 swept = time.monotonic()
+                outcomes = _swept(source, home)
                 yield from outcomes
-                if not idle and work == before and not any(o.error for o in outcomes):
-                    raise NothingDone(_said(*work))
-                stuck = (not idle and work == before) or _waits(outcomes)
+                idle = _is_in_vain(work, pace.tried, outcomes)
+                pace.tries(work, in_vain=idle and any(work))
         except Exception as error:  # whatever a server or a disk says
             if isolation.is_stopping():  # Prefect could not even tell that it was interrupted
                 raise KeyboardInterrupt from error
             runner.mend_server()
-            idle, stuck = False, True
-            yield Hindrance(error, min(2 * pause, LONGEST_PAUSE))
-        pause = min(2 * pause, LONGEST_PAUSE) if stuck else every
-        if last and (idle or stuck):
+            pace.tries(work, in_vain=True)
+            idle, rests = True, min(pace.pause, LONGEST_LOOK)
+            yield Hindrance(error, pace.pause)
+        if idle and last:
             return
-        if idle or stuck:
+        if idle:
             isolation.rest()
-            time.sleep(pause)
+            time.sleep(rests)
 
 
-_NO_WORK: tuple[list[Path], list[Step], list[str]] = ([], [], [])
+def _is_in_vain(work: Work, before: Work, outcomes: list[Outcome]) -> bool:
+    """Whether a sweep left something that only the outside can mend; raises NothingDone."""
+    if not any(work):
+        return True
+    if work == before and not any(outcome.error for outcome in outcomes):
+        raise NothingDone(_said(*work))
+    return work == before or _waits(outcomes)
 
 
 def _said(whole: list[Path], unlogged: list[Step], unsettled: list[str]) -> str:

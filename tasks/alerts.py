@@ -86,7 +86,7 @@ def read(path: Path) -> Alerts:
         rules = {level: _rules(told.get(level, [])) for level in LEVELS[1:]}
         counts = {key: _steps(key, told[key]) for key in COUNTS if key in told}
         return Alerts(rules=rules if any(rules.values()) else None, **counts)
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise BadAlerts(f"{path}: {error}") from error
 
 

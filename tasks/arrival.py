@@ -7,8 +7,7 @@ cannot is whole, and bad, when a marker says so or nobody wrote to it for a whil
 from pathlib import Path
 
 from tasks import captures
-from tasks.isolation import Died, apart
-from tasks.tokens import BadCapture
+from tasks.isolation import Stopped, apart
 
 # Seconds without a write after which an unreadable file is called bad, not unfinished.
 QUIET = 30.0
@@ -47,8 +46,10 @@ def _says_so(marker: str, path: Path, written: int) -> bool:
 
 def _reads_to_its_end(path: Path, columns: str | None) -> bool:
     try:
-        return bool(apart(_can_be_read, path, columns))
-    except (BadCapture, OSError, Died):
+        return bool(apart(_can_be_read, path, columns, size=captures.size(path, columns)))
+    except Stopped:
+        raise
+    except Exception:  # what is wrong is told once it is taken on
         return False
 
 

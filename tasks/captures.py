@@ -11,6 +11,7 @@ from typing import Any
 
 from tasks import places, walk
 from tasks.clock import seconds_since_write
+from tasks.notation import listed
 from tasks.places import Pattern
 from tasks.readers import columns as by_columns
 from tasks.readers import (
@@ -36,8 +37,12 @@ READERS = {
     for reader in (nemo_rl, prime_rl, prime_rl_traces, skyrl, slime, slime_ranks, step_batch)
 }
 
+NO_NAME = "__HIVE_DEFAULT_PARTITION__"  # how a folder says that it has no name
 # The lake and MLflow name folders and tags after a run.
 LONGEST_NAME = 80  # bytes; three characters each once quoted
+
+
+Stamp = tuple[int, int, int]  # size [bytes], time of the last write, of the last change [ns]
 
 
 @dataclass(frozen=True)
@@ -50,6 +55,7 @@ class Capture:
     sha256: str
     bytes: int
     mtime_ns: int
+    ctime_ns: int
     tokenizer: Path | None
     columns: str | None = None  # mapping of a home-made dump's names
     shards: int = 1  # parts that can be read apart, a rank's each
@@ -58,6 +64,11 @@ class Capture:
     def name(self) -> str:
         """Run and step, as people say it."""
         return f"{self.run} step {self.step}"
+
+    @property
+    def stamp(self) -> Stamp:
+        """`stamp` as it was when the capture was identified."""
+        return self.bytes, self.mtime_ns, self.ctime_ns
 
     @property
     def id(self) -> str:
@@ -151,13 +162,25 @@ def parts(path: Path, columns: str | None = None) -> list[Path]:
     return [path, *(reader.companions(path) if reader else ())]
 
 
-def stamp(path: Path, columns: str | None = None) -> tuple[int, int]:
-    """Size of a capture's files [bytes] and time of the last write to one of them [ns]."""
+def stamp(path: Path, columns: str | None = None) -> Stamp:
+    """By what a capture's files are known to be as they were, without being read.
+
+    What copies a file's time keeps its time of the last write, not that of the last change.
+    """
     if traces.names_a_step(path):
-        return traces.stamp(path)
+        return (*traces.stamp(path), 0)
     there = (part for part in parts(path, columns) if part == path or part.exists())
     stats = [part.stat() for part in there]
-    return sum(s.st_size for s in stats), max(s.st_mtime_ns for s in stats)
+    changed = max(s.st_ctime_ns for s in stats)
+    return sum(s.st_size for s in stats), max(s.st_mtime_ns for s in stats), changed
+
+
+def size(path: Path, columns: str | None = None) -> int:
+    """Bytes of a capture's files, as far as they are there."""
+    try:
+        return stamp(path, columns)[0]
+    except (OSError, BadCapture):
+        return 0
 
 
 def ages(path: Path, columns: str | None = None) -> tuple[float, float]:
@@ -203,7 +226,7 @@ def identify(
     """
     batch = read(path, columns)
     name, number = run_and_step(path, batch, run, step)
-    size, written = stamp(path, columns)
+    size, written, changed = stamp(path, columns)
     capture = Capture(
         path=path.absolute(),
         run=name,
@@ -211,6 +234,7 @@ def identify(
         sha256=digest(path, columns),
         bytes=size,
         mtime_ns=written,
+        ctime_ns=changed,
         tokenizer=tokenizer or places.tokenizer_beside(path.absolute()),
         columns=columns,
         shards=max(1, len(batch.shards)),
@@ -235,6 +259,8 @@ def run_and_step(
         shown = f"of {step.bit_length()} bits" if long else f"{step:.6g}"
         raise BadCapture(f"{path} says training step {shown}, expected 0 to 2^53")
     name = run or batch.run or folder.name or "run"
+    if name == NO_NAME:
+        raise BadCapture(f"the run's name {name} means none in a lake; give another with --run")
     if not name.isprintable() or len(name.encode(errors="replace")) > LONGEST_NAME:
         raise BadCapture(
             f"the run's name {name[:40]!r} is not printable or longer than {LONGEST_NAME} bytes; "
@@ -259,7 +285,7 @@ def opened(path: Path, seen: Contents) -> Batch:
     """`read` for a file that was looked at."""
     reader = by_contents(seen)
     if reader is None:
-        unknown = f"no reader knows this file; it has {', '.join(map(str, seen.top))}"
+        unknown = f"no reader knows this file; it has {listed(seen.top)}"
         raise BadCapture(one_sided.said_of(seen) or unknown)
     return reader.open_batch(path, seen)
 
@@ -288,7 +314,7 @@ def reading(capture: Capture) -> dict[str, Any]:
 
 def check_unchanged(capture: Capture) -> None:
     """Raise BadCapture when the file was written to since it was identified."""
-    if stamp(capture.path, capture.columns) != (capture.bytes, capture.mtime_ns):
+    if stamp(capture.path, capture.columns) != capture.stamp:
         raise BadCapture(f"{capture.path} changed while it was read; try again when it is complete")
 
 

@@ -32,7 +32,7 @@ def csv(frame: pl.DataFrame) -> str:
 
 
 def _inert(text: str) -> str:
-    return f"'{text}" if text.startswith(FORMULA) else text
+    return printable(f"'{text}" if text.startswith(FORMULA) else text)
 
 
 def _changed(frame: pl.DataFrame, change: Callable[[str], str]) -> pl.DataFrame:

@@ -9,7 +9,7 @@ from typing import Any
 
 from tasks import captures, lake
 from tasks.captures import Capture
-from tasks.isolation import Died, apart
+from tasks.isolation import TOO_LONG, Died, Stopped, apart
 from tasks.lake import Step
 from tasks.tokens import BadCapture, Check
 
@@ -22,37 +22,46 @@ def identify(
     columns: str | None = None,
 ) -> Capture:
     """`captures.identify`."""
-    found: Capture = _read(captures.identify, path, run, step, tokenizer, columns)
+    size = captures.size(path, columns)
+    found: Capture = _read(size, captures.identify, path, run, step, tokenizer, columns)
     return found
 
 
 def whole(capture: Capture, into: Path) -> Step:
     """A capture as a step of the lake."""
-    step: Step = _read(_whole, capture, into)
+    step: Step = _read(capture.bytes, _whole, capture, into)
     return step
 
 
 def part(capture: Capture, folder: Path, number: int) -> Check:
     """One part of a capture that came in shards, into a folder aside."""
-    check: Check = _read(_part, capture, folder, number)
+    check: Check = _read(capture.bytes, _part, capture, folder, number)
     return check
 
 
 def published(capture: Capture, folder: Path, parts: list[Check], into: Path) -> Step:
     """The parts in a folder as a step of the lake."""
-    step: Step = _read(_published, capture, folder, parts, into)
+    step: Step = _read(capture.bytes, _published, capture, folder, parts, into)
     return step
 
 
-def _read(function: Callable[..., Any], *arguments: Any) -> Any:
+WHY = {
+    "SIGBUS": "it was cut short while it was read; try again when it is complete",
+    "SIGKILL": "it may need more memory than there is",
+    TOO_LONG: "it took many times the processor time that captures of its size take",
+}
+
+
+def _read(size: int, function: Callable[..., Any], *arguments: Any) -> Any:
     try:
-        return apart(function, *arguments)
+        return apart(function, *arguments, size=size)
     except Died as death:
-        why = {
-            "SIGBUS": "it was cut short while it was read; try again when it is complete",
-            "SIGKILL": "it may need more memory than there is",
-        }.get(death.how, "what it holds breaks a library that reads it")
+        why = WHY.get(death.how, "what it holds breaks a library that reads it")
         raise BadCapture(f"{death}: {why}") from None
+    except (OSError, BadCapture, lake.BadPlace, Stopped):
+        raise
+    except Exception as error:  # no reader expects it
+        raise BadCapture(f"{type(error).__name__} while it was read: {error}") from error
 
 
 def _whole(capture: Capture, into: Path) -> Step:

@@ -1,13 +1,16 @@
 """Work in processes apart: what a hostile or changing file does to its reader ends that alone.
 
-A file cut short while it is mapped raises SIGBUS, a library may abort, a file may unpack into more
-memory than there is. None of these is an exception; each ends the process that reads. So captures
-are read in processes that are kept for the next one, and a death is told as `Died`.
+A file cut short while it is mapped raises SIGBUS, a library may abort, a kilobyte may take hours
+or more memory than there is. None of these is an exception; each ends the process that reads. So
+captures are read in processes that are kept for the next one, held to processor time and memory
+that their size allows for, and a death is told as `Died`.
 """
 
+import atexit
 import contextlib
 import os
 import pickle
+import resource
 import signal
 import socket
 import subprocess
@@ -22,6 +25,9 @@ from typing import Any
 
 KEPT = 60.0  # seconds that a process waits for more work
 LOOK = 1.0  # seconds after which an orphan notices
+# What a reading may take, many times what one takes (60 MB/s; ten times the bytes of JSON).
+SECONDS, BYTES_PER_SECOND = 20, 1_000_000  # of processor time
+MEMORY, MEMORY_PER_CORE, TIMES = 2 << 30, 64 << 20, 16  # bytes; stacks; times the bytes read
 FIRST_KILLED = "1000"  # of oom_score_adj: where memory ends, the reader goes and not the watcher
 
 
@@ -79,18 +85,21 @@ _idle: list[_Worker] = []
 _all: set[_Worker] = set()
 _lock = threading.Lock()
 _stopping = threading.Event()
+TOO_LONG = "SIGXCPU"
 
 
-def apart(function: Callable[..., Any], *arguments: Any) -> Any:
+def apart(function: Callable[..., Any], *arguments: Any, size: int = 0) -> Any:
     """What a function of a module returns or raises, done in another process; raises Died.
 
-    A process that dies is not blamed on its work at once (somebody may have killed it): it is tried
-    once more.
+    `size` is how many bytes it has to read. A process that dies is not blamed on its work at once
+    (somebody may have killed it): it is tried once more, unless it took too long.
     """
-    work = pickle.dumps((function, arguments))
+    work = pickle.dumps((function, arguments, size))
     try:
         done, result = _tried(work)
-    except Died:
+    except Died as death:
+        if death.how == TOO_LONG:
+            raise
         done, result = _tried(work)
     if done:
         return result
@@ -102,6 +111,8 @@ def _tried(work: bytes) -> tuple[bool, Any]:
         if _stopping.is_set():
             raise Stopped("the program ends")
         worker = _idle.pop() if _idle else _Worker()
+        if not _all:
+            atexit.register(stop)
         _all.add(worker)
     try:
         answer = worker.do(work)
@@ -162,10 +173,29 @@ def _end_with(parent: int) -> None:
 
 def _answer(work: bytes) -> bytes:
     try:
-        function, arguments = pickle.loads(work)
+        function, arguments, size = pickle.loads(work)
+        _limit(size)
         return pickle.dumps((True, function(*arguments)))
     except BaseException as error:  # a Rust library's panic is no Exception
         return _as_bytes(error)
+
+
+def _limit(size: int) -> None:
+    """Hold this process to what work on so many bytes may take, from here on."""
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    seconds = int(used.ru_utime + used.ru_stime) + SECONDS + size // BYTES_PER_SECOND
+    _lower(resource.RLIMIT_CPU, seconds)
+    with contextlib.suppress(OSError):  # where the kernel does not say
+        told = Path("/proc/self/status").read_text()
+        now = int(told.split("VmData:")[1].split()[0]) << 10
+        cores = MEMORY_PER_CORE * (os.cpu_count() or 1)
+        _lower(resource.RLIMIT_DATA, now + MEMORY + cores + TIMES * size)
+
+
+def _lower(what: int, limit: int) -> None:
+    most = resource.getrlimit(what)[1]
+    allowed = limit if most == resource.RLIM_INFINITY else min(limit, most)
+    resource.setrlimit(what, (allowed, most))
 
 
 def _as_bytes(error: BaseException) -> bytes:

@@ -32,7 +32,7 @@ import polars as pl
 from filelock import FileLock
 
 from tasks import integrity, notation, parquet
-from tasks.captures import Capture, check_unchanged
+from tasks.captures import Capture, Stamp, check_unchanged
 from tasks.durable import sync
 from tasks.tokens import SCHEMA_VERSION, BadCapture, Batch, Block, Check, Verdict
 
@@ -338,7 +338,7 @@ def has_mark(step: Step, name: str) -> bool:
     return (step.path / name).exists()
 
 
-def recognise(step: Step, path: Path, stamp: tuple[int, int]) -> None:
+def recognise(step: Step, path: Path, stamp: Stamp) -> None:
     """Remember that a file holds the step's bytes: its own after a touch, or a copy elsewhere.
 
     It need not be read again to know that.
@@ -350,9 +350,10 @@ def recognise(step: Step, path: Path, stamp: tuple[int, int]) -> None:
     mark(step, _seen(path, stamp))
 
 
-def recognises(step: Step, facts: dict[str, Any], path: Path, stamp: tuple[int, int]) -> bool:
+def recognises(step: Step, facts: dict[str, Any], path: Path, stamp: Stamp) -> bool:
     """Whether a file with this size and time is known to hold the step's bytes."""
-    own = str(path.absolute()) == facts["source"] and stamp == (facts["bytes"], facts["mtime_ns"])
+    known = [facts[name] for name in ("bytes", "mtime_ns", "ctime_ns") if name in facts]
+    own = str(path.absolute()) == facts["source"] and list(stamp[: len(known)]) == known
     return own or has_mark(step, _seen(path, stamp))
 
 
@@ -371,8 +372,8 @@ def _hash_of(path: Path) -> str:
     return hashlib.sha256(os.fsencode(path.absolute())).hexdigest()[:12]
 
 
-def _seen(path: Path, stamp: tuple[int, int]) -> str:
-    return f"seen-{_hash_of(path)}-{stamp[0]}-{stamp[1]}"
+def _seen(path: Path, stamp: Stamp) -> str:
+    return f"seen-{_hash_of(path)}-{'-'.join(map(str, stamp))}"
 
 
 def sweep_staging(lake: Path) -> None:
@@ -476,6 +477,7 @@ def _facts(capture: Capture, batch: Batch, verdict: Verdict) -> dict[str, Any]:
         "sha256": capture.sha256,
         "bytes": capture.bytes,
         "mtime_ns": capture.mtime_ns,
+        "ctime_ns": capture.ctime_ns,
         "format": batch.format,
         "columns": capture.columns,
         "tokenizer": str(capture.tokenizer) if capture.tokenizer else None,

@@ -7,6 +7,9 @@ One rule: what a capture, a path or a token says is shown, never obeyed: not by 
 import json
 import math
 import re
+import reprlib
+from collections.abc import Iterable
+from itertools import islice
 from typing import Any
 
 
@@ -68,6 +71,42 @@ def _escaped(character: str) -> str:
     return character.encode("unicode_escape").decode()
 
 
+class _Short(reprlib.Repr):
+    """`repr` in bounded time and length, whatever refers to itself or is there twice."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.maxlevel, self.maxstring, self.maxother = 3, 80, 80
+
+    def repr_int(self, x: int, level: int) -> str:
+        """Digits of thousands are not shown, Python would refuse."""
+        return repr(x) if x.bit_length() < 1000 else f"<integer of {x.bit_length()} bits>"
+
+    def repr_instance(self, x: Any, level: int) -> str:
+        """Numbers as they are, of other things the type: their own `repr` may do anything."""
+        if x is None or isinstance(x, bool | float | bytes):
+            return repr(x[:80] if isinstance(x, bytes) else x)
+        return f"<{type(x).__name__}>"
+
+
+_SHORT = _Short()
+MOST_NAMES = 30
+LONGEST_ERROR = 2000  # characters
+
+
+def short(value: Any) -> str:
+    """A value from outside, as `repr` has it, in a line of a message."""
+    return _SHORT.repr(value)
+
+
+def listed(names: Iterable[Any]) -> str:
+    """Names from outside, so many as a person may read."""
+    first = list(islice(iter(names), MOST_NAMES + 1))
+    more = ", ..." if len(first) > MOST_NAMES else ""
+    told = (name if isinstance(name, str) and len(name) <= 80 else short(name) for name in first)
+    return ", ".join(islice(told, MOST_NAMES)) + more
+
+
 class OneLine(Exception):
     """An error that may tell what was written outside; its text is one printable line, in logs too.
 
@@ -75,7 +114,9 @@ class OneLine(Exception):
     """
 
     def __str__(self) -> str:
-        return printable(super().__str__())
+        text = super().__str__()
+        cut = text if len(text) <= LONGEST_ERROR else f"{text[:LONGEST_ERROR]}..."
+        return printable(cut)
 
 
 # What Markdown takes for its own: emphasis, code, links, cells, and so on. By a backslash, which

@@ -16,7 +16,8 @@ from tasks import captures, durable, places
 from tasks.readers import traces
 from tasks.tokens import BadCapture
 
-# What a reading depends on: size [bytes] and time [ns] of each file, None of one that is not there.
+# What a reading depends on: of each file its size [bytes], when it was written and changed [ns];
+# None of one that is not there.
 State = dict[str, list[int] | None]
 STREAM = "records of the step"  # of prime-rl's stream, which has many steps in its files
 
@@ -102,7 +103,7 @@ def _stamp(file: Path) -> list[int] | None:
         stat = file.stat()
     except OSError:
         return None
-    return [stat.st_size, stat.st_mtime_ns]
+    return [stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns]
 
 
 def _stream_stamp(path: Path) -> list[int] | None:
@@ -115,9 +116,12 @@ def _stream_stamp(path: Path) -> list[int] | None:
 def _read(file: Path) -> Record | None:
     """A record; None if there is none, or none that can be read: the capture is tried again."""
     try:
-        return Record(**json.loads(file.read_text()))
-    except (FileNotFoundError, ValueError, TypeError):
+        record = Record(**json.loads(file.read_text()))
+    except (OSError, ValueError, TypeError, RecursionError):
         return None
+    texts = (record.path, record.error, record.first_tried, record.last_tried)
+    is_sound = all(isinstance(text, str) and "\0" not in text for text in texts)
+    return record if is_sound and isinstance(record.state, dict | None) else None
 
 
 def _file(home: Path, path: Path) -> Path:

@@ -90,7 +90,7 @@ def convert_capture(capture: Capture, into: Path, rival: Path | None = None) -> 
             rival,
         )
     if there := lake.find(into, capture):
-        lake.recognise(there, capture.path, (capture.bytes, capture.mtime_ns))
+        lake.recognise(there, capture.path, capture.stamp)
         return lake.settle(there)
     return conversion.whole(capture, into)
 

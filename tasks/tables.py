@@ -80,6 +80,10 @@ class BadQuery(Exception):
     """DuckDB cannot run the SQL."""
 
 
+class FilesGone(BadQuery):
+    """Files of the lake went while they were asked for."""
+
+
 @dataclass(frozen=True)
 class Table:
     """One file of `sql/`."""
@@ -276,6 +280,8 @@ def query(steps: list[Step], sql: str, any_files: bool = False) -> pl.DataFrame:
                 read_only.lock(connection, {step.path.parents[2] for step in steps})
             relation = connection.sql(sql)
             return pl.DataFrame() if relation is None else relation.pl()
+    except duckdb.IOException as error:
+        raise (FilesGone if "No files found" in str(error) else BadQuery)(str(error)) from error
     except (duckdb.Error, pl.exceptions.PolarsError, NotAllowed) as error:
         raise BadQuery(str(error)) from error
 

@@ -7,10 +7,12 @@ noticed.
 
 import contextlib
 import json
+import logging
 import math
 import os
 import tempfile
 import time
+import uuid
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from urllib.parse import quote, unquote
@@ -36,6 +38,18 @@ NOTED_TAG = "timtrack.noted"  # the step that our note is of
 OUR_NOTE = "<!-- written by timtrack, renewed at each step -->"
 PARAMS = ("model", "dataset", "algorithm")
 LONGEST = 500  # characters of a param: what any MLflow takes
+
+
+class _Printable(logging.Filter):
+    """What a server says is in MLflow's own warnings as it came."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        record.msg, record.args = printable(record.getMessage()), None
+        return True
+
+
+for _handler in logging.getLogger("mlflow").handlers:
+    _handler.addFilter(_Printable())
 
 
 class TrackingError(Exception):
@@ -270,8 +284,10 @@ def local_store(home: Path) -> str:
     database = home / "mlflow.db"
     with FileLock(home / ".mlflow.db.lock"):
         if not database.exists():
-            aside = home / ".mlflow.db.new"
-            aside.unlink(missing_ok=True)
+            for left in home.glob(".mlflow.db.new*"):
+                left.unlink(missing_ok=True)
+            # Never the same twice: MLflow keeps what it knows of a database by its name.
+            aside = home / f".mlflow.db.new-{uuid.uuid4().hex[:8]}"
             MlflowClient(f"sqlite:///{aside.absolute()}").search_experiments(max_results=1)
             aside.replace(database)
     return f"sqlite:///{database.absolute()}"

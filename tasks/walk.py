@@ -22,6 +22,7 @@ class Found:
 def below(root: Path, wanted: Callable[[Path], bool]) -> Found:
     """The regular files below `root` that are wanted, asked by their path."""
     found, seen = Found(), set[tuple[int, int]]()
+    above = root.resolve()
     links: deque[Path] = deque()
     folders = deque([root])
     while folders or links:
@@ -37,10 +38,28 @@ def below(root: Path, wanted: Callable[[Path], bool]) -> Found:
         for entry in entries:
             path = folder / entry.name
             if _is_folder(entry):
-                (links if entry.is_symlink() else folders).append(path)
+                if not entry.is_symlink():
+                    folders.append(path)
+                elif why := _leads_astray(path, above):
+                    found.closed[path] = why
+                else:
+                    links.append(path)
             elif _is_file(entry) and _is_wanted(path, wanted):
                 found.files.append(path)
     return found
+
+
+def _leads_astray(link: Path, root: Path) -> str | None:
+    """Why a link is not followed: below it is all that the machine has."""
+    target = link.resolve()
+    if root.is_relative_to(target):
+        return None if target == root else f"a link to {target}, which the watched folder is in"
+    if any(target.is_relative_to(folder) for folder in SYSTEM):
+        return f"a link to {target}, which holds no captures"
+    return None
+
+
+SYSTEM = tuple(map(Path, ("/dev", "/proc", "/sys")))
 
 
 def _name(entry: "os.DirEntry[str]") -> bytes:

@@ -92,9 +92,9 @@ def test_a_file_cut_short_while_it_is_mapped_ends_its_reader_alone(large):
 
 def test_a_capture_that_ends_its_reader_is_a_bad_one(large):
     with pytest.raises(BadCapture, match="ended by SIGBUS: it was cut short while it was read"):
-        conversion._read(cut_while_mapped, large)
+        conversion._read(0, cut_while_mapped, large)
     with pytest.raises(BadCapture, match="ended by SIGABRT: what it holds breaks a library"):
-        conversion._read(end, large)
+        conversion._read(0, end, large)
 
 
 def test_a_reader_that_somebody_else_ended_is_not_blamed_on_the_capture(large):
@@ -138,3 +138,34 @@ def test_whoever_waits_goes_on_when_the_program_is_told_to_end(tmp_path, monkeyp
     thread.join(timeout=30)
     assert len(raised) == 1
     monkeypatch.setattr(isolation, "_idle", [])  # of those that were ended
+
+
+def spin(_path) -> None:
+    """Hours in C that hold the interpreter's lock: the hash of tuples, each twice in the next."""
+    nested = ()
+    for _ in range(60):
+        nested = (nested, nested)
+    hash(nested)
+
+
+def fill(_path) -> int:
+    return len(bytes(8 << 30).replace(b"\0", b"ab"))
+
+
+def test_a_small_file_that_takes_hours_or_all_memory_is_a_bad_capture(large, monkeypatch):
+    with pytest.raises(BadCapture, match="SIGXCPU: it took many times the processor time that"):
+        conversion._read(0, spin, large)
+    with pytest.raises(BadCapture, match="MemoryError while it was read"):
+        conversion._read(0, fill, large)
+    assert apart(str.upper, "a") == "A"
+
+
+def test_what_no_reader_expects_is_that_captures_error(large):
+    with pytest.raises(BadCapture, match="ZeroDivisionError while it was read: division by zero"):
+        conversion._read(0, divide, large)
+    with pytest.raises(FileNotFoundError):
+        conversion._read(0, os.stat, large.with_name("nowhere"))
+
+
+def divide(_path) -> float:
+    return 1 / 0

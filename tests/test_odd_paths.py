@@ -1,5 +1,6 @@
 """Names and things in a watched folder that are no captures: none ends or stops a watcher."""
 
+import json
 import os
 import shutil
 import subprocess
@@ -272,14 +273,12 @@ def test_a_server_that_is_gone_is_waited_for(root, home, monkeypatch):
         save_step_batch(root / "more", 4, batch_fields(seed=2))
         return answer
 
-    looks = iter([False, False, True])
     monkeypatch.setattr(module, "_swept", swept)
     monkeypatch.setattr(module.runner, "mend_server", lambda: None)
-    monkeypatch.setattr(module.time, "sleep", lambda _: None)
-    told = follow(Source(root), home, lambda: next(looks), every=1.0)
+    told = follow(Source(root), home, every=0.01)
     assert [(str(h.error), h.pause) for h in (next(told), next(told))] == [
-        ("refused", 2.0),
-        ("500", 4.0),
+        ("refused", 0.02),
+        ("500", 0.04),
     ]
 
 
@@ -290,3 +289,93 @@ def test_ranks_of_two_attempts_are_said_to_be(root, tmp_path):
     os.utime(paths[1], (old, old))
     [note] = [note for note in captures.read(paths[0]).notes if "apart" in note]
     assert note.startswith("the ranks' files were written 120 minutes apart: if a restarted")
+
+
+def test_links_to_what_the_watched_folder_is_in_are_told_and_not_followed(root):
+    (root / "everything").symlink_to("/")
+    (root / "above").symlink_to(root.parent)
+    (root / "processes").symlink_to("/proc")
+    found = captures.below(root)
+    assert [path.parents[1].name for path in found.captures] == ["good"]
+    assert sorted(found.closed.values()) == [
+        "a link to /, which the watched folder is in",
+        "a link to /proc, which holds no captures",
+        f"a link to {root.parent}, which the watched folder is in",
+    ]
+
+
+def test_a_rank_that_is_there_twice_is_refused(root):
+    path = save_step_batch(root / "ranks", 3, batch_fields(), 0, 2)
+    shutil.copy(path, path.with_name("step_batch.rank_00.pt"))
+    with pytest.raises(
+        BadCapture, match=r"rank_0\.pt and step_batch\.rank_00\.pt are both of rank"
+    ):
+        captures.read(path)
+
+
+def test_other_content_with_the_same_size_and_time_is_another_capture(root, home):
+    """As `rsync -t` and `cp -p` leave it: only the time of the change tells."""
+    path = root / "good" / "step_3" / "step_batch.pt"
+    stat, before = path.stat(), captures.stamp(path)
+    state = quarantine.state(path)
+    path.write_bytes(path.read_bytes())
+    os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    assert captures.stamp(path)[:2] == before[:2]
+    assert captures.stamp(path) != before
+    assert quarantine.state(path) != state
+
+
+def test_a_path_that_is_not_utf8_is_read_as_any_other(root, tmp_path):
+    odd = renamed(root / "good", b"good\xff") / "step_3" / "step_batch.pt"
+    step = ingest(odd, tmp_path / "lake", run="r")
+    assert step.facts()["rows"] > 0
+
+
+def test_a_file_of_holes_is_refused_before_it_is_read(root):
+    path = root / "good" / "step_3" / "step_batch.npz"
+    with path.open("wb") as file:
+        file.truncate(1 << 40)
+    with pytest.raises(BadCapture, match="the rest are holes"):
+        captures.identify(path)
+
+
+def test_a_run_that_is_called_as_no_run_is_in_a_lake_is_refused(root):
+    path = root / "good" / "step_3" / "step_batch.pt"
+    with pytest.raises(BadCapture, match="means none in a lake"):
+        captures.identify(path, run="__HIVE_DEFAULT_PARTITION__")
+
+
+@pytest.mark.parametrize("left", ['{"path": 1}', "[" * 100_000, "\xff"])
+def test_a_record_that_was_edited_is_none(left, root, home):
+    path = root / "good" / "step_3" / "step_batch.pt"
+    quarantine.add(home, path, "why")
+    [record] = (home / "quarantine").iterdir()
+    content = left
+    if left.startswith("{"):
+        content = json.dumps({**json.loads(record.read_text()), **json.loads(left)})
+    record.write_text(content, encoding="latin-1")
+    assert quarantine.records(home) == []
+    assert not quarantine.holds(home, path)
+
+
+def test_something_new_is_taken_at_once_while_something_else_waits(root, home, monkeypatch):
+    """A long pause is for what was tried in vain, not for what comes meanwhile."""
+    from flows import watch as module
+
+    sweeps, slept = [], []
+
+    def swept(source, home):
+        sweeps.append([path.parents[1].name for path in source.whole(source.look(home))])
+        raise ConnectionError("refused")
+
+    def sleep(seconds):
+        slept.append(seconds)
+        if len(slept) == 3:
+            save_step_batch(root / "more", 4, batch_fields(seed=2))
+
+    looks = iter([*[False] * 5, True])
+    monkeypatch.setattr(module, "_swept", swept)
+    monkeypatch.setattr(module.runner, "mend_server", lambda: None)
+    monkeypatch.setattr(module.time, "sleep", sleep)
+    list(follow(Source(root), home, lambda: next(looks), every=100.0))
+    assert sweeps == [["good"], ["good", "more"]]

@@ -47,7 +47,7 @@ def test_a_field_that_is_there_twice_is_refused_if_its_numbers_differ(saved, to_
     same = {**fields, "batch": {"old_log_probs": fields["old_log_probs"].clone()}}
     assert to_lake(saved(same)).facts()["trained_tokens"] > 0
     other = {**fields, "batch": {"old_log_probs": fields["old_log_probs"] - 1}}
-    with pytest.raises(BadCapture, match="old_log_probs is there twice, with other numbers in ba"):
+    with pytest.raises(BadCapture, match="old_log_probs is there twice, with other content in ba"):
         to_lake(saved(other))
 
 

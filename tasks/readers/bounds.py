@@ -78,7 +78,15 @@ def check_packed(holds: int, tokens: int) -> None:
 
 
 def check_fields(fields: Mapping[Any, Any], holds: int) -> None:
-    """Raise BadCapture for a field with more numbers or text than a file of `holds` bytes has."""
+    """Raise BadCapture for fields with more numbers or text than a file of `holds` bytes has.
+
+    All together, too: many may be views of one storage.
+    """
+    together = sum(numbers(value) for value in fields.values())
+    if together > max(SMALL, holds):
+        raise BadCapture(
+            f"a file of {holds} bytes cannot hold the {together} numbers that its fields declare"
+        )
     for name, value in fields.items():
         if (count := numbers(value)) > holds:
             raise BadCapture(

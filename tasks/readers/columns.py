@@ -14,6 +14,7 @@ import numpy as np
 import polars as pl
 
 from tasks import parquet
+from tasks.notation import listed
 from tasks.readers import records
 from tasks.readers.bounds import check_fields, check_packed, check_size, numbers, rows_of, unpacked
 from tasks.readers.contents import look
@@ -96,7 +97,7 @@ def open_batch(path: Path, columns: Columns) -> Batch:
 
 def _check_names(columns: Columns, there: list[str]) -> None:
     if missing := sorted(set(columns.names.values()) - set(there)):
-        raise BadCapture(f"no {', '.join(missing)} in the file; it has {', '.join(sorted(there))}")
+        raise BadCapture(f"no {', '.join(missing)} in the file; it has {listed(sorted(there))}")
 
 
 def _batch(columns: Columns, notes: list[str], made: Any) -> Batch:

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from tasks.notation import short
 from tasks.readers.tensors import Array
 from tasks.tokens import BadCapture
 
@@ -115,7 +116,7 @@ def row_field(name: str, values: Any, rows: int, whole: bool = False) -> list[An
 def _number(field: str, row: int, item: Any, whole: bool) -> int | float:
     if not isinstance(item, int | float) or (whole and (item % 1 or item != item)):
         expected = "a whole number" if whole else "a number"
-        raise BadCapture(f"{field} has {item!r} at row {row}, expected {expected}")
+        raise BadCapture(f"{field} has {short(item)} at row {row}, expected {expected}")
     if isinstance(item, int) and item.bit_length() > LONGEST_INT:
         raise BadCapture(f"{field} has an integer of {item.bit_length()} bits at row {row}")
     return int(item) if whole else float(item)
@@ -154,8 +155,9 @@ def _name(field: str, row: int, item: Any) -> str | None:
     if not isinstance(text, str | int) or (
         isinstance(text, int) and text.bit_length() > LONGEST_INT
     ):
-        shown = "an integer too long" if isinstance(item, int) else repr(item)
-        raise BadCapture(f"{field} has {shown} at row {row}, expected a string or whole number")
+        raise BadCapture(
+            f"{field} has {short(item)} at row {row}, expected a string or whole number"
+        )
     return str(text).encode(errors="backslashreplace").decode()  # apart, if not UTF-8
 
 

@@ -7,15 +7,18 @@ v0.5 there are no ids and no mask: tokens with a log-prob of the rollout count a
 
 import re
 from collections.abc import Iterator, Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from tasks.notation import listed, short
 from tasks.readers import records
 from tasks.readers.columns import without_ids
 from tasks.readers.contents import Contents
 from tasks.readers.ragged import ragged_blocks
+from tasks.readers.siblings import version
 from tasks.tokens import BadCapture, Batch, Block
 
 NAME = "nemo_rl"
@@ -70,7 +73,7 @@ def open_batch(path: Path, seen: Contents) -> Batch:
     """Open a file without reading its samples; raises BadCapture when it lacks log-probs."""
     if missing := [name for name in BOTH if name not in seen.top]:
         raise BadCapture(
-            f"missing {', '.join(missing)}; the file has {', '.join(sorted(seen.top))}. "
+            f"missing {', '.join(missing)}; the file has {listed(sorted(seen.top))}. "
             "Distillation writes files of this name without the policy's log-probs"
         )
     match = FILE.fullmatch(path.name)
@@ -116,6 +119,11 @@ def _neighbour(folder: Path, by: int) -> Path | None:
 
 
 def _first_step(folder: Path) -> int:
+    return _first_step_of(folder, *version(folder))
+
+
+@lru_cache(maxsize=1024)
+def _first_step_of(folder: Path, _changed: int, _until: int) -> int:
     steps = (FILE.fullmatch(file.name) for file in folder.iterdir())
     return min((int(match[1]) for match in steps if match), default=1)
 
@@ -184,5 +192,5 @@ def _length(where: str, told: Any, width: int) -> int:
     if told is None:
         return width
     if not isinstance(told, int) or not 0 <= told <= width:
-        raise BadCapture(f"{where}: input_lengths is {told!r}, expected 0 to {width}")
+        raise BadCapture(f"{where}: input_lengths is {short(told)}, expected 0 to {width}")
     return told

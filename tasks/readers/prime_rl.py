@@ -12,11 +12,12 @@ from typing import Any
 
 import numpy as np
 
+from tasks.notation import listed
 from tasks.readers import records
 from tasks.readers.contents import Contents
 from tasks.readers.fields import whole_number
 from tasks.readers.ragged import Sample, ragged_blocks
-from tasks.readers.siblings import in_order, ranks, written_apart
+from tasks.readers.siblings import check_once, in_order, is_first, ranks, written_apart
 from tasks.tokens import BadCapture, Batch, Block
 
 NAME = "prime_rl"
@@ -39,7 +40,7 @@ FROM_TRAINING = "trainer_logprobs are those of the training forward, not of a re
 def recognises(path: Path) -> bool:
     """By its folders and name; the lowest rank stands for all."""
     named = FILE.fullmatch(path.name) and path.parent.parent.name == "token_exports"
-    return bool(named) and path == ranks(path, FILE)[0]
+    return bool(named) and is_first(path, FILE)
 
 
 def companions(path: Path) -> list[Path]:
@@ -62,9 +63,10 @@ def open_batch(path: Path, seen: Contents) -> Batch:
     missing = {"token_ids", "loss_mask", "inference_logprobs"} - set(seen.top)
     if missing:
         raise BadCapture(
-            f"missing {', '.join(sorted(missing))}; the file has {', '.join(sorted(seen.top))}"
+            f"missing {', '.join(sorted(missing))}; the file has {listed(sorted(seen.top))}"
         )
     files = ranks(path, FILE)
+    check_once(files, FILE)
     shards = tuple(partial(_blocks, file, rank, len(files)) for rank, file in enumerate(files))
     told = whole_number(seen.top.get("export_step", seen.top.get("step")))
     run = seen.top.get("run_id")

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from tasks.notation import short
 from tasks.readers.chunks import Chunks
 from tasks.readers.contents import Contents
 from tasks.readers.prime_rl import FROM_TRAINING
@@ -134,7 +135,7 @@ class _Reading:
         for place in trace.trained:
             _, record = self._stream(TRAINER).record(*place)
             if record.get("trace_id") != trace.id:
-                raise BadCapture(f"{where}: the index leads to {record.get('trace_id')!r}")
+                raise BadCapture(f"{where}: the index leads to {short(record.get('trace_id'))}")
             branches = record.get("branches")
             for branch in branches if isinstance(branches, list) else ():
                 if isinstance(branch, dict) and isinstance(branch.get("trainer_logprobs"), list):

@@ -14,7 +14,21 @@ from tasks.tokens import BadCapture
 def opened(path: Path) -> BufferedReader:
     """An open file; raises BadCapture for what is no regular one, without waiting for it."""
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    if stat.S_ISREG(os.fstat(descriptor).st_mode):
+    found = os.fstat(descriptor)
+    if stat.S_ISREG(found.st_mode) and not _is_hollow(found):
         return os.fdopen(descriptor, "rb")
     os.close(descriptor)
+    if stat.S_ISREG(found.st_mode):
+        raise BadCapture(
+            f"{path} says {found.st_size} bytes and has {BLOCK * found.st_blocks} on the disk: "
+            "the rest are holes, which would be read as zeros"
+        )
     raise BadCapture(f"{path} is not a file")
+
+
+# What a file system that compresses leaves of zeros; what is small may be all holes.
+BLOCK, MOST_HOLES, SMALL = 512, 100, 64 << 20  # bytes; times; bytes
+
+
+def _is_hollow(found: os.stat_result) -> bool:
+    return found.st_size > max(SMALL, MOST_HOLES * BLOCK * found.st_blocks)

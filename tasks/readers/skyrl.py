@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from tasks.notation import short
 from tasks.readers.bounds import check_fields, check_size, unpacked
 from tasks.readers.contents import Contents
 from tasks.readers.fields import TokenField, token_field
@@ -84,7 +85,7 @@ def open_batch(path: Path, seen: Contents) -> Batch:
     rows = fields["sequences"].rows
     padding = told.get("pad_size") or 0
     if not isinstance(padding, int) or not 0 <= padding < rows:
-        raise BadCapture(f"pad_size is {padding!r}, expected 0 to {rows - 1}")
+        raise BadCapture(f"pad_size is {short(padding)}, expected 0 to {rows - 1}")
     groups = _groups(told.get("policy_prompt_boundaries"), rows)
     return Batch(
         format=NAME,
@@ -104,7 +105,7 @@ def _groups(boundaries: Any, rows: int) -> list[str | None]:
         start, end = pair if isinstance(pair, list | tuple) and len(pair) == 2 else (None, None)
         if not (isinstance(start, int) and isinstance(end, int) and 0 <= start <= end <= rows):
             raise BadCapture(
-                f"policy_prompt_boundaries has {pair!r}, expected [start, end) of {rows} rows"
+                f"policy_prompt_boundaries has {short(pair)}, expected [start, end) of {rows} rows"
             )
         groups[start:end] = [str(number)] * (end - start)
     return groups

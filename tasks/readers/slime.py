@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from tasks.notation import short
 from tasks.readers.bounds import check_fields, check_size, unpacked
 from tasks.readers.contents import Contents
 from tasks.readers.fields import whole_number
@@ -62,7 +63,7 @@ def open_batch(path: Path, seen: Contents) -> Batch:
     """Open a file; raises BadCapture for another version or without the trainer's log-probs."""
     version, samples = seen.top["format_version"], seen.top["samples"]
     if version != 2:
-        raise BadCapture(f"format_version is {version!r}, expected 2")
+        raise BadCapture(f"format_version is {short(version)}, expected 2")
     if not isinstance(samples, list) or not all(isinstance(s, dict) for s in samples):
         raise BadCapture("samples is not a list of dicts")
     if not samples:

@@ -14,12 +14,13 @@ from typing import Any
 
 import numpy as np
 
+from tasks.notation import short
 from tasks.readers import slime
 from tasks.readers.bounds import check_fields, check_size, unpacked
 from tasks.readers.contents import Contents
 from tasks.readers.fields import as_numpy, whole_number
 from tasks.readers.ragged import ragged_blocks
-from tasks.readers.siblings import in_order, ranks, written_apart
+from tasks.readers.siblings import check_once, in_order, is_first, ranks, written_apart
 from tasks.readers.tensors import Array, check_sums, load
 from tasks.tokens import BadCapture, Batch, Block
 
@@ -39,7 +40,7 @@ WHOLE = (
 def recognises(path: Path) -> bool:
     """By its folder and name; the lowest rank stands for all."""
     named = FILE.fullmatch(path.name) and path.parent.name == slime.TRAINED
-    return bool(named) and path == ranks(path, FILE)[0]
+    return bool(named) and is_first(path, FILE)
 
 
 def companions(path: Path) -> list[Path]:
@@ -84,7 +85,9 @@ class _Shard:
 
 def open_batch(path: Path, seen: Contents) -> Batch:
     """Open the files of all ranks; raises BadCapture when no rank has the trainer's log-probs."""
-    shards = [_shard(file, seen.top if file == path else load(file)) for file in ranks(path, FILE)]
+    files = ranks(path, FILE)
+    check_once(files, FILE)
+    shards = [_shard(file, seen.top if file == path else load(file)) for file in files]
     having = [shard for shard in shards if shard.columns.get("log_probs") is not None]
     if not having:
         raise BadCapture(f"in {len(shards)} ranks: {slime.WITHOUT_LOG_PROBS}")
@@ -129,7 +132,7 @@ def _shard(path: Path, loaded: Mapping[str, Any]) -> _Shard:
             raise BadCapture(f"{path.name}: {name} is not a list of {count}, as tokens is")
     rank = loaded.get("cp_rank", 0)
     if not (isinstance(size, int) and isinstance(rank, int) and 0 <= rank < size):
-        raise BadCapture(f"{path.name}: cp_rank {rank!r} of cp_size {size!r}")
+        raise BadCapture(f"{path.name}: cp_rank {short(rank)} of cp_size {short(size)}")
     return _Shard(path, columns, rank, size)
 
 

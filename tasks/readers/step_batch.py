@@ -14,12 +14,13 @@ from typing import Any
 
 import numpy as np
 
+from tasks.notation import short
 from tasks.readers.bounds import check_fields, check_size, rows_of, unpacked
 from tasks.readers.contents import Contents, look
 from tasks.readers.experience import is_openrlhf, of_openrlhf, of_trl
 from tasks.readers.fields import LONGEST_INT, as_numpy
 from tasks.readers.layout import Layout, blocks
-from tasks.readers.siblings import in_order, ranks, written_apart
+from tasks.readers.siblings import check_once, in_order, is_first, ranks, written_apart
 from tasks.readers.tensors import Array, check_sums
 from tasks.readers.verl_names import ALIASES, Fields, layout_of, named
 from tasks.tokens import BadCapture, Batch, Block
@@ -39,7 +40,7 @@ OF_ALL_ROWS = ("sequences", *ALIASES["token_id"], *ALIASES["logp_rollout"])
 def recognises(path: Path) -> bool:
     """Whether a file found in a directory is taken for this format, by its name."""
     named = path.suffix in (".pt", ".npz") and "step_batch" in path.stem
-    return named and (not RANKED.fullmatch(path.name) or path == ranks(path, RANKED)[0])
+    return named and is_first(path, RANKED)
 
 
 def companions(path: Path) -> list[Path]:
@@ -65,6 +66,7 @@ def opens(seen: Contents) -> bool:
 def open_batch(path: Path, seen: Contents) -> Batch:
     """Open a capture without reading its rows; raises BadCapture when it cannot be one."""
     files = ranks(path, RANKED)
+    check_once(files, RANKED)
     tops = {file: seen.top if file == path else look(file).top for file in files}
     for file, top in tops.items():
         _check_declared(file, top)
@@ -132,7 +134,8 @@ def _check_same(file: Path, said: dict[str, Any], expected: dict[str, Any]) -> N
     for name, value in said.items():
         if value != expected[name]:
             raise BadCapture(
-                f"{file.name} has {name} {value!r}, expected {expected[name]!r} as the first rank's"
+                f"{file.name} has {name} {short(value)}, expected {short(expected[name])} as the "
+                "first rank's"
             )
 
 
@@ -193,11 +196,32 @@ def _flattened(loaded: Fields, sections: tuple[str, ...]) -> Fields:
 def _check_told_once(section: str, inside: Fields, flat: Fields) -> None:
     """Raise BadCapture for a field that is there twice, with other numbers."""
     for name in sorted(inside.keys() & flat.keys()):
-        one, other = inside[name], flat[name]
-        if not all(hasattr(value, "shape") and value.ndim <= 2 for value in (one, other)):
+        if any(getattr(value, "ndim", 0) > 2 for value in (inside[name], flat[name])):
             continue  # what has more dimensions is not read
-        if not _equal(as_numpy(name, one), as_numpy(name, other)):
-            raise BadCapture(f"{name} is there twice, with other numbers in {section}; keep one")
+        if not _says_the_same(name, inside[name], flat[name]):
+            raise BadCapture(f"{name} is there twice, with other content in {section}; keep one")
+
+
+def _says_the_same(name: str, one: Any, other: Any) -> bool:
+    """Whether two values are equal, lists by their items; what is never read counts as equal."""
+    if one is None or other is None or one is other:
+        return True
+    if hasattr(one, "shape") and hasattr(other, "shape"):
+        return _equal(as_numpy(name, one), as_numpy(name, other))
+    rows = [list(value) for value in (one, other) if _has_rows(value)]
+    if len(rows) == 2:
+        same_length = len(rows[0]) == len(rows[1])
+        return same_length and all(_says_the_same(name, *pair) for pair in zip(*rows, strict=True))
+    if rows:
+        return False
+    single = [value.item() if hasattr(value, "item") else value for value in (one, other)]
+    are_read = all(isinstance(value, str | bytes | int | float) for value in single)
+    are_nan = all(value != value for value in single)
+    return not are_read or are_nan or bool(single[0] == single[1])
+
+
+def _has_rows(value: Any) -> bool:
+    return isinstance(value, list | tuple) or getattr(value, "ndim", 0) > 0
 
 
 def _equal(one: Array, other: Array) -> bool:

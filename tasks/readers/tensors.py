@@ -7,11 +7,13 @@ loaded without that is refused, as is a file whose checksums say that it was dam
 import threading
 import zipfile
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy.typing as npt
 
+from tasks.notation import encodable
 from tasks.readers import npz, pickled_numpy, stand_ins
 from tasks.readers.bounds import ZIP, check_members
 from tasks.readers.regular import opened
@@ -83,7 +85,8 @@ def _load_pt(path: Path, mapped: bool, records: Sequence[int] | None = None) -> 
 
     try:
         with LOADING, stand_ins.only_these():
-            loaded = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
+            with _name_for_torch(path) as name:
+                loaded = torch.load(name, map_location="cpu", weights_only=True, mmap=mapped)
             if records is not None:
                 _check_storages(loaded, records)
             loaded = stand_ins.resolved(loaded)
@@ -94,6 +97,16 @@ def _load_pt(path: Path, mapped: bool, records: Sequence[int] | None = None) -> 
     if not isinstance(loaded, dict):
         raise BadCapture(f"the file holds a {type(loaded).__name__}, expected a dict of tensors")
     return loaded
+
+
+@contextmanager
+def _name_for_torch(path: Path) -> Iterator[str]:
+    """A name of the file that torch can open: it takes UTF-8 only."""
+    if str(path).isascii() or encodable(str(path)) == str(path):
+        yield str(path)
+        return
+    with opened(path) as file:
+        yield f"/proc/self/fd/{file.fileno()}"
 
 
 def _check_storages(loaded: Any, records: Sequence[int]) -> None:

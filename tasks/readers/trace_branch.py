@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from tasks.notation import short
 from tasks.readers import records
 from tasks.readers.fields import whole_number
 from tasks.readers.ragged import Sample
@@ -46,12 +47,12 @@ class Branch:
         parents = [node.get("parent") for node in nodes]
         for at, parent in enumerate(parents):
             if parent is not None and not (type(parent) is int and 0 <= parent < at):
-                raise BadCapture(f"{self.where}: message {at} has the parent {parent!r}")
+                raise BadCapture(f"{self.where}: message {at} has the parent {short(parent)}")
         having = set(parents)
         leaves = [at for at in range(len(nodes)) if at not in having]
         index = whole_number(self.trained.get("index"))
         if index is None or not 0 <= index < len(leaves):
-            raise BadCapture(f"{self.where}: branch {index!r} of {len(leaves)}")
+            raise BadCapture(f"{self.where}: branch {short(index)} of {len(leaves)}")
         path = [leaves[index]]
         while (parent := parents[path[-1]]) is not None:
             path.append(parent)

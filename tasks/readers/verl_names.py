@@ -4,6 +4,7 @@ import re
 from dataclasses import replace
 from typing import Any
 
+from tasks.notation import listed
 from tasks.readers.fields import (
     TokenField,
     as_numpy,
@@ -121,7 +122,7 @@ def _token_fields(fields: Fields) -> tuple[dict[str, TokenField], list[str]]:
         missing.append("response_mask")
     if missing:
         wanted = ", ".join(f"{CALLED[part]} ({' or '.join(ALIASES[part])})" for part in missing)
-        raise BadCapture(f"missing {wanted}; the file has {', '.join(sorted(fields)) or 'nothing'}")
+        raise BadCapture(f"missing {wanted}; the file has {listed(sorted(fields)) or 'nothing'}")
     tokens = {part: field for part, field in found.items() if field}
     if mask:
         tokens["response_mask"] = mask

@@ -16,7 +16,7 @@ import polars as pl
 from tasks import captures, lake, quarantine, summary, tables
 from tests.chaos.ledger import Key, Rows, digest
 
-PLACES = ("source", "mtime_ns", "tokenizer")  # facts that say where and when
+PLACES = ("source", "mtime_ns", "ctime_ns", "tokenizer")  # facts that say where and when
 RUNS = """
     select distinct run_uuid, value from runs
     join tags using (run_uuid)
