@@ -337,3 +337,28 @@ def test_a_table_of_one_value_is_not_millions_of_tokens(rows, tmp_path):
     assert path.stat().st_size < 200_000
     with pytest.raises(BadCapture, match=r"a file of \d+ bytes declares 20000000 tokens or rows"):
         captures.read(path, "logp_rollout=q,logp_train=p")
+
+
+def test_many_names_of_one_storage_are_refused(saved):
+    """Each of them fits the file; together they would be 40 times as much in the lake."""
+    fields = batch_fields(rows=500, width=400)
+    views = {f"v{i}_log_probs": fields["old_log_probs"] for i in range(80)}
+    with pytest.raises(BadCapture, match="numbers that its fields declare"):
+        captures.read(saved({**fields, **views}))
+
+
+def nested(depth: int) -> tuple:
+    """Twice as long to hash or to write out at each level."""
+    value = ("x",)
+    for _ in range(depth):
+        value = (value, value)
+    return value
+
+
+@pytest.mark.parametrize(
+    "fields", [{"uid": [{"a": nested(60)}] * 4}, {"token_level_scores": [{"a": nested(60)}] * 4}]
+)
+def test_a_message_shows_no_more_of_a_value_than_a_person_reads(fields, saved):
+    with pytest.raises(BadCapture) as raised:
+        captures.read(saved({**batch_fields(rows=4), **fields}))
+    assert len(str(raised.value)) < 300

@@ -38,8 +38,8 @@ def test_sql_answers_in_three_forms(filled, capsys):
 
 
 def test_every_table_answers_over_the_lake(filled):
-    # Not captured; no shared prefixes; no rollout of several turns, or of 32 tokens; one step.
-    without = {"gap_by_entropy", "entropy_edges", "noise_floor", "token_turns", "row_match"}
+    # Not captured; no shared prefixes; no rollout of several turns; one step.
+    without = {"gap_by_entropy", "entropy_edges", "noise_floor", "token_turns"}
     several = {t.name for t in tables.catalogue().values() if t.folder == "run"} - {"run_trend"}
     for name in tables.catalogue():
         table = tables.query(lake.steps(filled / "lake"), f"from {name}")

@@ -143,9 +143,12 @@ def test_a_diary_that_is_a_pipe_or_endless_is_not_waited_for(tmp_path):
     (folder / "events.jsonl").unlink()
     with (folder / "events.jsonl").open("wb") as diary:
         diary.write(b'{"step": 1, "event": "' + b"x" * 1000 + b'"}\n')
-        diary.truncate(1 << 34)  # sparse: 16 GiB of zeros
+        diary.write(b"[" * (17 << 20))
     [event] = onset.events(folder / "step_10" / "step_batch.pt")
     assert event == {"step": 1, "event": "x" * 200}
+    with (folder / "events.jsonl").open("wb") as diary:
+        diary.truncate(1 << 40)  # holes
+    assert onset.events(folder / "step_10" / "step_batch.pt") == []
 
 
 def test_changes_are_explained_by_events(tmp_path):

@@ -71,7 +71,8 @@ def test_text_that_a_spreadsheet_would_compute_is_text(tmp_path):
     cells.write_csv(frame, tmp_path / "x.csv")
     with (tmp_path / "x.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
-    assert [row["text"] for row in rows] == [*(f"'{text}" for text in FORMULAS), "a=1", "'", ""]
+    shown = [notation.printable(f"'{text}") for text in FORMULAS]
+    assert [row["text"] for row in rows] == [*shown, "a=1", "'", ""]
     assert {row["n"] for row in rows} == {"-1.5"}
 
 
@@ -82,7 +83,7 @@ def test_no_table_of_a_step_has_a_formula(step, tmp_path):
     stages.draw_step.fn(step, tmp_path / "files")
     with (tmp_path / "files" / "tables" / "worst_tokens.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
-    assert {row["token"] for row in rows} == {f"'{text}" for text in FORMULAS}
+    assert {row["token"] for row in rows} == {notation.printable(f"'{text}") for text in FORMULAS}
     assert float(rows[0]["logp_train"]) < 0
 
 

@@ -97,6 +97,6 @@ def test_of_a_large_batch_some_rows_are_held_against_their_neighbours(rows):
 def test_unknown_ids_and_short_rows_say_nothing():
     tokens = batch([*range(1, 16), 0])
     with sql_connection(tokens.with_columns(token_id=pl.lit(None, pl.Int32))) as connection:
-        assert connection.sql("from row_match").pl().is_empty()
+        assert connection.sql("select rows from row_match").pl().item() == 0
     with sql_connection(tokens.filter(pl.col("pos") < 31)) as connection:
-        assert connection.sql("from row_match").pl().is_empty()
+        assert connection.sql("select rows from row_match").pl().item() == 0

@@ -19,6 +19,7 @@ from flows.cli import main
 from flows.progress import COLUMNS
 from tasks import inspection, notation, quarantine, samples
 from tasks.alerts import Change, Status
+from tasks.lake import Step
 from tasks.tokens import BadCapture
 from tests.given import ACTING, SHOWN, batch_fields, ingest
 
@@ -175,3 +176,18 @@ def test_an_error_that_quotes_data_begins_no_line(step, home, capsys):
     lines = lines_of(capsys.readouterr().err)
     assert lines[0].startswith("tim: ")
     assert not any(line.startswith("failed") for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("run", "shown"),
+    [
+        ("my-run.2 (a)", "'my-run.2 (a)' step 3"),
+        ("my-run.2", "my-run.2 step 3"),
+        ("lauf ü", "lauf ü step 3"),
+        ("failed: x.pt: damaged", "'failed: x.pt: damaged' step 3"),
+        (" ", "' ' step 3"),
+    ],
+)
+def test_a_run_is_not_called_as_a_message_begins(run, shown):
+    outcome = Outcome(Path("x"), Step(run, 3, "c", Path("y")))
+    assert screen._named(outcome) == shown

@@ -42,6 +42,28 @@ def test_a_padded_numpy_batch_is_read_as_its_tensors_are(dtype, tmp_path):
     assert other["logp_train"].to_list() == approx(tokens["logp_train"].to_list(), abs=2e-3)
 
 
+@pytest.mark.parametrize(
+    ("name", "one", "section", "other"),
+    [
+        ("uid", ["a"] * 6, "non_tensor_batch", ["b"] * 6),
+        ("rewards", [1.0] * 6, "batch", torch.zeros(6)),
+        ("global_step", 3, "meta_info", 77),
+        ("run_name", "a", "meta_info", "b"),
+        ("old_log_probs", [[-1.0]] * 6, "batch", [[-1.0, -2.0]] * 6),
+    ],
+)
+def test_what_is_told_twice_must_say_the_same(name, one, section, other, saved):
+    with pytest.raises(BadCapture, match=f"{name} is there twice, with other content in {section}"):
+        captures.read(saved({**batch_fields(), name: one, section: {name: other}}))
+
+
+def test_what_is_told_twice_alike_is_one(saved, to_lake):
+    fields = batch_fields()
+    more = {"extra": {"deep": [1]}, "temperature": float("nan"), "uid": list(fields["uid"])}
+    twice = {**fields, **more, "meta_info": {**more, "uid": np.array(fields["uid"], dtype=str)}}
+    assert to_lake(saved(twice)).facts()["rows"] == 6
+
+
 def test_a_field_that_is_there_twice_is_refused_if_its_numbers_differ(saved, to_lake):
     fields = batch_fields()
     same = {**fields, "batch": {"old_log_probs": fields["old_log_probs"].clone()}}

@@ -1,5 +1,6 @@
 """MLflow: one run per training run, one point per metric and step, whatever is logged again."""
 
+import logging
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -177,3 +178,12 @@ def test_a_run_keeps_what_people_wrote_on_it(home, step, files):
     assert run.info.run_id != run_id
     assert run.info.run_name == "mine"
     assert (run.data.tags["mlflow.note.content"], run.data.tags["team"]) == ("why", "a")
+
+
+def test_what_a_server_says_acts_in_no_log(caplog):
+    """MLflow quotes error codes of a server in warnings of its own."""
+    handler = next(h for h in logging.getLogger("mlflow").handlers if h.filters)
+    said = ("\x1b[31m\nfailed: forged",)
+    record = logging.LogRecord("mlflow.x", 30, "", 1, "said %s", said, None)
+    assert handler.filter(record)
+    assert record.getMessage() == "said \\x1b[31m\\nfailed: forged"

@@ -96,12 +96,19 @@ counted as (
         *,
         count(*) filter (is_misplaced) over (partition by run, step, shift) as times
     from judged
+),
+
+steps as (
+    select distinct
+        run,
+        step
+    from trained_tokens
 )
 
 select
     run,
     step,
-    count(*) as rows,
+    count(counted.row) as rows,
     count(*) filter (is_misplaced) as misplaced,
     median(r_own) filter (is_misplaced) as r_own,
     median(r_other) filter (is_misplaced) as r_other,
@@ -110,6 +117,7 @@ select
             2 * max(times) filter (is_misplaced) > count(*) filter (is_misplaced)
             then arg_max(shift, times) filter (is_misplaced)
     end as shift
-from counted
+from steps
+left join counted using (run, step)
 group by run, step
 order by run, step

@@ -82,11 +82,6 @@ def check_fields(fields: Mapping[Any, Any], holds: int) -> None:
 
     All together, too: many may be views of one storage.
     """
-    together = sum(numbers(value) for value in fields.values())
-    if together > max(SMALL, holds):
-        raise BadCapture(
-            f"a file of {holds} bytes cannot hold the {together} numbers that its fields declare"
-        )
     for name, value in fields.items():
         if (count := numbers(value)) > holds:
             raise BadCapture(
@@ -96,6 +91,11 @@ def check_fields(fields: Mapping[Any, Any], holds: int) -> None:
             raise BadCapture(
                 f"a file of {holds} bytes cannot hold the {length} characters that {name} declares"
             )
+    together = sum(numbers(value) for value in fields.values())
+    if together > holds:
+        raise BadCapture(
+            f"a file of {holds} bytes cannot hold the {together} numbers that its fields declare"
+        )
 
 
 def numbers(value: Any) -> int:
