@@ -208,15 +208,17 @@ class _Pace:
     pause: float
     again: float = 0.0
     tried: Work = NO_WORK
+    in_vain: bool = False
 
     def waits(self, work: Work) -> bool:
-        """Whether nothing is new and it is not yet time."""
-        return work == self.tried and time.monotonic() < self.again
+        """Whether nothing is new since it was in vain, and it is not yet time."""
+        return self.in_vain and work == self.tried and time.monotonic() < self.again
 
     def tries(self, work: Work, in_vain: bool) -> None:
         """This was tried; the pause grows while it is in vain."""
         self.pause = min(2 * self.pause, LONGEST_PAUSE) if in_vain else self.every
-        self.again, self.tried = time.monotonic() + self.pause, work
+        self.again = time.monotonic() + self.pause
+        self.tried, self.in_vain = work, in_vain
 
 
 def follow(
