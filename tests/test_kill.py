@@ -20,7 +20,7 @@ from tests.test_lake import files
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("prefect")]
 
-KILLS = int(os.environ.get("TIMTRACK_KILLS", "6"))
+KILLS = int(os.environ.get("TIMTRACK_KILLS", "3"))
 STEPS = 12
 
 

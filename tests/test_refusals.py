@@ -10,10 +10,10 @@ from mlflow.tracking import MlflowClient
 
 from flows.cli import main
 from flows.watch import watch
-from tasks import backlog, lake, refusals, tables
+from tasks import backlog, lake, refusals, stages, tables
 from tasks.hook import save_step_batch
 from tasks.tracking import Tracker
-from tests.given import batch_fields
+from tests.given import batch_fields, ingest
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("prefect")]
 
@@ -23,6 +23,12 @@ def root(tmp_path):
     for seed, run in enumerate(("a", "b", "c")):
         save_step_batch(tmp_path / "runs" / run, 3, batch_fields(seed=seed))
     return tmp_path / "runs"
+
+
+@pytest.fixture(autouse=True)
+def at_once(monkeypatch):
+    """What fails is not tried again within a sweep."""
+    monkeypatch.setattr(stages.log_step, "retries", 0)
 
 
 def is_logged(home) -> dict[str, bool]:
@@ -115,8 +121,7 @@ def test_a_run_that_was_deleted_in_mlflow_comes_back(root, home):
 
 
 def test_a_refusal_is_of_the_store_that_refused(root, home):
-    watch(root, home, quiet=0)
-    step = lake.steps(home / "lake")[0]
+    step = ingest(root / "a" / "step_3" / "step_batch.pt", home / "lake")
     refusals.add(step, "another mark", "why")
     refusals.add(step, "another mark", "why")
     assert refusals.of(step, ["a mark"]) is None
