@@ -135,8 +135,7 @@ def _rules(home: Path, given: Path | None) -> Alerts:
     except BadAlerts as error:
         if (home, given) not in _good_rules:
             raise
-        told = printable(str(error))
-        get_logger("timtrack").warning("%s; judged by the rules that it had before", told)
+        warn(f"{error}; judged by the rules that it had before")
     return _good_rules[home, given]
 
 
@@ -349,5 +348,9 @@ def _note_refusal(step: Step, by: str, error: Exception) -> None:
     try:
         refusals.add(step, by, str(error))
     except OSError as failed:  # the disk is full, or the step was replaced
-        told = printable(f"{step.name}: refusal not noted: {failed}")
-        get_logger("timtrack").warning("%s", told)
+        warn(f"{step.name}: refusal not noted: {failed}")
+
+
+def warn(text: str) -> None:
+    """A line in the flow's log, where Prefect shows it."""
+    get_logger("timtrack").warning("%s", printable(text))

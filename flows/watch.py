@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 from prefect import flow
-from prefect.logging import get_logger
 from prefect.states import Completed, Failed
 
 from flows import runner
@@ -22,6 +21,7 @@ from flows.analyse import (
     SweepFailed,
     take_on,
     tell_of_runs,
+    warn,
 )
 from tasks import alerts as alerts_module
 from tasks import backlog, captures, isolation, lake, quarantine, stages
@@ -29,7 +29,6 @@ from tasks.alerts import LEVELS, Change, Status
 from tasks.arrival import QUIET, is_whole
 from tasks.backlog import Backlog
 from tasks.lake import Step
-from tasks.notation import printable
 from tasks.places import Pattern
 from tasks.quarantine import State
 from tasks.tables import BadTables
@@ -90,11 +89,11 @@ def _forget_lost(home: Path) -> None:
     try:
         lost = backlog.forget(home, Tracker(home).runs())
     except Exception as error:  # whatever server or network says: the sweep goes on
-        _warn(f"MLflow was not asked for its runs: {error}")
+        warn(f"MLflow was not asked for its runs: {error}")
         return
     if lost:
         runs = ", ".join(sorted({step.run for step in lost}))
-        _warn(f"{runs}: not in MLflow any more, logged again")
+        warn(f"{runs}: not in MLflow any more, logged again")
 
 
 def _note(home: Path, outcome: Outcome, columns: str | None, before: State | None) -> None:
@@ -109,11 +108,7 @@ def _note(home: Path, outcome: Outcome, columns: str | None, before: State | Non
             held = isinstance(error, BadCapture)
             quarantine.add(home, path, str(error), columns, before, held)
     except OSError as failed:  # the disk is full, or the capture went away
-        _warn(f"{path} was not set aside: {failed}")
-
-
-def _warn(text: str) -> None:
-    get_logger("timtrack").warning("%s", printable(text))
+        warn(f"{path} was not set aside: {failed}")
 
 
 class RunBecameCritical(SweepFailed):

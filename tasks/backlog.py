@@ -6,7 +6,7 @@ may be killed at any point and another goes on where the files say that it stopp
 
 import hashlib
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
@@ -59,28 +59,31 @@ def survey(
     done = {*map(str, (path.absolute() for path in analysed)), *(record.path for record in held)}
     pending = [path for path in found if str(path.absolute()) not in done]
     waiting = {str(path.absolute()) for path in pending}
+    marks = logged_marks(home)
+    lacking = _lacking(steps, marks)
     return Backlog(
         found=len(found),
         analysed=len(analysed),
         pending=pending,
         held=held,
-        unlogged=unlogged(home, steps=steps),
+        unlogged=[step for step in lacking if not refusals.keeps(step, marks)],
         failing=[record for record in noted if record.path in waiting],
-        refused=_refused(home, steps),
+        refused=[(step, why) for step in lacking if (why := refusals.of(step, marks))],
         unsettled=unsettled(home, settlements(home, steps)),
         closed=looked.closed,
     )
 
 
-def unlogged(
-    home: Path, runs: set[str] | None = None, steps: list[Step] | None = None
-) -> list[Step]:
-    """Steps (of these runs) that MLflow lacks: as it is set up, and with the tables as they are."""
+def unlogged(home: Path, runs: set[str]) -> list[Step]:
+    """Steps of these runs that MLflow lacks: as it is set up, and with the tables as they are."""
     marks = logged_marks(home)
-    looked_at = lake.steps(home / "lake") if steps is None else steps
-    wanted = (step for step in looked_at if runs is None or step.run in runs)
-    lacking = [step for step in wanted if not all(lake.has_mark(step, mark) for mark in marks)]
-    return [step for step in lacking if not refusals.keeps(step, marks)]
+    wanted = (step for step in lake.steps(home / "lake") if step.run in runs)
+    return [step for step in _lacking(wanted, marks) if not refusals.keeps(step, marks)]
+
+
+def _lacking(steps: Iterable[Step], marks: list[str]) -> list[Step]:
+    """Steps without one of the marks; only these can be refused."""
+    return [step for step in steps if not all(lake.has_mark(step, mark) for mark in marks)]
 
 
 def settlements(home: Path, steps: list[Step] | None = None) -> dict[str, str]:
@@ -124,12 +127,6 @@ def forget(home: Path, kept: set[str]) -> list[Step]:
         for mark in marks:
             lake.unmark(step, mark)
     return lost
-
-
-def _refused(home: Path, steps: list[Step]) -> list[tuple[Step, Refusal]]:
-    marks = logged_marks(home)
-    found = ((step, refusals.of(step, marks)) for step in steps)
-    return [(step, refusal) for step, refusal in found if refusal]
 
 
 def counts(seen: Backlog) -> dict[str, float | int]:

@@ -8,6 +8,7 @@ import os
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 
@@ -37,14 +38,14 @@ def below(root: Path, wanted: Callable[[Path], bool]) -> Found:
             continue
         for entry in entries:
             path = folder / entry.name
-            if _is_folder(entry):
+            if _answers_yes(entry.is_dir):
                 if not entry.is_symlink():
                     folders.append(path)
                 elif why := _leads_astray(path, above):
                     found.closed[path] = why
                 else:
                     links.append(path)
-            elif _is_file(entry) and _is_wanted(path, wanted):
+            elif _answers_yes(entry.is_file) and _answers_yes(partial(wanted, path)):
                 found.files.append(path)
     return found
 
@@ -74,22 +75,9 @@ def _is_new(stat: os.stat_result, seen: set[tuple[int, int]]) -> bool:
     return True
 
 
-def _is_folder(entry: "os.DirEntry[str]") -> bool:
+def _answers_yes(question: Callable[[], bool]) -> bool:
+    """What is asked of a file or folder; no of one that is gone since."""
     try:
-        return entry.is_dir()
-    except OSError:
-        return False
-
-
-def _is_wanted(path: Path, wanted: Callable[[Path], bool]) -> bool:
-    try:
-        return wanted(path)
-    except OSError:  # its folder is gone since
-        return False
-
-
-def _is_file(entry: "os.DirEntry[str]") -> bool:
-    try:
-        return entry.is_file()
+        return question()
     except OSError:
         return False

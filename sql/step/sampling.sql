@@ -61,38 +61,28 @@ means as (
 
 errors as (
     select
-        parts.run,
-        parts.step,
-        parts.name,
-        parts.engine,
+        run,
+        step,
+        name,
+        engine,
         clustered_error(above - value * below, total) as error
     from parts
-    inner join means
-        on
-            parts.run = means.run
-            and parts.step = means.step
-            and parts.name = means.name
-            and parts.engine = means.engine
+    inner join means using (run, step, name, engine)
     where parts.tokens > 0
-    group by parts.run, parts.step, parts.name, parts.engine
+    group by run, step, name, engine
 ),
 
 margins as (
     select
-        means.run,
-        means.step,
-        means.name,
-        means.engine,
+        run,
+        step,
+        name,
+        engine,
         tokens,
         value,
         if(effective > 4.999, error * student_t_quantile_975(greatest(1, effective - 1)), null) as margin
     from means
-    inner join errors
-        on
-            means.run = errors.run
-            and means.step = errors.step
-            and means.name = errors.name
-            and means.engine = errors.engine
+    inner join errors using (run, step, name, engine)
 )
 
 select
