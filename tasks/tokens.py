@@ -114,6 +114,7 @@ COUNTED = (
     "placeholder_rollout",  # numbers at LOWEST or below under the mask
     "placeholder_train",
     "unknown_advantage",  # trained tokens without one, where the file has advantages
+    "unknown_reward",  # rows without one, where the file has rewards
     "mixed_uid",  # rows whose uid is a whole number that others have as text
 )
 
@@ -325,6 +326,8 @@ class Check:
                 f"advantage has no finite value on {unknown} of {self.trained} trained tokens: "
                 "NULL there"
             )
+        if unrewarded := self.counts["unknown_reward"]:
+            yield f"reward has no finite value in {unrewarded} of {self.rows} rows: NULL there"
         if mixed := self.counts["mixed_uid"]:
             yield (
                 f"uid is a whole number in {mixed} rows, and in others a text of the same digits: "

@@ -274,6 +274,7 @@ NUMBERS = {
     "2^63": ("token_ids", str(2**63), "line 3: token_ids holds other things than int64 numbers"),
     "2^64": ("token_ids", str(2**64), "line 3: token_ids holds other things than int64 numbers"),
     "nested": ("token_ids", "[" * 5000 + "]" * 5000, "line 3 is not JSON"),
+    "text": ("prev_logprobs", '"-0.5"', "line 3: prev_logprobs holds other things than float32"),
     "a reward": ("rewards", "9" * 400, "line 3"),
     "a reward beside NaN": ("rewards", "9" * 400 + '], "x": [NaN', "line 3: rewards is an integer"),
     "a log-prob beside NaN": ("prev_logprobs", "9" * 400 + ", NaN", "line 3: prev_logprobs"),
@@ -331,8 +332,8 @@ def test_a_table_of_one_value_is_not_millions_of_tokens(rows, tmp_path):
     """20 million tokens in one row, or rows without any, in some kilobytes."""
     path = tmp_path / "step_3" / "dump.parquet"
     path.parent.mkdir()
-    value = [-1.0] * (20_000_000 if rows == 1 else 0)
-    column = pl.Series([value], dtype=pl.List(pl.Float32)).new_from_index(0, rows)
+    value = pl.repeat(-1.0, 20_000_000 if rows == 1 else 0, dtype=pl.Float32, eager=True)
+    column = value.implode().new_from_index(0, rows)
     pl.DataFrame({"q": column, "p": column}).write_parquet(path)
     assert path.stat().st_size < 200_000
     with pytest.raises(BadCapture, match=r"a file of \d+ bytes declares 20000000 tokens or rows"):

@@ -57,6 +57,40 @@ def test_what_is_told_twice_must_say_the_same(name, one, section, other, saved):
         captures.read(saved({**batch_fields(), name: one, section: {name: other}}))
 
 
+@pytest.mark.parametrize(
+    ("used", "one", "left", "other"),
+    [
+        ("global_step", 3, "training_step", 4),
+        ("advantages", torch.zeros(6, 10), "advantage", torch.ones(6, 10)),
+        ("token_level_scores", torch.zeros(6, 10), "token_level_rewards", torch.ones(6, 10)),
+        ("uid", ["a"] * 6, "group_id", ["b"] * 6),
+        ("advantages", torch.zeros(6, 10), "advantage", torch.ones(6, 10).to_sparse()),
+    ],
+)
+def test_a_second_name_with_other_values_is_noted(used, one, left, other, saved):
+    batch = captures.read(saved({**batch_fields(), used: one, left: other}))
+    (note,) = [note for note in batch.notes if f"{left} has other values and is left out" in note]
+    assert note.startswith(f"{used} is used as ")
+    same = captures.read(saved({**batch_fields(), used: one, left: one}))
+    assert not any("other values" in note for note in same.notes)
+
+
+@pytest.mark.parametrize(("step", "taken"), [("20", 20), (20.0, 20), (True, 7), (1.5, 7), ("x", 7)])
+def test_a_step_that_is_no_whole_number_is_noted(step, taken, saved):
+    path = saved({**batch_fields(), "global_step": step}, "a/step_7/step_batch.pt")
+    assert captures.identify(path).step == taken
+    noted = f"global_step is {step!r}, not a whole number: not used as the step"
+    assert (noted in captures.read(path).notes) == (taken == 7)
+
+
+def test_rewards_that_are_not_finite_are_null_and_counted(saved, to_lake):
+    rewards = [1.0, float("inf"), float("nan"), 0.0, 0.0, None]
+    fields = {k: v for k, v in batch_fields().items() if k != "token_level_scores"}
+    step = to_lake(saved({**fields, "rewards": rewards}))
+    assert "reward has no finite value in 3 of 6 rows: NULL there" in step.facts()["notes"]
+    assert read(step)[1]["reward"].to_list() == [1.0, None, None, 0.0, 0.0, None]
+
+
 def test_what_is_told_twice_alike_is_one(saved, to_lake):
     fields = batch_fields()
     more = {"extra": {"deep": [1]}, "temperature": float("nan"), "uid": list(fields["uid"])}

@@ -102,12 +102,14 @@ def _block(layout: Layout, rows: slice) -> Block:
         for view in layout.views
     )
     real = np.array([row not in layout.synthetic for row in range(rows.start, rows.stop)])
-    tokens = tokens.filter(pl.Series(real[index]))
+    tokens, sequences = tokens.filter(pl.Series(real[index])), sequences.filter(pl.Series(real))
     counts = {f"placeholder_{e}": int((held[e] & real[index]).sum()) for e in ENGINES}
     if advantage is not None:
         counts["unknown_advantage"] = tokens.filter("is_trained")["advantage"].null_count()
+    if "reward" in layout.tokens or "reward" in layout.per_row:
+        counts["unknown_reward"] = sequences["reward"].null_count()
     counts["mixed_uid"] = len(layout.mixed.intersection(range(rows.start, rows.stop)))
-    return Block(tokens, sequences.filter(pl.Series(real)), counts)
+    return Block(tokens, sequences, counts)
 
 
 def _is_finite(values: Array) -> Array:

@@ -68,15 +68,24 @@ def numbers(where: str, name: str, values: Any, dtype: Any) -> Array:
     if not isinstance(values, list):
         raise BadCapture(f"{where}: {name} is a {type(values).__name__}, expected a list")
     try:
-        array = np.array(values, dtype=np.float64 if np.dtype(dtype).kind == "f" else None)
+        array = np.array(values)
+        if np.dtype(dtype).kind == "f" and _may_be_floats(array):
+            array = array.astype(np.float64)
         whole = array.dtype.kind in "biu" or not len(array)
-        if array.ndim != 1 or (np.dtype(dtype).kind in "iu" and not whole):
+        if array.ndim != 1 or not (whole or array.dtype.kind == np.dtype(dtype).kind):
             raise BadCapture(f"{where}: {name} holds other things than {np.dtype(dtype)} numbers")
         if array.dtype == np.uint64 and array.max(initial=0) > MAX_INT64:
             raise BadCapture(f"{where}: {name} holds {array.max()}, more than 64 bits can")
         return array.astype(dtype)
     except (TypeError, ValueError, OverflowError) as error:
         raise BadCapture(f"{where}: {name} is no list of numbers: {error}") from error
+
+
+def _may_be_floats(array: Array) -> bool:
+    """Numbers, or numbers and nulls; text is none, whatever it reads like."""
+    if array.dtype.kind != "O":
+        return array.dtype.kind in "biuf"
+    return all(item is None or isinstance(item, int | float) for item in array.flat)
 
 
 def check_lengths(where: str, fields: dict[str, Array], width: int) -> None:

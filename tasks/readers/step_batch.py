@@ -12,17 +12,16 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from tasks.notation import short
 from tasks.readers.bounds import check_fields, check_size, rows_of, unpacked
 from tasks.readers.contents import Contents, look
 from tasks.readers.experience import is_openrlhf, of_openrlhf, of_trl
 from tasks.readers.fields import LONGEST_INT, as_numpy
 from tasks.readers.layout import Layout, blocks
+from tasks.readers.same import says_the_same
 from tasks.readers.siblings import check_once, in_order, is_first, ranks, written_apart
-from tasks.readers.tensors import Array, check_sums
-from tasks.readers.verl_names import ALIASES, Fields, layout_of, named
+from tasks.readers.tensors import check_sums
+from tasks.readers.verl_names import ALIASES, Fields, layout_of, name_of, named
 from tasks.tokens import BadCapture, Batch, Block
 
 NAME = "step_batch"
@@ -34,6 +33,7 @@ RANKED = re.compile(r"step_batch[._-]rank[._-]?(\d+)\.pt")
 # Nestings seen in the wild; their contents count as if they stood at the top.
 SECTIONS = ("batch", "batch_tensors", "batch_non_tensors", "non_tensor_batch", "tensordict")
 META_SECTIONS = ("meta_info", "batch_meta_info", "meta")
+LONGEST_STEP = 20  # digits of a step given as text
 OF_ALL_ROWS = ("sequences", *ALIASES["token_id"], *ALIASES["logp_rollout"])
 
 
@@ -80,7 +80,7 @@ def open_batch(path: Path, seen: Contents) -> Batch:
     run, step = named(meta, "run"), named(meta, "step")
     of_ranks = RANKED.fullmatch(path.name)
     covered = _coverage(meta, len(files)) if of_ranks else None
-    told = [covered, written_apart(files), _chosen(meta, layout)]
+    told = [covered, written_apart(files), _chosen(meta, layout), _no_step(meta, step)]
     numbered = [_dealt(layout, rank, len(opened)) for rank, (_, layout) in enumerate(opened)]
     shards = tuple(partial(_blocks, *both) for both in zip(with_rows, numbered, strict=True))
     return Batch(
@@ -172,10 +172,19 @@ def _dealt(layout: Layout, rank: int, of: int) -> Layout:
 
 
 def _whole(step: Any) -> int | None:
-    """A step as the file says it, 20 or 20.0; anything else says nothing."""
+    """A step as the file says it: 20, 20.0 or "20"; anything else says nothing."""
+    if isinstance(step, str) and step.isascii() and step.isdigit() and len(step) < LONGEST_STEP:
+        return int(step)
     if isinstance(step, bool) or not isinstance(step, int | float) or step % 1:
         return None
     return int(step)
+
+
+def _no_step(meta: dict[str, Any], step: Any) -> str | None:
+    """A note on a step that is no number, so that the path's counts."""
+    if step is None or _whole(step) is not None:
+        return None
+    return f"{name_of(meta, 'step')} is {short(step)}, not a whole number: not used as the step"
 
 
 def _blocks(path: Path, layout: Layout) -> Iterator[Block]:
@@ -198,35 +207,8 @@ def _check_told_once(section: str, inside: Fields, flat: Fields) -> None:
     for name in sorted(inside.keys() & flat.keys()):
         if any(getattr(value, "ndim", 0) > 2 for value in (inside[name], flat[name])):
             continue  # what has more dimensions is not read
-        if not _says_the_same(name, inside[name], flat[name]):
+        if not says_the_same(name, inside[name], flat[name]):
             raise BadCapture(f"{name} is there twice, with other content in {section}; keep one")
-
-
-def _says_the_same(name: str, one: Any, other: Any) -> bool:
-    """Whether two values are equal, lists by their items; what is never read counts as equal."""
-    if one is None or other is None or one is other:
-        return True
-    if hasattr(one, "shape") and hasattr(other, "shape"):
-        return _equal(as_numpy(name, one), as_numpy(name, other))
-    rows = [list(value) for value in (one, other) if _has_rows(value)]
-    if len(rows) == 2:
-        same_length = len(rows[0]) == len(rows[1])
-        return same_length and all(_says_the_same(name, *pair) for pair in zip(*rows, strict=True))
-    if rows:
-        return False
-    single = [value.item() if hasattr(value, "item") else value for value in (one, other)]
-    are_read = all(isinstance(value, str | bytes | int | float) for value in single)
-    are_nan = all(value != value for value in single)
-    return not are_read or are_nan or bool(single[0] == single[1])
-
-
-def _has_rows(value: Any) -> bool:
-    return isinstance(value, list | tuple) or getattr(value, "ndim", 0) > 0
-
-
-def _equal(one: Array, other: Array) -> bool:
-    floats = one.dtype.kind == other.dtype.kind == "f"
-    return np.array_equal(one, other, equal_nan=floats)
 
 
 def _scalars(fields: Fields) -> dict[str, str | int | float | bool]:

@@ -1,6 +1,7 @@
 """Which field plays which part, by its name: as verl names them, and as others do."""
 
 import re
+from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
 
@@ -17,12 +18,14 @@ from tasks.readers.fields import (
 )
 from tasks.readers.layout import AS_WRITTEN, Layout, check_rows
 from tasks.readers.padding import halves, prompts_of, tail_of_input_ids
+from tasks.readers.same import says_the_same
 from tasks.readers.unlisted import unlisted
 from tasks.tokens import IN_FLOAT32, BadCapture
 
 Fields = dict[str, Any]
 
-# Of several names for one thing the first found counts; but two names for one engine's log-probs,
+# Of several names for one thing the first found counts, with a note if another has other values;
+# but two names for one engine's log-probs,
 # for the responses or for the mask in one file are an error.
 ALIASES = {
     "token_id": ("responses", "response_ids", "completion_ids"),
@@ -67,10 +70,11 @@ VIEW = re.compile(r"(.+?)_(?:log_probs?|logprobs)$")
 
 def named(fields: Fields, part: str) -> Any:
     """The field that plays a part, under the first of its names that is there."""
-    return fields.get(_name(fields, part))
+    return fields.get(name_of(fields, part))
 
 
-def _name(fields: Fields, part: str) -> str:
+def name_of(fields: Fields, part: str) -> str:
+    """The first of a part's names that is there, else the part itself."""
     return next((name for name in ALIASES[part] if name in fields), part)
 
 
@@ -104,6 +108,8 @@ def layout_of(fields: Fields, meta: Fields) -> Layout:
         notes=[
             *left_out,
             *notes,
+            *_passed_over(fields, ("advantage", "entropy", "reward", "uid")),
+            *_passed_over(meta, ("run", "step")),
             *_assumptions(tokens, prompts, response_real, prompt_real, pad_id),
         ],
     )
@@ -128,7 +134,7 @@ def _token_fields(fields: Fields) -> tuple[dict[str, TokenField], list[str]]:
         tokens["response_mask"] = mask
     for part in ("advantage", "reward", *AS_WRITTEN):
         if dimensions(named(fields, part)) == 2:
-            tokens[part] = token_field(_name(fields, part), named(fields, part))
+            tokens[part] = token_field(name_of(fields, part), named(fields, part))
     return tokens, [*_mask_notes(tokens, fields), *_add_views(fields, tokens)]
 
 
@@ -189,7 +195,7 @@ def _add_views(fields: Fields, tokens: dict[str, TokenField]) -> list[str]:
 def _row_fields(fields: Fields, rows: int, tokens: dict[str, TokenField]) -> dict[str, list[Any]]:
     whole = {"row", "policy_version_min", "policy_version_max", "rollout_id"}
     return {
-        part: row_field(_name(fields, part), value, rows, whole=part in whole)
+        part: row_field(name_of(fields, part), value, rows, whole=part in whole)
         for part in ("reward", "advantage", *sorted(whole))
         if part not in tokens and (value := named(fields, part)) is not None
     }
@@ -215,6 +221,24 @@ def _assumptions(
         elif part.startswith("logp_") and dtype == "float64":
             notes.append(f"{field.name} {IN_FLOAT32}")
     return notes
+
+
+def _passed_over(fields: Fields, parts: Iterable[str]) -> list[str]:
+    """Notes on fields that play a part that another field plays, with other values."""
+    return [
+        f"{used} is used as {part}; {other} has other values and is left out"
+        for part in parts
+        for used, *others in [[name for name in ALIASES[part] if name in fields] or [part]]
+        for other in others
+        if _differs(other, fields[used], fields[other])
+    ]
+
+
+def _differs(name: str, one: Any, other: Any) -> bool:
+    try:
+        return not says_the_same(name, one, other)
+    except BadCapture:  # what is left out need not be readable
+        return True
 
 
 def _without_synthetic_rows(layout: Layout) -> Layout:
