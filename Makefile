@@ -38,7 +38,13 @@ $(FRAMEWORKS_READY): $(FRAMEWORKS_NEED)
 chaos: $(READY)      ## an hour of disturbed watchers, held against undisturbed ones
 	$(BIN)/python -m tests.chaos --seeds 1 2 3 --minutes 20
 
-lint: $(READY)       ## style, types, SQL
+# The package as it is installed, for tools that want it in one folder.
+LINKS := build/links/timtrack
+$(LINKS):
+	mkdir -p $(LINKS)
+	ln -sfn ../../../flows/timtrack/__init__.py ../../../flows ../../../tasks ../../../sql $(LINKS)
+
+lint: $(READY) $(LINKS)  ## style, types, SQL
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy

@@ -12,14 +12,14 @@ from typing import Any
 from prefect import flow
 from prefect.logging import get_logger
 
-from flows import runner
-from tasks import alerts, backlog, captures, lake, refusals, stages, tables
-from tasks.alerts import Alerts, BadAlerts, Change
-from tasks.captures import Capture
-from tasks.lake import Step
-from tasks.notation import OneLine, printable
-from tasks.tables import BadTables
-from tasks.tracking import Tracker
+from timtrack.flows import runner
+from timtrack.tasks import alerts, backlog, captures, lake, refusals, stages, tables
+from timtrack.tasks.alerts import Alerts, BadAlerts, Change
+from timtrack.tasks.captures import Capture
+from timtrack.tasks.lake import Step
+from timtrack.tasks.notation import OneLine, printable
+from timtrack.tasks.tables import BadTables
+from timtrack.tasks.tracking import Tracker
 
 AHEAD = 8  # captures begun beyond the one that is being logged
 

@@ -15,14 +15,14 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from flows import runner
-from flows.options import parser
-from flows.saying import as_it_is, complain, say
-from tasks import budget, notation, parity
+from timtrack.flows import runner
+from timtrack.flows.options import parser
+from timtrack.flows.saying import as_it_is, complain, say
+from timtrack.tasks import budget, notation, parity
 
 if TYPE_CHECKING:
-    from tasks.lake import Step
-    from tasks.samples import Sample
+    from timtrack.tasks.lake import Step
+    from timtrack.tasks.samples import Sample
 
 DONE, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
 
@@ -99,7 +99,7 @@ def _unset(home: Path) -> str | None:
 
 
 def _bad_bands() -> str | None:
-    from tasks import bands
+    from timtrack.tasks import bands
 
     try:
         bands.for_family("default")
@@ -109,7 +109,7 @@ def _bad_bands() -> str | None:
 
 
 def _bad_alerts(options: Namespace) -> str | None:
-    from tasks import alerts
+    from timtrack.tasks import alerts
 
     try:
         alerts.of_home(options.home, getattr(options, "alerts", None))
@@ -124,8 +124,8 @@ def _fail(message: str, *more: str) -> int:
 
 
 def _ingest(options: Namespace) -> int:
-    from tasks import captures
-    from tasks.tokens import BadCapture
+    from timtrack.tasks import captures
+    from timtrack.tasks.tokens import BadCapture
 
     try:
         paths = [found for path in options.paths for found in captures.find(path)]
@@ -136,8 +136,8 @@ def _ingest(options: Namespace) -> int:
         return _fail(f"--step {options.step} names one capture, but {len(paths)} were found")
     if options.tokenizer and not options.tokenizer.is_file():
         return _fail(f"--tokenizer {options.tokenizer} is not a file")
-    from flows import screen
-    from flows.progress import analyse_with_progress
+    from timtrack.flows import screen
+    from timtrack.flows.progress import analyse_with_progress
 
     given = {"run": options.run, "step": options.step, "tokenizer": options.tokenizer}
     given["columns"] = options.columns
@@ -147,14 +147,14 @@ def _ingest(options: Namespace) -> int:
 
 
 def _watch(options: Namespace) -> int:
-    from tasks import backlog
+    from timtrack.tasks import backlog
 
     root, home = options.root.absolute(), options.home.absolute()
     if options.once and backlog.survey(root, home, options.pattern, options.columns).is_empty:
         say("nothing to do")
         return DONE
-    from flows.progress import watch_with_progress
-    from flows.watch import Source
+    from timtrack.flows.progress import watch_with_progress
+    from timtrack.flows.watch import Source
 
     _end_when_told()
     source = Source(
@@ -191,7 +191,7 @@ def _interrupted(*_: object) -> None:
 
 
 def _see_to_an_end(woken: socket.socket) -> None:
-    from tasks import isolation
+    from timtrack.tasks import isolation
 
     while not {signal.SIGTERM, signal.SIGINT} & {*woken.recv(1)}:
         pass
@@ -207,7 +207,7 @@ def _serve(options: Namespace) -> int:
         ConcurrencyLimitStrategy,
     )
 
-    from flows.watch import watch
+    from timtrack.flows.watch import watch
 
     # Sweeps never overlap, and one that comes while another runs is dropped: the next sees all.
     alone = ConcurrencyLimitConfig(limit=1, collision_strategy=ConcurrencyLimitStrategy.CANCEL_NEW)
@@ -230,7 +230,7 @@ def _serve(options: Namespace) -> int:
 
 
 def _prune(options: Namespace) -> int:
-    from tasks import lake, retention
+    from timtrack.tasks import lake, retention
 
     steps = [s for s in lake.steps(options.home / "lake") if options.run in (None, s.run)]
     if options.keep_last:
@@ -248,7 +248,7 @@ def _prune(options: Namespace) -> int:
 
 
 def _fsck(options: Namespace) -> int:
-    from tasks import integrity, lake
+    from timtrack.tasks import integrity, lake
 
     steps = [s for s in lake.steps(options.home / "lake") if options.run in (None, s.run)]
     faults = [fault for step in steps for fault in lake.faults(step)]
@@ -263,7 +263,7 @@ def _fsck(options: Namespace) -> int:
 
 
 def _status(options: Namespace) -> int:
-    from tasks import alerts, backlog
+    from timtrack.tasks import alerts, backlog
 
     root, home = options.root.absolute(), options.home.absolute()
     seen = backlog.survey(root, home, options.pattern, options.columns)
@@ -286,8 +286,8 @@ def _status(options: Namespace) -> int:
 
 
 def _sql(options: Namespace) -> int:
-    from flows import screen
-    from tasks import lake, tables
+    from timtrack.flows import screen
+    from timtrack.tasks import lake, tables
 
     steps = lake.steps(options.home / "lake")
     if not steps:
@@ -305,9 +305,9 @@ def _sql(options: Namespace) -> int:
 
 
 def _whatif(options: Namespace) -> int:
-    from flows import screen
-    from tasks import corrections, lake, tables
-    from tasks.tokens import BadCapture
+    from timtrack.flows import screen
+    from timtrack.tasks import corrections, lake, tables
+    from timtrack.tasks.tokens import BadCapture
 
     try:
         settings = [corrections.parse(text) for text in options.correction]
@@ -326,7 +326,7 @@ def _whatif(options: Namespace) -> int:
 
 def _meant(options: Namespace, aside: Path) -> "Step":
     """The step in the lake, or that of a capture's file, which is read into a lake of its own."""
-    from tasks import captures, lake
+    from timtrack.tasks import captures, lake
 
     path = Path(options.what)
     if path.is_dir() or not captures.exists(path):
@@ -336,8 +336,8 @@ def _meant(options: Namespace, aside: Path) -> "Step":
 
 
 def _report(options: Namespace) -> int:
-    from tasks import charts, lake, report, tables
-    from tasks.samples import Choice
+    from timtrack.tasks import charts, lake, report, tables
+    from timtrack.tasks.samples import Choice
 
     try:
         step = lake.pick(options.home / "lake", options.run, options.step)
@@ -351,8 +351,8 @@ def _report(options: Namespace) -> int:
 
 
 def _show(options: Namespace) -> int:
-    from flows import screen
-    from tasks import lake, samples
+    from timtrack.flows import screen
+    from timtrack.tasks import lake, samples
 
     try:
         _, sample = _rollout(options)
@@ -363,7 +363,7 @@ def _show(options: Namespace) -> int:
 
 
 def _repro(options: Namespace) -> int:
-    from tasks import lake, repro, samples
+    from timtrack.tasks import lake, repro, samples
 
     try:
         step, sample = _rollout(options)
@@ -375,7 +375,7 @@ def _repro(options: Namespace) -> int:
 
 def _rollout(options: Namespace) -> "tuple[Step, Sample]":
     """The rollout that `show` and `repro` are asked for; raises NoSuchStep and NoSuchRow."""
-    from tasks import lake, samples
+    from timtrack.tasks import lake, samples
 
     step = lake.pick(options.home / "lake", options.run, options.step)
     return step, samples.read(step, [options.row])[options.row]
@@ -392,7 +392,7 @@ def _written(output: Path, write: Callable[[], object]) -> int:
 
 
 def _compare(options: Namespace) -> int:
-    from tasks import lake
+    from timtrack.tasks import lake
 
     runs = list(dict.fromkeys([*options.runs, *filter(None, [options.baseline])]))
     try:
@@ -400,7 +400,7 @@ def _compare(options: Namespace) -> int:
             lake.between(options.home / "lake", run, *options.steps)
     except lake.NoSuchStep as error:
         return _fail(str(error))
-    from flows.compare import compare
+    from timtrack.flows.compare import compare
 
     home, output = options.home.absolute(), options.output.absolute()
     link = compare(runs, home, options.steps, options.baseline, output)
@@ -409,8 +409,8 @@ def _compare(options: Namespace) -> int:
 
 
 def _diff(options: Namespace) -> int:
-    from flows import screen
-    from tasks import lake, pairs
+    from timtrack.flows import screen
+    from timtrack.tasks import lake, pairs
 
     home = options.home / "lake"
     try:
@@ -428,8 +428,8 @@ def _diff(options: Namespace) -> int:
 
 
 def _certify(options: Namespace) -> int:
-    from flows import screen
-    from tasks import certificate, lake
+    from timtrack.flows import screen
+    from timtrack.tasks import certificate, lake
 
     try:
         found = certificate.of(lake.pick(options.home / "lake", options.run, options.step))
@@ -445,7 +445,7 @@ def _certify(options: Namespace) -> int:
 
 
 def _gate(options: Namespace) -> int:
-    from flows import gating
+    from timtrack.flows import gating
 
     return gating.run(options)
 
@@ -456,17 +456,17 @@ def _file_name(step: "Step") -> str:
 
 
 def _formats(options: Namespace) -> int:
-    from flows import screen
-    from tasks import captures
+    from timtrack.flows import screen
+    from timtrack.tasks import captures
 
     screen.print_formats(captures.READERS.values())
     return DONE
 
 
 def _inspect(options: Namespace) -> int:
-    from flows import screen
-    from tasks import inspection
-    from tasks.tokens import BadCapture
+    from timtrack.flows import screen
+    from timtrack.tasks import inspection
+    from timtrack.tasks.tokens import BadCapture
 
     try:
         found = inspection.of(options.file, options.columns)
@@ -477,8 +477,8 @@ def _inspect(options: Namespace) -> int:
 
 
 def _tables(options: Namespace) -> int:
-    from flows import screen
-    from tasks import tables
+    from timtrack.flows import screen
+    from timtrack.tasks import tables
 
     catalogue = tables.catalogue()
     if options.name and options.name not in catalogue:
@@ -488,7 +488,7 @@ def _tables(options: Namespace) -> int:
 
 
 def _ui(options: Namespace) -> int:
-    from tasks.tracking import EXPERIMENT, local_store
+    from timtrack.tasks.tracking import EXPERIMENT, local_store
 
     store = os.environ.get("MLFLOW_TRACKING_URI") or local_store(options.home)
     if store.startswith("http"):
@@ -504,7 +504,7 @@ def _ui(options: Namespace) -> int:
 
 
 def _demo(options: Namespace) -> int:
-    from flows.demo import TrainerFailed, demonstrate
+    from timtrack.flows.demo import TrainerFailed, demonstrate
 
     try:
         failures = demonstrate(options.home.absolute(), options.steps, options.codec, options.seed)

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from prefect import flow
 
-from tasks import stages
+from timtrack.tasks import stages
 
 
 @flow(name="compare")

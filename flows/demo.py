@@ -12,13 +12,13 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import Progress, TaskID
 
-from flows import screen
-from flows.analyse import Outcome
-from flows.progress import COLUMNS, analyse_with_progress
-from flows.saying import say
-from flows.watch import Hindrance, Source, follow
-from tasks import lake, seed_run, tables
-from tasks.notation import printable
+from timtrack.flows import screen
+from timtrack.flows.analyse import Outcome
+from timtrack.flows.progress import COLUMNS, analyse_with_progress
+from timtrack.flows.saying import say
+from timtrack.flows.watch import Hindrance, Source, follow
+from timtrack.tasks import lake, seed_run, tables
+from timtrack.tasks.notation import printable
 
 COMPARISON = """
 select
@@ -71,7 +71,7 @@ def _watched_run(root: Path, home: Path, codec: str, steps: int, seed: int) -> l
     """Train in a process of its own, and analyse its captures as they come."""
     run = root / f"toy-{codec}-seed{seed}"
     arguments = ["--out", run, "--codec", codec, "--steps", steps, "--seed", seed, "--cache", root]
-    command = [sys.executable, "-m", "tasks.toy_grpo.grpo", *map(str, arguments)]
+    command = [sys.executable, "-m", "timtrack.tasks.toy_grpo.grpo", *map(str, arguments)]
     outcomes = []
     console = Console(stderr=True)
     with (

@@ -5,10 +5,10 @@ from argparse import Namespace
 from pathlib import Path
 from xml.etree import ElementTree
 
-from flows.saying import complain, say
-from tasks import gate, lake, notation, summary, tables
-from tasks.gate import BadRule, Numbers, Outcome
-from tasks.lake import NoSuchStep, Step
+from timtrack.flows.saying import complain, say
+from timtrack.tasks import gate, lake, notation, summary, tables
+from timtrack.tasks.gate import BadRule, Numbers, Outcome
+from timtrack.tasks.lake import NoSuchStep, Step
 
 PASSED, BROKEN, NOT_JUDGED = 0, 1, 2
 WORST = 10  # tokens that are attached to a broken gate

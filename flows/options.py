@@ -7,10 +7,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
-from flows import runner
-from tasks import parity
-from tasks.notation import printable
-from tasks.places import Pattern
+from timtrack.flows import runner
+from timtrack.tasks import parity
+from timtrack.tasks.notation import printable
+from timtrack.tasks.places import Pattern
 
 T = TypeVar("T")
 
@@ -173,7 +173,9 @@ def _mapping(verb: argparse.ArgumentParser) -> None:
 
 
 def _columns(text: str) -> str:
-    from tasks.readers.columns import parse  # not at the start of every `tim`: it brings polars
+    from timtrack.tasks.readers.columns import (
+        parse,  # not at the start of every `tim`: it brings polars
+    )
 
     return parse(text).text
 

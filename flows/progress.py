@@ -6,9 +6,9 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from flows.analyse import CapturesFailed, Outcome, analyse, change_listener, listener
-from flows.watch import Hindrance, Source, follow
-from tasks.notation import printable
+from timtrack.flows.analyse import CapturesFailed, Outcome, analyse, change_listener, listener
+from timtrack.flows.watch import Hindrance, Source, follow
+from timtrack.tasks.notation import printable
 
 COLUMNS = (
     TextColumn("{task.description}", markup=False),  # it holds names from outside
@@ -43,7 +43,7 @@ def analyse_with_progress(paths: list[Path], home: Path, **given: Any) -> list[O
 
 def watch_with_progress(source: Source, home: Path, once: bool, every: float) -> bool:
     """Follow a folder and say a line for each capture as it is done; whether any failed."""
-    from flows import screen
+    from timtrack.flows import screen
 
     token = listener.set(screen.tell)
     changes = change_listener.set(screen.tell_change)

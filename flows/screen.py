@@ -14,19 +14,19 @@ from rich.console import Console
 from rich.table import Table as Grid
 from rich.text import Text
 
-from flows.saying import as_it_is, complain, say
-from tasks import cells, notation, pairs, strip, summary, tables
-from tasks.advice import advise
-from tasks.assessment import assess
-from tasks.certificate import Certificate
-from tasks.inspection import Inspection
-from tasks.pairs import Pair
-from tasks.samples import Sample
+from timtrack.flows.saying import as_it_is, complain, say
+from timtrack.tasks import cells, notation, pairs, strip, summary, tables
+from timtrack.tasks.advice import advise
+from timtrack.tasks.assessment import assess
+from timtrack.tasks.certificate import Certificate
+from timtrack.tasks.inspection import Inspection
+from timtrack.tasks.pairs import Pair
+from timtrack.tasks.samples import Sample
 
 if TYPE_CHECKING:
-    from flows.analyse import Outcome
-    from flows.watch import Hindrance
-    from tasks.alerts import Change
+    from timtrack.flows.analyse import Outcome
+    from timtrack.flows.watch import Hindrance
+    from timtrack.tasks.alerts import Change
 
 WIDE = 12  # columns from which a single row is shown on its side
 

@@ -13,8 +13,8 @@ from typing import Any
 from prefect import flow
 from prefect.states import Completed, Failed
 
-from flows import runner
-from flows.analyse import (
+from timtrack.flows import runner
+from timtrack.flows.analyse import (
     CapturesFailed,
     Outcome,
     Refused,
@@ -23,17 +23,17 @@ from flows.analyse import (
     tell_of_runs,
     warn,
 )
-from tasks import alerts as alerts_module
-from tasks import backlog, captures, isolation, lake, quarantine, stages
-from tasks.alerts import LEVELS, Change, Status
-from tasks.arrival import QUIET, is_whole
-from tasks.backlog import Backlog
-from tasks.lake import Step
-from tasks.places import Pattern
-from tasks.quarantine import State
-from tasks.tables import BadTables
-from tasks.tokens import BadCapture, Rival
-from tasks.tracking import Tracker
+from timtrack.tasks import alerts as alerts_module
+from timtrack.tasks import backlog, captures, isolation, lake, quarantine, stages
+from timtrack.tasks.alerts import LEVELS, Change, Status
+from timtrack.tasks.arrival import QUIET, is_whole
+from timtrack.tasks.backlog import Backlog
+from timtrack.tasks.lake import Step
+from timtrack.tasks.places import Pattern
+from timtrack.tasks.quarantine import State
+from timtrack.tasks.tables import BadTables
+from timtrack.tasks.tokens import BadCapture, Rival
+from timtrack.tasks.tracking import Tracker
 
 LONGEST_PAUSE = 300.0  # seconds between tries while MLflow or a disk fails
 LONGEST_LOOK = 30.0  # seconds between looks at the disk while these fail

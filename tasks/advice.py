@@ -11,8 +11,8 @@ from typing import Any
 
 import polars as pl
 
-from tasks import bands, corrections
-from tasks.notation import interval, number, share
+from timtrack.tasks import bands, corrections
+from timtrack.tasks.notation import interval, number, share
 
 Tables = Mapping[str, pl.DataFrame]
 Rows = Mapping[str, Mapping[str, Any]]

@@ -16,10 +16,10 @@ from urllib.parse import quote
 
 from filelock import FileLock
 
-from tasks import bands, durable, gate, lake, summary, tables
-from tasks.gate import Rule
-from tasks.lake import Step
-from tasks.notation import number
+from timtrack.tasks import bands, durable, gate, lake, summary, tables
+from timtrack.tasks.gate import Rule
+from timtrack.tasks.lake import Step
+from timtrack.tasks.notation import number
 
 NAME = "alerts.toml"  # in the home
 LEVELS = ("healthy", "warning", "critical")

@@ -9,11 +9,11 @@ from typing import Any
 
 import polars as pl
 
-from tasks import bands, findings, lake
-from tasks.advice import Advice, advise, shift
-from tasks.bands import Reading
-from tasks.findings import Finding
-from tasks.notation import number
+from timtrack.tasks import bands, findings, lake
+from timtrack.tasks.advice import Advice, advise, shift
+from timtrack.tasks.bands import Reading
+from timtrack.tasks.findings import Finding
+from timtrack.tasks.notation import number
 
 Tables = Mapping[str, pl.DataFrame]
 

@@ -14,12 +14,22 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from tasks import captures, durable, lake, notation, parity, places, quarantine, refusals, tables
-from tasks.lake import Step
-from tasks.places import Pattern
-from tasks.quarantine import Record
-from tasks.refusals import Refusal
-from tasks.tokens import BadCapture
+from timtrack.tasks import (
+    captures,
+    durable,
+    lake,
+    notation,
+    parity,
+    places,
+    quarantine,
+    refusals,
+    tables,
+)
+from timtrack.tasks.lake import Step
+from timtrack.tasks.places import Pattern
+from timtrack.tasks.quarantine import Record
+from timtrack.tasks.refusals import Refusal
+from timtrack.tasks.tokens import BadCapture
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tasks.notation import number
-from tasks.tables import catalogue
+from timtrack.tasks.notation import number
+from timtrack.tasks.tables import catalogue
 
 FILE = Path(__file__).parent / "bands.toml"
 VARIABLE = "TIMTRACK_BANDS"

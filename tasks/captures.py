@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tasks import places, walk
-from tasks.clock import seconds_since_write
-from tasks.notation import listed
-from tasks.places import Pattern
-from tasks.readers import columns as by_columns
-from tasks.readers import (
+from timtrack.tasks import places, walk
+from timtrack.tasks.clock import seconds_since_write
+from timtrack.tasks.notation import listed
+from timtrack.tasks.places import Pattern
+from timtrack.tasks.readers import columns as by_columns
+from timtrack.tasks.readers import (
     contents,
     nemo_rl,
     one_sided,
@@ -27,9 +27,9 @@ from tasks.readers import (
     step_batch,
     traces,
 )
-from tasks.readers.contents import Contents
-from tasks.readers.fields import LONGEST_INT
-from tasks.tokens import SCHEMA_VERSION, BadCapture, Batch
+from timtrack.tasks.readers.contents import Contents
+from timtrack.tasks.readers.fields import LONGEST_INT
+from timtrack.tasks.tokens import SCHEMA_VERSION, BadCapture, Batch
 
 # By name, the first that knows a file opens it; `step_batch` takes what no other does.
 READERS = {
@@ -301,7 +301,7 @@ def reading(capture: Capture) -> dict[str, Any]:
     batch = read(capture.path, capture.columns)
     if capture.tokenizer is None:
         return {"batch": batch}
-    from tasks import text, tokenizer
+    from timtrack.tasks import text, tokenizer
 
     loaded = tokenizer.load(capture.tokenizer)
     return {

@@ -11,9 +11,9 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from tasks import lake
-from tasks.lake import Step
-from tasks.tokens import IN_FLOAT32
+from timtrack.tasks import lake
+from timtrack.tasks.lake import Step
+from timtrack.tasks.tokens import IN_FLOAT32
 
 
 @dataclass(frozen=True)

@@ -16,9 +16,9 @@ import altair as alt
 import polars as pl
 import vl_convert
 
-from tasks import cells, notation
-from tasks.advice import advise
-from tasks.findings import culprit
+from timtrack.tasks import cells, notation
+from timtrack.tasks.advice import advise
+from timtrack.tasks.findings import culprit
 
 Tables = Mapping[str, pl.DataFrame]
 

@@ -11,8 +11,8 @@ from typing import Any
 
 import polars as pl
 
-from tasks import bands, cells, html, onset, run_charts, tables
-from tasks.lake import Step
+from timtrack.tasks import bands, cells, html, onset, run_charts, tables
+from timtrack.tasks.lake import Step
 
 TABLES = (
     *("run_trend", "run_pairs", "token_trend", "position_trend", "ratio_histogram"),

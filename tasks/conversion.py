@@ -7,11 +7,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from tasks import captures, lake
-from tasks.captures import Capture
-from tasks.isolation import TOO_LONG, Died, Stopped, apart
-from tasks.lake import Step
-from tasks.tokens import BadCapture, Check
+from timtrack.tasks import captures, lake
+from timtrack.tasks.captures import Capture
+from timtrack.tasks.isolation import TOO_LONG, Died, Stopped, apart
+from timtrack.tasks.lake import Step
+from timtrack.tasks.tokens import BadCapture, Check
 
 
 def identify(

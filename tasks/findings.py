@@ -10,10 +10,10 @@ from typing import Any
 
 import polars as pl
 
-from tasks import sampling
-from tasks.advice import Advice
-from tasks.bands import FEWEST_IN_TAIL
-from tasks.notation import number, share
+from timtrack.tasks import sampling
+from timtrack.tasks.advice import Advice
+from timtrack.tasks.bands import FEWEST_IN_TAIL
+from timtrack.tasks.notation import number, share
 
 Tables = Mapping[str, pl.DataFrame]
 Row = dict[str, Any]

@@ -12,9 +12,9 @@ import polars as pl
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from tasks import charts, notation
-from tasks.notation import printable
-from tasks.tables import catalogue
+from timtrack.tasks import charts, notation
+from timtrack.tasks.notation import printable
+from timtrack.tasks.tables import catalogue
 
 PAGE = Path(__file__).parent / "page"
 LONGEST = 60  # rows of a table on a page; the rest is in its CSV

@@ -5,10 +5,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from tasks import captures
-from tasks.readers import columns as by_columns
-from tasks.readers.fields import shown
-from tasks.tokens import BadCapture, Batch, Check
+from timtrack.tasks import captures
+from timtrack.tasks.readers import columns as by_columns
+from timtrack.tasks.readers.fields import shown
+from timtrack.tasks.tokens import BadCapture, Batch, Check
 
 DEPTH = 3  # of nested mappings and lists that are listed
 FIELDS = 60  # at most

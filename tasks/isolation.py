@@ -52,9 +52,10 @@ class _Worker:
     def __init__(self) -> None:
         ours, theirs = socket.socketpair()
         with theirs:
-            told = f"from tasks.isolation import serve; serve({theirs.fileno()}, {os.getpid()})"
+            call = f"serve({theirs.fileno()}, {os.getpid()})"
             self.process = subprocess.Popen(
-                [sys.executable, "-P", "-c", told],  # nothing from the folder it is started in
+                # -P: nothing is imported from the folder that it is started in.
+                [sys.executable, "-P", "-c", f"from {__name__} import serve; {call}"],
                 pass_fds=[theirs.fileno()],
                 env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
                 stdin=subprocess.DEVNULL,

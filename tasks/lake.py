@@ -31,10 +31,10 @@ from urllib.parse import quote, unquote
 import polars as pl
 from filelock import FileLock
 
-from tasks import integrity, notation, parquet
-from tasks.captures import Capture, Stamp, check_unchanged
-from tasks.durable import sync
-from tasks.tokens import SCHEMA_VERSION, BadCapture, Batch, Block, Check, Verdict
+from timtrack.tasks import integrity, notation, parquet
+from timtrack.tasks.captures import Capture, Stamp, check_unchanged
+from timtrack.tasks.durable import sync
+from timtrack.tasks.tokens import SCHEMA_VERSION, BadCapture, Batch, Block, Check, Verdict
 
 STEP = re.compile(r"run=(?P<run>[^/]+)/step=(?P<step>\d+)/capture=(?P<capture>[0-9a-f]+)$")
 

@@ -20,9 +20,9 @@ from numpy.typing import NDArray
 from scipy.ndimage import median_filter
 from scipy.stats import mannwhitneyu, theilslopes
 
-from tasks.notation import printable
-from tasks.readers.regular import opened
-from tasks.tokens import BadCapture
+from timtrack.tasks.notation import printable
+from timtrack.tasks.readers.regular import opened
+from timtrack.tasks.tokens import BadCapture
 
 Array = NDArray[np.float64]
 

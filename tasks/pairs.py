@@ -9,8 +9,8 @@ from dataclasses import dataclass
 
 import polars as pl
 
-from tasks import lake, tables
-from tasks.lake import Step
+from timtrack.tasks import lake, tables
+from timtrack.tasks.lake import Step
 
 # Every rollout of the two steps by the hashes of its prompt and its response, numbered among those
 # that are alike.

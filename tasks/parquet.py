@@ -10,7 +10,7 @@ from typing import Any
 import polars as pl
 import pyarrow.parquet as pq
 
-from tasks.tokens import Block
+from timtrack.tasks.tokens import Block
 
 # Measured on 8 M tokens (2026-11): zstd 3 takes twice as long as zstd 1 to save a few percent;
 # byte-stream-split saves 12 % on float log-probs, delta packing makes row and pos nearly free.

@@ -12,9 +12,9 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from tasks import captures, durable, places
-from tasks.readers import traces
-from tasks.tokens import BadCapture
+from timtrack.tasks import captures, durable, places
+from timtrack.tasks.readers import traces
+from timtrack.tasks.tokens import BadCapture
 
 # What a reading depends on: of each file its size [bytes], when it was written and changed [ns];
 # None of one that is not there.

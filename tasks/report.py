@@ -12,11 +12,11 @@ from typing import Any
 import polars as pl
 from markupsafe import Markup
 
-from tasks import html, lake, notation, samples, strip, summary
-from tasks.assessment import Assessment, assess
-from tasks.lake import Step
-from tasks.samples import Choice, Sample
-from tasks.tables import catalogue, literal
+from timtrack.tasks import html, lake, notation, samples, strip, summary
+from timtrack.tasks.assessment import Assessment, assess
+from timtrack.tasks.lake import Step
+from timtrack.tasks.samples import Choice, Sample
+from timtrack.tasks.tables import catalogue, literal
 
 Tables = Mapping[str, pl.DataFrame]
 

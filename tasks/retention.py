@@ -3,8 +3,8 @@
 import time
 from itertools import groupby
 
-from tasks import lake, tables
-from tasks.lake import Step
+from timtrack.tasks import lake, tables
+from timtrack.tasks.lake import Step
 
 DAY = 86_400  # seconds
 

@@ -11,8 +11,8 @@ from typing import Any
 
 import polars as pl
 
-from tasks import lake, notation, tables
-from tasks.lake import Step
+from timtrack.tasks import lake, notation, tables
+from timtrack.tasks.lake import Step
 
 SAMPLES_VERSION = 1
 RULES = {

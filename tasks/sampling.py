@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterator
 from typing import Any
 
-from tasks.notation import number
+from timtrack.tasks.notation import number
 
 Row = dict[str, Any]
 

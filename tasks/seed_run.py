@@ -27,7 +27,7 @@ def write_capture(folder: Path) -> Path:
     With a tokenizer.json of the token ids that occur. 8 rows; responses are whole, the mask holds
     the 50 tokens of each whose log-probs are printed.
     """
-    from tasks.hook import write_step_batch
+    from timtrack.tasks.hook import write_step_batch
 
     (folder / RUN).mkdir(parents=True, exist_ok=True)
     shutil.copy(PUBLISHED / "tokenizer.json", folder / RUN)

@@ -17,7 +17,7 @@ from prefect.artifacts import create_markdown_artifact, create_table_artifact
 from prefect.cache_policies import NO_CACHE
 from prefect.events import emit_event
 
-from tasks import (
+from timtrack.tasks import (
     alerts,
     backlog,
     bands,
@@ -33,14 +33,14 @@ from tasks import (
     summary,
     tables,
 )
-from tasks.backlog import Backlog
-from tasks.captures import Capture
-from tasks.lake import Step
-from tasks.notation import encodable, markdown, printable
-from tasks.tokens import Check, Rival
+from timtrack.tasks.backlog import Backlog
+from timtrack.tasks.captures import Capture
+from timtrack.tasks.lake import Step
+from timtrack.tasks.notation import encodable, markdown, printable
+from timtrack.tasks.tokens import Check, Rival
 
 # Here, not where it is used: MLflow brings pandas, which other threads would find half imported.
-from tasks.tracking import Tracker
+from timtrack.tasks.tracking import Tracker
 
 
 def _is_outside(_task: Any, _run: Any, state: Any) -> bool:

@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from itertools import chain
 from typing import Any
 
-from tasks import notation
-from tasks.samples import Sample
+from timtrack.tasks import notation
+from timtrack.tasks.samples import Sample
 
 # |ln r| from which a token is coloured more strongly.
 BOUNDS = (math.log(1.1), math.log(2), math.log(5), math.log(100))

@@ -8,10 +8,10 @@ from typing import Any
 
 import polars as pl
 
-from tasks import corrections, notation
-from tasks.assessment import Assessment, assess
-from tasks.findings import Finding
-from tasks.lake import Step
+from timtrack.tasks import corrections, notation
+from timtrack.tasks.assessment import Assessment, assess
+from timtrack.tasks.findings import Finding
+from timtrack.tasks.lake import Step
 
 # Columns of step_metrics, in the order in which they are told, and how each is printed.
 HEADLINE: dict[str, Callable[[Any], str]] = {

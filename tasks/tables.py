@@ -23,14 +23,14 @@ from typing import Any
 import duckdb
 import polars as pl
 
-from tasks import budget, corrections, identities, lake, read_only
-from tasks.corrections import Setting
-from tasks.lake import Step
-from tasks.notation import OneLine
-from tasks.read_only import NotAllowed, file_list
-from tasks.selected import tables_read
-from tasks.text import VOCABULARY
-from tasks.tokens import ADDED, SEQUENCES, TOKENS
+from timtrack.tasks import budget, corrections, identities, lake, read_only
+from timtrack.tasks.corrections import Setting
+from timtrack.tasks.lake import Step
+from timtrack.tasks.notation import OneLine
+from timtrack.tasks.read_only import NotAllowed, file_list
+from timtrack.tasks.selected import tables_read
+from timtrack.tasks.text import VOCABULARY
+from timtrack.tasks.tokens import ADDED, SEQUENCES, TOKENS
 
 LOG = logging.getLogger("timtrack")
 SQL = Path(__file__).parents[1] / "sql"

@@ -8,8 +8,8 @@ from dataclasses import replace
 
 import polars as pl
 
-from tasks.tokenizer import Text
-from tasks.tokens import Block
+from timtrack.tasks.tokenizer import Text
+from timtrack.tasks.tokens import Block
 
 VOCABULARY = pl.Schema({"token_id": pl.Int32(), "token": pl.String()})
 

@@ -14,8 +14,8 @@ import numpy as np
 import numpy.typing as npt
 from tokenizers import Tokenizer
 
-from tasks.readers.regular import opened
-from tasks.tokens import BadCapture
+from timtrack.tasks.readers.regular import opened
+from timtrack.tasks.tokens import BadCapture
 
 Made = TypeVar("Made")
 

@@ -18,8 +18,8 @@ import pytest
 import torch
 from playwright.sync_api import Browser, sync_playwright
 
-from tasks import lake, seed_run, tables
 from tests.given import Row, ingest, sql_connection, token_frame
+from timtrack.tasks import lake, seed_run, tables
 
 
 @pytest.fixture
@@ -65,7 +65,7 @@ def published(
 @pytest.fixture(scope="session")
 def fresh_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An MLflow database with its tables made, to be copied: making one takes seconds."""
-    from tasks.tracking import local_store
+    from timtrack.tasks.tracking import local_store
 
     home = tmp_path_factory.mktemp("store")
     local_store(home)

@@ -10,9 +10,9 @@ import torch
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Page
 
-from tasks import captures, lake, tables
-from tasks.tables import CHAIN
-from tasks.tokens import SEQUENCES, TOKENS
+from timtrack.tasks import captures, lake, tables
+from timtrack.tasks.tables import CHAIN
+from timtrack.tasks.tokens import SEQUENCES, TOKENS
 
 Row = dict[str, Any]
 

@@ -3,8 +3,8 @@
 import re
 from pathlib import Path
 
-from tasks import captures, corrections, gate, tables
-from tasks.corrections import Method
+from timtrack.tasks import captures, corrections, gate, tables
+from timtrack.tasks.corrections import Method
 
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"

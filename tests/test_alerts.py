@@ -6,11 +6,11 @@ from collections.abc import Sequence
 import pytest
 from mlflow.tracking import MlflowClient
 
-from flows.cli import main
-from flows.watch import watch
-from tasks import alerts, backlog, lake, tables
-from tasks.alerts import Alerts, BadAlerts, Change, Seen, Status
 from tests.given import batch_fields
+from timtrack.flows.cli import main
+from timtrack.flows.watch import watch
+from timtrack.tasks import alerts, backlog, lake, tables
+from timtrack.tasks.alerts import Alerts, BadAlerts, Change, Seen, Status
 
 HEALTHY, WARNING = 0, 1
 CALM, WILD = 1e-4, 0.5  # gaps in nats
@@ -222,7 +222,7 @@ def test_a_watcher_that_was_killed_before_it_judged_does_so_next_time(
 ):
     write(1, WILD)
     with monkeypatch.context() as killed:
-        killed.setattr("flows.watch.tell_of_runs", lambda *_: [])
+        killed.setattr("timtrack.flows.watch.tell_of_runs", lambda *_: [])
         watch(tmp_path / "runs", home)
     assert alerts.told(home) == {}
     assert backlog.survey(tmp_path / "runs", home).unsettled == ["a"]  # `follow` sees that

@@ -13,12 +13,12 @@ import polars as pl
 import pytest
 import torch
 
-from tasks import captures
-from tasks.readers import bounds, npz, records, stand_ins
-from tasks.tokens import BadCapture, Check
 from tests import formats
 from tests.given import batch_fields, ingest
 from tests.test_hostile import rezipped
+from timtrack.tasks import captures
+from timtrack.tasks.readers import bounds, npz, records, stand_ins
+from timtrack.tasks.tokens import BadCapture, Check
 
 ENGINES = ("rollout_log_probs", "old_log_probs")
 TOKENS = ("responses", "response_mask", *ENGINES)

@@ -6,8 +6,8 @@ import struct
 import polars as pl
 import pytest
 
-from tasks import charts
 from tests.given import random_tokens, sql_connection, token_frame
+from timtrack.tasks import charts
 
 
 def tables_of(tokens):

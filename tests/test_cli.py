@@ -9,9 +9,9 @@ import sys
 import polars as pl
 import pytest
 
-from flows.cli import main
-from tasks import lake, tables
 from tests.given import batch_fields, ingest
+from timtrack.flows.cli import main
+from timtrack.tasks import lake, tables
 
 
 @pytest.fixture
@@ -125,7 +125,7 @@ def test_tables_lists_names_and_columns(capsys):
 
 
 def test_text_of_captures_is_not_markup(capsys):
-    from flows import screen
+    from timtrack.flows import screen
 
     screen.print_frame(
         __import__("polars").DataFrame({"token": ["[red]x[/]", "a\x1b[31m"]}), "table"
@@ -134,7 +134,7 @@ def test_text_of_captures_is_not_markup(capsys):
 
 
 def test_help_imports_nothing_heavy():
-    code = "import sys, flows.cli as c\ntry: c.main(['--help'])\nexcept SystemExit: pass\n"
+    code = "import sys, timtrack.flows.cli as c\ntry: c.main(['--help'])\nexcept SystemExit: pass\n"
     code += (
         "heavy = {'prefect', 'mlflow', 'torch', 'polars', 'duckdb', 'altair'} & set(sys.modules)"
     )
@@ -150,7 +150,7 @@ def test_help_imports_nothing_heavy():
 
 def test_sql_imports_neither_prefect_nor_mlflow_nor_torch(filled):
     code = (
-        "import sys, flows.cli as c; c.main(['--home', sys.argv[1], 'sql', 'select 1']);"
+        "import sys, timtrack.flows.cli as c; c.main(['--home', sys.argv[1], 'sql', 'select 1']);"
         "heavy = {'prefect', 'mlflow', 'torch', 'altair'} & set(sys.modules);"
         "sys.exit(str(heavy) if heavy else 0)"
     )

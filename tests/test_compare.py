@@ -9,10 +9,10 @@ import polars as pl
 import pytest
 from pytest import approx
 
-from flows.cli import main
-from tasks import certificate, comparison, lake, onset, pairs, run_charts, tables
-from tasks.hook import save_step_batch
 from tests.given import barriers, batch_fields, ingest, sql_connection, token_frame
+from timtrack.flows.cli import main
+from timtrack.tasks import certificate, comparison, lake, onset, pairs, run_charts, tables
+from timtrack.tasks.hook import save_step_batch
 
 
 def trend_rows(run: str, gaps: list[float]) -> list[dict]:

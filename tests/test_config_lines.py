@@ -8,7 +8,6 @@ import numpy as np
 import polars as pl
 import pytest
 
-from tasks import corrections
 from tests.given import sql_connection
 from tests.oracles.framework_corrections import (
     Rows,
@@ -19,6 +18,7 @@ from tests.oracles.framework_corrections import (
     vespo_trl,
 )
 from tests.test_sql import described
+from timtrack.tasks import corrections
 
 GAPS = [0.02, 0.5, 3.0, 12.0, 40.0]
 FLOOR = 3e-9  # e^-20, to which weights are clipped; frameworks that do not clip go below

@@ -7,13 +7,13 @@ import polars as pl
 import pytest
 import yaml
 
-from flows.cli import main
-from tasks import advice, corrections, lake, tables
 from tests import corrections_by_numpy as by_numpy
 from tests.by_numpy import load
 from tests.given import batch_fields, ingest, random_tokens, sql_connection
 from tests.readme import README
 from tests.test_sql import described
+from timtrack.flows.cli import main
+from timtrack.tasks import advice, corrections, lake, tables
 
 
 @pytest.mark.parametrize(
@@ -214,7 +214,7 @@ def test_whatif_says_what_there_is(analysed, home, capsys):
 
 def test_what_the_readme_shows_is_printed(published, home, capsys):
     step, computed = published
-    from flows import screen
+    from timtrack.flows import screen
 
     screen.print_what_if(step.name, computed, [], "table")
     printed = capsys.readouterr().out.splitlines()

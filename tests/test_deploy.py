@@ -12,12 +12,12 @@ from pathlib import Path
 
 import pytest
 
-from tasks import backlog
-from tasks.hook import save_step_batch
 from tests import readme
 from tests.given import batch_fields
-from tests.servers import free_port, running, wait_for
+from tests.servers import TIM, free_port, running, wait_for
 from tests.test_flow import stored_points
+from timtrack.tasks import backlog
+from timtrack.tasks.hook import save_step_batch
 
 pytestmark = pytest.mark.slow
 
@@ -76,7 +76,7 @@ def test_a_clean_checkout_deploys_and_captures_appear_in_mlflow(served, root, ho
 
 
 def test_tim_serve_is_a_deployment_without_a_worker(served, root, home, tmp_path):
-    command = [sys.executable, "-m", "flows.cli", "--home", str(home), "serve", str(root)]
+    command = [*TIM, "--home", str(home), "serve", str(root)]
     with running([*command, "--every", "5"], tmp_path / "serve.log", cwd=readme.ROOT, env=served):
         wait_until_analysed(root, home, tmp_path / "serve.log")
     assert [step for step, _ in stored_points(home, "kl_k1")] == [1, 2]

@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from flows.analyse import CapturesFailed
-from flows.cli import main
-from flows.watch import watch
-from tasks import arrival, backlog, conversion, lake, quarantine
-from tasks.arrival import is_whole
-from tasks.readers import step_batch
 from tests.given import batch_fields
+from timtrack.flows.analyse import CapturesFailed
+from timtrack.flows.cli import main
+from timtrack.flows.watch import watch
+from timtrack.tasks import arrival, backlog, conversion, lake, quarantine
+from timtrack.tasks.arrival import is_whole
+from timtrack.tasks.readers import step_batch
 
 
 @pytest.fixture

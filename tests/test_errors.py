@@ -8,14 +8,14 @@ from pathlib import Path
 
 import pytest
 
-import flows
-import tasks
-from flows.analyse import CapturesFailed, Outcome
-from tasks.tokens import BadCapture
+import timtrack.flows
+import timtrack.tasks
+from timtrack.flows.analyse import CapturesFailed, Outcome
+from timtrack.tasks.tokens import BadCapture
 
 
 def modules():
-    for package in (flows, tasks):
+    for package in (timtrack.flows, timtrack.tasks):
         for found in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
             yield importlib.import_module(found.name)
 

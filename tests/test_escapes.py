@@ -15,9 +15,10 @@ import vl_convert
 from markdown_it import MarkdownIt
 from prefect.client.orchestration import get_client
 
-from flows import gating
-from flows.watch import watch
-from tasks import (
+from tests.given import ACTING, MARKUP, SHOWN, batch_fields, ingest
+from timtrack.flows import gating
+from timtrack.flows.watch import watch
+from timtrack.tasks import (
     backlog,
     cells,
     charts,
@@ -34,11 +35,10 @@ from tasks import (
     summary,
     tables,
 )
-from tasks.lake import Step
-from tasks.report import Choice
-from tasks.report import page as report_page
-from tasks.tracking import Tracker
-from tests.given import ACTING, MARKUP, SHOWN, batch_fields, ingest
+from timtrack.tasks.lake import Step
+from timtrack.tasks.report import Choice
+from timtrack.tasks.report import page as report_page
+from timtrack.tasks.tracking import Tracker
 
 CONTROLS = [*map(chr, range(32)), "\x7f", "\ufffe", "\uffff"]
 

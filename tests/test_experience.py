@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from tasks.tokens import BadCapture
 from tests.given import ingest
 from tests.test_step_batch import read
+from timtrack.tasks.tokens import BadCapture
 
 
 def an_experience() -> dict:

@@ -4,12 +4,12 @@ import numpy as np
 import polars as pl
 import pytest
 
-from tasks import advice, findings, identities, parity
-from tasks.assessment import Assessment, assess
 from tests import readme
 from tests.given import Row, sql_connection, token_frame
 from tests.test_diagnoses import clean, codec, engines
 from tests.test_sql import described, one_row
+from timtrack.tasks import advice, findings, identities, parity
+from timtrack.tasks.assessment import Assessment, assess
 
 TABLES = (
     *("alignment", "confident_contradictions", "context_blindness", "culprits", "noise_floor"),

@@ -3,17 +3,17 @@
 import json
 import os
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 from mlflow.tracking import MlflowClient
 from prefect.client.orchestration import get_client
 
-from flows.analyse import CapturesFailed, analyse
-from flows.cli import main
-from tasks import lake, tables
 from tests.given import batch_fields
+from tests.servers import TIM
+from timtrack.flows.analyse import CapturesFailed, analyse
+from timtrack.flows.cli import main
+from timtrack.tasks import lake, tables
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("prefect")]
 
@@ -151,7 +151,7 @@ def test_a_flow_needs_no_server_started_by_hand(three_steps, home):
     """A new process with nothing around it: Prefect brings its own server up."""
     environment = {k: v for k, v in os.environ.items() if not k.startswith("PREFECT_")}
     environment |= {"PREFECT_HOME": str(home / "prefect"), "TIMTRACK_HOME": str(home)}
-    command = [sys.executable, "-m", "flows.cli", "ingest", str(three_steps[0])]
+    command = [*TIM, "ingest", str(three_steps[0])]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert "trained tokens" in done.stdout
@@ -180,7 +180,7 @@ def test_after_other_sql_one_ingest_brings_the_whole_run_back(three_steps, home,
 
 
 def test_a_step_that_cannot_be_drawn_does_not_stop_the_others(three_steps, home, monkeypatch):
-    from tasks import charts
+    from timtrack.tasks import charts
 
     draw = charts.draw
 

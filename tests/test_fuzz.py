@@ -17,10 +17,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from tasks import captures
-from tasks.tokens import BadCapture, Check
 from tests import formats
 from tests.test_readers import BY_TENSORDICT, WRITERS
+from timtrack.tasks import captures
+from timtrack.tasks.tokens import BadCapture, Check
 
 MANY = int(os.environ.get("TIMTRACK_FUZZ", "60"))
 FORBIDDEN = (

@@ -4,11 +4,11 @@ from xml.etree import ElementTree
 
 import pytest
 
-from flows.cli import main
-from tasks import gate, lake, tables
-from tasks.gate import BadRule
-from tasks.hook import save_step_batch
 from tests.given import batch_fields, ingest
+from timtrack.flows.cli import main
+from timtrack.tasks import gate, lake, tables
+from timtrack.tasks.gate import BadRule
+from timtrack.tasks.hook import save_step_batch
 
 NUMBERS = {
     1: {"kl_k3": 0.001, "whatif/tis_token_2/ess_token": 0.99, "spearman": None},

@@ -13,10 +13,10 @@ import polars as pl
 import pytest
 import torch
 
-from tasks import captures, hook, lake
 from tests import readme
 from tests.given import batch_fields
 from tests.test_step_batch import TOKEN_FIELDS, expected_tokens, ragged, read
+from timtrack.tasks import captures, hook, lake
 
 V0 = """
 class RayPPOTrainer:

@@ -7,10 +7,10 @@ import pytest
 import torch
 from numpy._core import multiarray
 
-from tasks.readers.tensors import load
-from tasks.tokens import BadCapture
 from tests.given import batch_fields
 from tests.test_step_batch import ragged, read
+from timtrack.tasks.readers.tensors import load
+from timtrack.tasks.tokens import BadCapture
 
 
 class Reduced:

@@ -6,9 +6,9 @@ import stat
 
 import pytest
 
-from flows.cli import main
-from tasks import lake, tables
 from tests.given import batch_fields, ingest
+from timtrack.flows.cli import main
+from timtrack.tasks import lake, tables
 
 
 @pytest.fixture

@@ -6,9 +6,9 @@ import pytest
 from pytest import approx
 from scipy import stats
 
-from tasks import report
 from tests.given import sql_connection, token_frame
 from tests.test_sql import one_row
+from timtrack.tasks import report
 
 
 def steps_of(groups: int, steps: int, seed: int = 0, tokens: int = 20) -> pl.DataFrame:

@@ -8,9 +8,9 @@ import time
 
 import pytest
 
-from tasks import conversion, isolation
-from tasks.isolation import Died, apart
-from tasks.tokens import BadCapture
+from timtrack.tasks import conversion, isolation
+from timtrack.tasks.isolation import Died, apart
+from timtrack.tasks.tokens import BadCapture
 
 
 @pytest.fixture

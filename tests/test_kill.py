@@ -4,19 +4,19 @@ import os
 import random
 import signal
 import subprocess
-import sys
 import threading
 import time
 
 import pytest
 from prefect.settings import PREFECT_API_URL
 
-from flows.watch import watch
-from tasks import backlog, lake, tables
-from tasks.hook import save_step_batch
 from tests.given import batch_fields
+from tests.servers import TIM
 from tests.test_flow import stored_points
 from tests.test_lake import files
+from timtrack.flows.watch import watch
+from timtrack.tasks import backlog, lake, tables
+from timtrack.tasks.hook import save_step_batch
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("prefect")]
 
@@ -26,7 +26,7 @@ STEPS = 12
 
 def watcher_of(root, home) -> tuple[list[str], dict[str, str]]:
     """`tim watch` on the tests' own Prefect server: one of its own would outlive a SIGKILL."""
-    command = [sys.executable, "-m", "flows.cli", "--home", str(home), "watch", str(root)]
+    command = [*TIM, "--home", str(home), "watch", str(root)]
     return command, {**os.environ, "PREFECT_API_URL": str(PREFECT_API_URL.value())}
 
 

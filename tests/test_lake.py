@@ -7,10 +7,10 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from tasks import captures, lake, tables
-from tasks.hook import write_step_batch
-from tasks.tokens import SCHEMA_VERSION, BadCapture
 from tests.given import batch_fields, ingest
+from timtrack.tasks import captures, lake, tables
+from timtrack.tasks.hook import write_step_batch
+from timtrack.tasks.tokens import SCHEMA_VERSION, BadCapture
 
 
 def files(folder: Path) -> dict[str, bytes]:
@@ -102,7 +102,7 @@ def test_steps_with_different_views_are_read_together(saved, to_lake, tmp_path):
 
 
 def test_blocks_of_rows_give_the_same_table_as_one_block(saved, tmp_path, monkeypatch):
-    from tasks.readers import layout
+    from timtrack.tasks.readers import layout
 
     path = saved(batch_fields(rows=20, width=30))
     whole = ingest(path, tmp_path / "whole")

@@ -6,13 +6,13 @@ import polars as pl
 import pytest
 import torch
 
-from tasks import tables
-from tasks.assessment import assess
-from tasks.tokens import BadTokens
 from tests import formats
 from tests.given import batch_fields, ingest
 from tests.test_readers import STEP, WRITERS
 from tests.test_step_batch import read
+from timtrack.tasks import tables
+from timtrack.tasks.assessment import assess
+from timtrack.tasks.tokens import BadTokens
 
 NAMES = {"rollout": "rollout_log_probs", "train": "old_log_probs"}
 
@@ -33,7 +33,7 @@ def first_trained(batch: dict, row: int) -> int:
 @pytest.mark.parametrize("engine", ["rollout", "train"])
 @pytest.mark.parametrize("name", [n for n in WRITERS if n != "prime_rl_traces"])
 def test_every_format_leaves_such_a_token_out_and_counts_it(name, engine, tmp_path, monkeypatch):
-    monkeypatch.setattr("tasks.tokens.MOST_NONFINITE", 0.2)  # the formats' batch is small
+    monkeypatch.setattr("timtrack.tasks.tokens.MOST_NONFINITE", 0.2)  # the formats' batch is small
     batch = formats.a_batch()
     place = (2, first_trained(batch, 2) + 1)
     batch[NAMES[engine]][place] = float("nan")
@@ -54,7 +54,7 @@ def test_what_a_trace_has_no_log_prob_for_is_counted_where_the_trainer_wrote_of_
     tmp_path, monkeypatch
 ):
     """null inside trainer_logprobs with an entropy beside it: trained on, but not finite."""
-    monkeypatch.setattr("tasks.tokens.MOST_NONFINITE", 0.2)
+    monkeypatch.setattr("timtrack.tasks.tokens.MOST_NONFINITE", 0.2)
     batch = formats.a_batch()
     place = (2, first_trained(batch, 2) + 1)
     batch["old_log_probs"][place] = float("nan")
@@ -125,7 +125,7 @@ def test_such_a_token_ends_no_turn(saved, to_lake):
 
 
 def test_an_exact_zero_of_nemo_rl_is_outside_the_trainers_cut(tmp_path, monkeypatch):
-    monkeypatch.setattr("tasks.tokens.MOST_NONFINITE", 0.2)
+    monkeypatch.setattr("timtrack.tasks.tokens.MOST_NONFINITE", 0.2)
     batch = formats.a_batch()
     place = (2, first_trained(batch, 2) + 1)
     batch["old_log_probs"][place] = 0.0

@@ -4,19 +4,19 @@ import json
 import os
 import shutil
 import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
 
-from flows.cli import main
-from flows.watch import Source, follow, watch
-from tasks import alerts, backlog, captures, durable, lake, quarantine
-from tasks.arrival import is_whole
-from tasks.hook import save_step_batch
-from tasks.tokens import BadCapture
 from tests.given import batch_fields, ingest
+from tests.servers import TIM
+from timtrack.flows.cli import main
+from timtrack.flows.watch import Source, follow, watch
+from timtrack.tasks import alerts, backlog, captures, durable, lake, quarantine
+from timtrack.tasks.arrival import is_whole
+from timtrack.tasks.hook import save_step_batch
+from timtrack.tasks.tokens import BadCapture
 
 
 @pytest.fixture
@@ -90,7 +90,7 @@ def test_new_folders_of_the_lake_and_records_are_synced_with_their_parents(
 
 def test_names_that_are_not_utf8_are_printed(root, tmp_path):
     odd = renamed(root / "good" / "step_3" / "step_batch.pt", b"step_batch\xff.pt")
-    tim = [sys.executable, "-m", "flows.cli", "--home", str(tmp_path / "home"), "inspect", odd]
+    tim = [*TIM, "--home", str(tmp_path / "home"), "inspect", odd]
     environment = {**os.environ, "PYTHONIOENCODING": "utf-8:strict"}
     done = subprocess.run(tim, capture_output=True, text=True, env=environment, check=False)
     assert "Traceback" not in done.stderr
@@ -262,7 +262,7 @@ def test_of_two_rivals_the_one_that_is_left_is_taken(root, home):
 
 def test_a_server_that_is_gone_is_waited_for(root, home, monkeypatch):
     """Whatever a sweep raises: it is told, with the pause that follows, and made again."""
-    from flows import watch as module
+    from timtrack.flows import watch as module
 
     answers = iter([ConnectionError("refused"), RuntimeError("500"), []])
 
@@ -360,7 +360,7 @@ def test_a_record_that_was_edited_is_none(left, root, home):
 
 def test_something_new_is_taken_at_once_while_something_else_waits(root, home, monkeypatch):
     """A long pause is for what was tried in vain, not for what comes meanwhile."""
-    from flows import watch as module
+    from timtrack.flows import watch as module
 
     sweeps, slept = [], []
 

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from tasks import captures
-from tasks.arrival import MARKERS, is_whole
-from tasks.places import BadPattern, Pattern, run_and_step
 from tests.given import batch_fields
+from timtrack.tasks import captures
+from timtrack.tasks.arrival import MARKERS, is_whole
+from timtrack.tasks.places import BadPattern, Pattern, run_and_step
 
 ROOT = Path("/data")
 

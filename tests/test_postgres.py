@@ -9,10 +9,10 @@ from uuid import uuid4
 
 import pytest
 
-from tasks.hook import save_step_batch
 from tests import readme
 from tests.given import batch_fields
 from tests.servers import free_port, running, wait_for
+from timtrack.tasks.hook import save_step_batch
 
 SERVER = os.environ.get("TIMTRACK_TEST_POSTGRES")  # user:password@host:port, may create databases
 

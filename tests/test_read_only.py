@@ -5,10 +5,10 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from flows.cli import main
-from tasks import certificate, lake, tables
-from tasks.read_only import file_list
 from tests.given import batch_fields, ingest
+from timtrack.flows.cli import main
+from timtrack.tasks import certificate, lake, tables
+from timtrack.tasks.read_only import file_list
 
 
 @pytest.fixture

@@ -11,14 +11,14 @@ import pytest
 import torch
 from polars.testing import assert_frame_equal
 
-from flows.cli import main
-from tasks import arrival, captures, lake, quarantine, tables
-from tasks.assessment import assess
-from tasks.readers import siblings
-from tasks.tokens import BadCapture
 from tests import formats
 from tests.given import ingest
 from tests.test_step_batch import read
+from timtrack.flows.cli import main
+from timtrack.tasks import arrival, captures, lake, quarantine, tables
+from timtrack.tasks.assessment import assess
+from timtrack.tasks.readers import siblings
+from timtrack.tasks.tokens import BadCapture
 
 STEP = 7
 WRITERS = {
@@ -276,7 +276,7 @@ def test_the_lake_takes_a_chunk_after_the_other(batch, tmp_path, monkeypatch):
     """Blocks of a few tokens give the same as one."""
     path = formats.nemo_rl(tmp_path, batch, STEP)
     whole = read(ingest(path, tmp_path / "whole"))
-    monkeypatch.setattr("tasks.readers.ragged.BLOCK_TOKENS", 5)
+    monkeypatch.setattr("timtrack.tasks.readers.ragged.BLOCK_TOKENS", 5)
     parts = read(ingest(path, tmp_path / "parts"))
     for one, other in zip(whole, parts, strict=True):
         assert_frame_equal(one, other)

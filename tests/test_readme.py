@@ -5,11 +5,11 @@ import shlex
 
 import pytest
 
-from flows.cli import main
-from flows.options import parser
-from tasks import lake, seed_run, tables
 from tests import readme
 from tests.given import ingest
+from timtrack.flows.cli import main
+from timtrack.flows.options import parser
+from timtrack.tasks import lake, seed_run, tables
 
 TEXT = readme.README.read_text()
 ROOT = readme.ROOT

@@ -8,12 +8,12 @@ import pytest
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
-from flows.cli import main
-from flows.watch import watch
-from tasks import backlog, lake, refusals, stages, tables
-from tasks.hook import save_step_batch
-from tasks.tracking import Tracker
 from tests.given import batch_fields, ingest
+from timtrack.flows.cli import main
+from timtrack.flows.watch import watch
+from timtrack.tasks import backlog, lake, refusals, stages, tables
+from timtrack.tasks.hook import save_step_batch
+from timtrack.tasks.tracking import Tracker
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("prefect")]
 

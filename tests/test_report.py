@@ -13,10 +13,21 @@ import pytest
 import torch
 from playwright.sync_api import Browser, Page
 
-from tasks import bands, charts, lake, notation, report, samples, seed_run, strip, summary, tables
-from tasks.assessment import assess
-from tasks.hook import save_step_batch
 from tests.given import barriers, batch_fields, ingest
+from timtrack.tasks import (
+    bands,
+    charts,
+    lake,
+    notation,
+    report,
+    samples,
+    seed_run,
+    strip,
+    summary,
+    tables,
+)
+from timtrack.tasks.assessment import assess
+from timtrack.tasks.hook import save_step_batch
 
 CELLS = ("logp_vllm", "logp_fsdp", "diff", "p_vllm", "p_train", "r_text")
 

@@ -4,9 +4,9 @@ import os
 
 import pytest
 
-from flows.cli import main
-from tasks import backlog, captures, lake, tables
 from tests.given import batch_fields, ingest
+from timtrack.flows.cli import main
+from timtrack.tasks import backlog, captures, lake, tables
 
 
 @pytest.fixture

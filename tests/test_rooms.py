@@ -1,6 +1,7 @@
 """The house rules: who may import whom, and that every table is documented as it is."""
 
 import ast
+import tomllib
 from itertools import chain
 from pathlib import Path
 
@@ -8,8 +9,8 @@ import polars as pl
 import pytest
 from polars.testing import assert_frame_equal
 
-from tasks import tables
 from tests.given import random_tokens, sequence_frame, sql_connection, token_frame
+from timtrack.tasks import tables
 
 ROOT = Path(__file__).parents[1]
 
@@ -56,7 +57,17 @@ def test_tasks_do_not_know_flows(file):
 
 
 def test_package_folders_hold_no_code_in_init_files():
-    assert all(not file.read_text() for file in SOURCES if file.name == "__init__.py")
+    """But that of the package itself, which is what `import timtrack` gives."""
+    inits = {f for f in SOURCES if f.name == "__init__.py"} - {ROOT / "flows/timtrack/__init__.py"}
+    assert all(not file.read_text() for file in inits)
+
+
+def test_every_folder_of_code_is_packaged():
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
+    files = [f for top in ("flows", "tasks", "sql") for f in (ROOT / top).rglob("*.*")]
+    folders = {f.parent.relative_to(ROOT) for f in files if "__pycache__" not in f.parts}
+    named = {f"timtrack.{'.'.join(f.parts)}" for f in folders} - {"timtrack.flows.timtrack"}
+    assert set(settings["packages"]) == {"timtrack", *named}
 
 
 @pytest.mark.parametrize("name", sorted(tables.catalogue()))

@@ -6,16 +6,16 @@ import polars as pl
 import pytest
 from polars.testing import assert_frame_equal
 
-from flows import runner
-from flows.cli import main
-from tasks import arrival, captures, lake, tables
-from tasks.hook import save_step_batch
-from tasks.tokens import BadCapture
 from tests import formats
 from tests.given import batch_fields, ingest
 from tests.test_flow import stored_points
 from tests.test_step_batch import ragged, read
 from tests.test_watch import data
+from timtrack.flows import runner
+from timtrack.flows.cli import main
+from timtrack.tasks import arrival, captures, lake, tables
+from timtrack.tasks.hook import save_step_batch
+from timtrack.tasks.tokens import BadCapture
 
 DASK = pytest.mark.skipif(
     not runner.find_spec("prefect_dask"), reason="prefect-dask is not installed"
@@ -136,8 +136,8 @@ def test_a_backfill_gives_the_same_wherever_it_runs(
     text, saved, home, tmp_path, monkeypatch, fresh_store
 ):
     """One bad capture among them."""
-    from flows.analyse import CapturesFailed
-    from flows.watch import watch
+    from timtrack.flows.analyse import CapturesFailed
+    from timtrack.flows.watch import watch
 
     for step in (1, 2, 3, 4):
         fields = {**batch_fields(seed=step), "global_step": step}

@@ -12,16 +12,16 @@ import pytest
 from rich.console import Console
 from rich.progress import Progress
 
-import flows
-from flows import saying, screen
-from flows.analyse import Outcome
-from flows.cli import main
-from flows.progress import COLUMNS
-from tasks import inspection, notation, quarantine, samples
-from tasks.alerts import Change, Status
-from tasks.lake import Step
-from tasks.tokens import BadCapture
+import timtrack.flows
 from tests.given import ACTING, SHOWN, batch_fields, ingest
+from timtrack.flows import saying, screen
+from timtrack.flows.analyse import Outcome
+from timtrack.flows.cli import main
+from timtrack.flows.progress import COLUMNS
+from timtrack.tasks import inspection, notation, quarantine, samples
+from timtrack.tasks.alerts import Change, Status
+from timtrack.tasks.lake import Step
+from timtrack.tasks.tokens import BadCapture
 
 
 def lines_of(text: str) -> list[str]:
@@ -73,7 +73,7 @@ def test_more_lines_of_an_error_are_set_in(capsys):
 
 def test_nothing_is_printed_past_the_one_place():
     past = []
-    for file in Path(flows.__path__[0]).glob("*.py"):
+    for file in Path(timtrack.flows.__path__[0]).glob("*.py"):
         for node in ast.walk(ast.parse(file.read_text())):
             if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
                 past += [file.name] * (node.func.id == "print")

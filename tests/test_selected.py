@@ -3,8 +3,8 @@
 import duckdb
 import pytest
 
-from tasks import tables
-from tasks.selected import tables_read
+from timtrack.tasks import tables
+from timtrack.tasks.selected import tables_read
 
 
 @pytest.mark.parametrize(

@@ -7,9 +7,9 @@ import zipfile
 
 import pytest
 
-from flows.cli import main
-from tasks import lake, seed_run, tables
 from tests.given import ingest
+from timtrack.flows.cli import main
+from timtrack.tasks import lake, seed_run, tables
 
 
 @pytest.fixture(scope="module")

@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pytest import approx
 
-from tasks import tables
 from tests import by_numpy
 from tests.given import random_tokens, sequence_frame, sql_connection, token_frame
+from timtrack.tasks import tables
 
 
 def test_only_trained_tokens_count(run_sql):

@@ -6,10 +6,10 @@ import pytest
 import torch
 from pytest import approx
 
-from tasks import captures, lake, parquet
-from tasks.hook import save_step_batch
-from tasks.tokens import BadCapture
 from tests.given import batch_fields, ingest
+from timtrack.tasks import captures, lake, parquet
+from timtrack.tasks.hook import save_step_batch
+from timtrack.tasks.tokens import BadCapture
 
 TOKEN_FIELDS = (
     "responses",
@@ -275,7 +275,7 @@ def test_npz_reads_as_the_same_tokens(tmp_path, to_lake):
 
 
 def test_npz_members_larger_than_memory_blocks_are_mapped(tmp_path, monkeypatch):
-    from tasks.readers import npz, tensors
+    from timtrack.tasks.readers import npz, tensors
 
     monkeypatch.setattr(npz, "SMALL_MEMBER", 0)
     monkeypatch.setattr(npz, "TINY", 8)

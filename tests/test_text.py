@@ -9,11 +9,11 @@ import pytest
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
-from tasks import captures, lake, tables, text
-from tasks.captures import reading
-from tasks.tokenizer import BadTokenizer, load
-from tasks.tokens import BadCapture
 from tests.given import batch_fields
+from timtrack.tasks import captures, lake, tables, text
+from timtrack.tasks.captures import reading
+from timtrack.tasks.tokenizer import BadTokenizer, load
+from timtrack.tasks.tokens import BadCapture
 
 
 @pytest.fixture

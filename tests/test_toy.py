@@ -9,11 +9,11 @@ import pytest
 import torch
 from pytest import approx
 
-from tasks import comparison, lake, onset, tables
-from tasks.toy_grpo import grpo, problems
-from tasks.toy_grpo.codec import Codec, SignedEma, orthonormal
-from tasks.toy_grpo.decoder import HIDDEN, LAYERS, Cache, Decoder
 from tests.given import ingest
+from timtrack.tasks import comparison, lake, onset, tables
+from timtrack.tasks.toy_grpo import grpo, problems
+from timtrack.tasks.toy_grpo.codec import Codec, SignedEma, orthonormal
+from timtrack.tasks.toy_grpo.decoder import HIDDEN, LAYERS, Cache, Decoder
 
 
 def test_a_reward_is_verified_up_to_the_end_of_the_turn():

@@ -8,14 +8,14 @@ from pathlib import Path
 import pytest
 from polars.testing import assert_frame_equal
 
-from flows.cli import main
-from tasks import backlog, captures, lake, quarantine
-from tasks.readers import traces
-from tasks.tokens import BadCapture
 from tests import formats
 from tests.given import ingest
 from tests.test_fuzz import MANY, damaged, taken
 from tests.test_step_batch import read
+from timtrack.flows.cli import main
+from timtrack.tasks import backlog, captures, lake, quarantine
+from timtrack.tasks.readers import traces
+from timtrack.tasks.tokens import BadCapture
 
 STEP = 7
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from mlflow.tracking import MlflowClient
 
-from tasks.tracking import Tracker, local_store
 from tests.given import batch_fields
+from timtrack.tasks.tracking import Tracker, local_store
 
 
 @pytest.fixture

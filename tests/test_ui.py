@@ -1,16 +1,15 @@
 """What people see: MLflow's own pages over what was logged, in a real browser."""
 
 import re
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
-from flows.analyse import analyse
 from tests.given import batch_fields
-from tests.servers import free_port, running, wait_for
+from tests.servers import TIM, free_port, running, wait_for
+from timtrack.flows.analyse import analyse
 
 pytestmark = pytest.mark.slow
 
@@ -27,7 +26,7 @@ def server(home: Path, saved, prefect) -> Iterator[str]:
     ]
     link = analyse(paths, home)[0].link
     port = free_port()
-    command = [sys.executable, "-m", "flows.cli", "--home", str(home), "ui", "--port", str(port)]
+    command = [*TIM, "--home", str(home), "ui", "--port", str(port)]
     with running(command, home / "ui.log"):
         wait_for(f"http://127.0.0.1:{port}/health")
         yield re.sub(r":\d+/", f":{port}/", link)

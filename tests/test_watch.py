@@ -9,14 +9,14 @@ import numpy as np
 import pytest
 from mlflow.tracking import MlflowClient
 
-from flows.analyse import CapturesFailed
-from flows.cli import main
-from flows.watch import Source, follow, watch
-from tasks import backlog, lake, quarantine, stages
-from tasks.tracking import Tracker
 from tests.given import batch_fields
 from tests.test_flow import stored_points
 from tests.test_lake import files
+from timtrack.flows.analyse import CapturesFailed
+from timtrack.flows.cli import main
+from timtrack.flows.watch import Source, follow, watch
+from timtrack.tasks import backlog, lake, quarantine, stages
+from timtrack.tasks.tracking import Tracker
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("prefect")]
 
@@ -256,7 +256,7 @@ def test_prefect_shows_how_far_the_watcher_is(write, root, home):
 
 
 def test_an_idle_watcher_still_tells_prefect_that_it_lives(root, home, monkeypatch):
-    from flows import watch as module
+    from timtrack.flows import watch as module
 
     swept, looks = [], iter([False, False, True])
     monkeypatch.setattr(module, "HEARTBEAT", -1.0)

@@ -14,9 +14,9 @@ from typing import Any
 
 import zstandard
 
-from tasks.readers import records
-from tasks.readers.regular import opened
-from tasks.tokens import BadCapture
+from timtrack.tasks.readers import records
+from timtrack.tasks.readers.regular import opened
+from timtrack.tasks.tokens import BadCapture
 
 SEEK_TABLE = 0x8F92EAB1  # magic number at the end of zstd's seekable format
 LARGEST_FRAME = 1 << 28  # bytes before compression; prime-rl writes 1 << 22

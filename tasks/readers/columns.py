@@ -13,18 +13,25 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from tasks import parquet
-from tasks.notation import listed
-from tasks.readers import records
-from tasks.readers.bounds import check_fields, check_packed, check_size, numbers, rows_of, unpacked
-from tasks.readers.contents import look
-from tasks.readers.fields import dimensions
-from tasks.readers.layout import Layout, blocks
-from tasks.readers.ragged import Sample, ragged_blocks
-from tasks.readers.regular import opened
-from tasks.readers.tensors import check_sums
-from tasks.readers.verl_names import ALIASES, layout_of
-from tasks.tokens import BadCapture, Batch, Block
+from timtrack.tasks import parquet
+from timtrack.tasks.notation import listed
+from timtrack.tasks.readers import records
+from timtrack.tasks.readers.bounds import (
+    check_fields,
+    check_packed,
+    check_size,
+    numbers,
+    rows_of,
+    unpacked,
+)
+from timtrack.tasks.readers.contents import look
+from timtrack.tasks.readers.fields import dimensions
+from timtrack.tasks.readers.layout import Layout, blocks
+from timtrack.tasks.readers.ragged import Sample, ragged_blocks
+from timtrack.tasks.readers.regular import opened
+from timtrack.tasks.readers.tensors import check_sums
+from timtrack.tasks.readers.verl_names import ALIASES, layout_of
+from timtrack.tasks.tokens import BadCapture, Batch, Block
 
 NAME = "columns"
 REQUIRED = ("logp_rollout", "logp_train")

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tasks.readers import pickles, records, tensors
-from tasks.readers.regular import opened
-from tasks.tokens import BadCapture
+from timtrack.tasks.readers import pickles, records, tensors
+from timtrack.tasks.readers.regular import opened
+from timtrack.tasks.tokens import BadCapture
 
 LEGACY_TORCH = b"\x80\x02\x8a"  # torch.save before 1.6: a pickle of its magic number first
 

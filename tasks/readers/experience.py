@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from tasks.readers.fields import as_numpy, dimensions, shown
-from tasks.readers.tensors import Array
-from tasks.tokens import BadCapture
+from timtrack.tasks.readers.fields import as_numpy, dimensions, shown
+from timtrack.tasks.readers.tensors import Array
+from timtrack.tasks.tokens import BadCapture
 
 Fields = dict[str, Any]
 

@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from tasks.notation import short
-from tasks.readers.tensors import Array
-from tasks.tokens import BadCapture
+from timtrack.tasks.notation import short
+from timtrack.tasks.readers.tensors import Array
+from timtrack.tasks.tokens import BadCapture
 
 LONGEST_INT = 1000  # bits, up to which an integer is a float, and is shown
 KINDS = {"float": "f", "int": "iu", "mask": "biuf", "number": "biuf"}

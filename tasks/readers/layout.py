@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from tasks.readers.fields import TokenField
-from tasks.readers.tensors import Array
-from tasks.tokens import ENGINES, LOWEST, SEQUENCES, TOKENS, BadCapture, Block
+from timtrack.tasks.readers.fields import TokenField
+from timtrack.tasks.readers.tensors import Array
+from timtrack.tasks.tokens import ENGINES, LOWEST, SEQUENCES, TOKENS, BadCapture, Block
 
 BLOCK_CELLS = 1 << 22  # padded tokens that are worked on at once; bounds the memory used
 

@@ -13,13 +13,13 @@ from typing import Any
 
 import numpy as np
 
-from tasks.notation import listed, short
-from tasks.readers import records
-from tasks.readers.columns import without_ids
-from tasks.readers.contents import Contents
-from tasks.readers.ragged import ragged_blocks
-from tasks.readers.siblings import version
-from tasks.tokens import BadCapture, Batch, Block
+from timtrack.tasks.notation import listed, short
+from timtrack.tasks.readers import records
+from timtrack.tasks.readers.columns import without_ids
+from timtrack.tasks.readers.contents import Contents
+from timtrack.tasks.readers.ragged import ragged_blocks
+from timtrack.tasks.readers.siblings import version
+from timtrack.tasks.tokens import BadCapture, Batch, Block
 
 NAME = "nemo_rl"
 FILES = "exp_<n>/train_data_step<N>.jsonl"

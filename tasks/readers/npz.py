@@ -13,8 +13,8 @@ from typing import IO, Any
 import numpy as np
 import numpy.typing as npt
 
-from tasks.readers.bounds import check_members
-from tasks.tokens import BadCapture
+from timtrack.tasks.readers.bounds import check_members
+from timtrack.tasks.tokens import BadCapture
 
 Array = npt.NDArray[Any]
 

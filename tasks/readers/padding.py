@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from tasks.readers.fields import TokenField, dimensions, shown, token_field
-from tasks.tokens import BadCapture
+from timtrack.tasks.readers.fields import TokenField, dimensions, shown, token_field
+from timtrack.tasks.tokens import BadCapture
 
 
 def tail_of_input_ids(ids: Any, width: int) -> TokenField | None:

@@ -7,10 +7,10 @@ import pickle
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from tasks.readers import pickled_numpy, stand_ins
-from tasks.readers.regular import opened
-from tasks.readers.tensors import LOADING
-from tasks.tokens import BadCapture
+from timtrack.tasks.readers import pickled_numpy, stand_ins
+from timtrack.tasks.readers.regular import opened
+from timtrack.tasks.readers.tensors import LOADING
+from timtrack.tasks.tokens import BadCapture
 
 
 class _Bounded:

@@ -12,13 +12,13 @@ from typing import Any
 
 import numpy as np
 
-from tasks.notation import listed
-from tasks.readers import records
-from tasks.readers.contents import Contents
-from tasks.readers.fields import whole_number
-from tasks.readers.ragged import Sample, ragged_blocks
-from tasks.readers.siblings import check_once, in_order, is_first, ranks, written_apart
-from tasks.tokens import BadCapture, Batch, Block
+from timtrack.tasks.notation import listed
+from timtrack.tasks.readers import records
+from timtrack.tasks.readers.contents import Contents
+from timtrack.tasks.readers.fields import whole_number
+from timtrack.tasks.readers.ragged import Sample, ragged_blocks
+from timtrack.tasks.readers.siblings import check_once, in_order, is_first, ranks, written_apart
+from timtrack.tasks.tokens import BadCapture, Batch, Block
 
 NAME = "prime_rl"
 FILES = "token_exports/step_<N>/rank_<r>.jsonl"

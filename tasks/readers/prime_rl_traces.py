@@ -10,14 +10,14 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from tasks.notation import short
-from tasks.readers.chunks import Chunks
-from tasks.readers.contents import Contents
-from tasks.readers.prime_rl import FROM_TRAINING
-from tasks.readers.ragged import Sample, ragged_blocks
-from tasks.readers.trace_branch import Branch
-from tasks.readers.traces import INDEX, TRAINER, Traced, inside, traces
-from tasks.tokens import BadCapture, Batch
+from timtrack.tasks.notation import short
+from timtrack.tasks.readers.chunks import Chunks
+from timtrack.tasks.readers.contents import Contents
+from timtrack.tasks.readers.prime_rl import FROM_TRAINING
+from timtrack.tasks.readers.ragged import Sample, ragged_blocks
+from timtrack.tasks.readers.trace_branch import Branch
+from timtrack.tasks.readers.traces import INDEX, TRAINER, Traced, inside, traces
+from timtrack.tasks.tokens import BadCapture, Batch
 
 NAME = "prime_rl_traces"
 FILES = "monitors/file/traces/ (its steps: stream#<N>)"

@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from tasks.readers.layout import blocks
-from tasks.readers.verl_names import layout_of
-from tasks.tokens import Block
+from timtrack.tasks.readers.layout import blocks
+from timtrack.tasks.readers.verl_names import layout_of
+from timtrack.tasks.tokens import Block
 
 BLOCK_TOKENS = 1 << 20  # response tokens that are held at once
 

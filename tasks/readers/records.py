@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import orjson
 
-from tasks.readers.regular import opened
-from tasks.readers.tensors import Array
-from tasks.tokens import BadCapture
+from timtrack.tasks.readers.regular import opened
+from timtrack.tasks.readers.tensors import Array
+from timtrack.tasks.tokens import BadCapture
 
 MIN_INT64, MAX_INT64 = -(2**63), 2**63 - 1
 LONGEST_LINE = 1 << 27  # bytes; a line is held in memory, as Python numbers some ten times of it

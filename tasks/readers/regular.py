@@ -8,7 +8,7 @@ import stat
 from io import BufferedReader
 from pathlib import Path
 
-from tasks.tokens import BadCapture
+from timtrack.tasks.tokens import BadCapture
 
 
 def opened(path: Path) -> BufferedReader:

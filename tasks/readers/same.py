@@ -4,8 +4,8 @@ from typing import Any
 
 import numpy as np
 
-from tasks.readers.fields import as_numpy
-from tasks.readers.tensors import Array
+from timtrack.tasks.readers.fields import as_numpy
+from timtrack.tasks.readers.tensors import Array
 
 
 def says_the_same(name: str, one: Any, other: Any) -> bool:

@@ -12,12 +12,12 @@ from typing import Any
 
 import numpy as np
 
-from tasks.notation import short
-from tasks.readers.bounds import check_fields, check_size, unpacked
-from tasks.readers.contents import Contents
-from tasks.readers.fields import TokenField, token_field
-from tasks.readers.ragged import Sample, ragged_blocks
-from tasks.tokens import BadCapture, Batch
+from timtrack.tasks.notation import short
+from timtrack.tasks.readers.bounds import check_fields, check_size, unpacked
+from timtrack.tasks.readers.contents import Contents
+from timtrack.tasks.readers.fields import TokenField, token_field
+from timtrack.tasks.readers.ragged import Sample, ragged_blocks
+from timtrack.tasks.tokens import BadCapture, Batch
 
 NAME = "skyrl"
 FILES = "dumped_data/global_step_<N>_training_input.pkl"

@@ -8,13 +8,13 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from tasks.notation import short
-from tasks.readers.bounds import check_fields, check_size, unpacked
-from tasks.readers.contents import Contents
-from tasks.readers.fields import whole_number
-from tasks.readers.ragged import Sample, ragged_blocks
-from tasks.readers.tensors import check_sums, load
-from tasks.tokens import BadCapture, Batch, Block
+from timtrack.tasks.notation import short
+from timtrack.tasks.readers.bounds import check_fields, check_size, unpacked
+from timtrack.tasks.readers.contents import Contents
+from timtrack.tasks.readers.fields import whole_number
+from timtrack.tasks.readers.ragged import Sample, ragged_blocks
+from timtrack.tasks.readers.tensors import check_sums, load
+from timtrack.tasks.tokens import BadCapture, Batch, Block
 
 NAME = "slime"
 FILES = "train_data/<N>.pt with rollout_data/<N>.pt"

@@ -14,15 +14,15 @@ from typing import Any
 
 import numpy as np
 
-from tasks.notation import short
-from tasks.readers import slime
-from tasks.readers.bounds import check_fields, check_size, unpacked
-from tasks.readers.contents import Contents
-from tasks.readers.fields import as_numpy, whole_number
-from tasks.readers.ragged import ragged_blocks
-from tasks.readers.siblings import check_once, in_order, is_first, ranks, written_apart
-from tasks.readers.tensors import Array, check_sums, load
-from tasks.tokens import BadCapture, Batch, Block
+from timtrack.tasks.notation import short
+from timtrack.tasks.readers import slime
+from timtrack.tasks.readers.bounds import check_fields, check_size, unpacked
+from timtrack.tasks.readers.contents import Contents
+from timtrack.tasks.readers.fields import as_numpy, whole_number
+from timtrack.tasks.readers.ragged import ragged_blocks
+from timtrack.tasks.readers.siblings import check_once, in_order, is_first, ranks, written_apart
+from timtrack.tasks.readers.tensors import Array, check_sums, load
+from timtrack.tasks.tokens import BadCapture, Batch, Block
 
 NAME = "slime_ranks"
 FILES = "train_data/<N>_<rank>.pt with rollout_data/<N>.pt"

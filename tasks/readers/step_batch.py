@@ -12,17 +12,17 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from tasks.notation import short
-from tasks.readers.bounds import check_fields, check_size, rows_of, unpacked
-from tasks.readers.contents import Contents, look
-from tasks.readers.experience import is_openrlhf, of_openrlhf, of_trl
-from tasks.readers.fields import LONGEST_INT, as_numpy
-from tasks.readers.layout import Layout, blocks
-from tasks.readers.same import says_the_same
-from tasks.readers.siblings import check_once, in_order, is_first, ranks, written_apart
-from tasks.readers.tensors import check_sums
-from tasks.readers.verl_names import ALIASES, Fields, layout_of, name_of, named
-from tasks.tokens import BadCapture, Batch, Block
+from timtrack.tasks.notation import short
+from timtrack.tasks.readers.bounds import check_fields, check_size, rows_of, unpacked
+from timtrack.tasks.readers.contents import Contents, look
+from timtrack.tasks.readers.experience import is_openrlhf, of_openrlhf, of_trl
+from timtrack.tasks.readers.fields import LONGEST_INT, as_numpy
+from timtrack.tasks.readers.layout import Layout, blocks
+from timtrack.tasks.readers.same import says_the_same
+from timtrack.tasks.readers.siblings import check_once, in_order, is_first, ranks, written_apart
+from timtrack.tasks.readers.tensors import check_sums
+from timtrack.tasks.readers.verl_names import ALIASES, Fields, layout_of, name_of, named
+from timtrack.tasks.tokens import BadCapture, Batch, Block
 
 NAME = "step_batch"
 FILES = "*step_batch*.pt, *step_batch*.npz; step_batch.rank_<r>.pt"

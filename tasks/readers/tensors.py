@@ -13,11 +13,11 @@ from typing import Any
 
 import numpy.typing as npt
 
-from tasks.notation import encodable
-from tasks.readers import npz, pickled_numpy, stand_ins
-from tasks.readers.bounds import ZIP, check_members
-from tasks.readers.regular import opened
-from tasks.tokens import BadCapture
+from timtrack.tasks.notation import encodable
+from timtrack.tasks.readers import npz, pickled_numpy, stand_ins
+from timtrack.tasks.readers.bounds import ZIP, check_members
+from timtrack.tasks.readers.regular import opened
+from timtrack.tasks.tokens import BadCapture
 
 Array = npt.NDArray[Any]
 

@@ -11,13 +11,13 @@ from typing import Any
 
 import numpy as np
 
-from tasks.notation import short
-from tasks.readers import records
-from tasks.readers.fields import whole_number
-from tasks.readers.ragged import Sample
-from tasks.readers.tensors import Array
-from tasks.readers.traces import inside
-from tasks.tokens import BadCapture
+from timtrack.tasks.notation import short
+from timtrack.tasks.readers import records
+from timtrack.tasks.readers.fields import whole_number
+from timtrack.tasks.readers.ragged import Sample
+from timtrack.tasks.readers.tensors import Array
+from timtrack.tasks.readers.traces import inside
+from timtrack.tasks.tokens import BadCapture
 
 # What the trainer wrote of each token; is_masked and mismatch_kl since prime-rl's PR 3525.
 SCORED = {

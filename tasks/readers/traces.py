@@ -16,10 +16,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeGuard
 
-from tasks.clock import seconds_since_write
-from tasks.readers import chunks
-from tasks.readers.regular import opened
-from tasks.tokens import BadCapture
+from timtrack.tasks.clock import seconds_since_write
+from timtrack.tasks.readers import chunks
+from timtrack.tasks.readers.regular import opened
+from timtrack.tasks.tokens import BadCapture
 
 NAMED = re.compile(r"stream#(\d{1,16})")
 INDEX = "stream.index.jsonl"

@@ -4,9 +4,9 @@ from typing import Any
 
 import numpy as np
 
-from tasks.readers.fields import as_numpy, dimensions
-from tasks.readers.tensors import Array
-from tasks.tokens import BadCapture
+from timtrack.tasks.readers.fields import as_numpy, dimensions
+from timtrack.tasks.readers.tensors import Array
+from timtrack.tasks.tokens import BadCapture
 
 Fields = dict[str, Any]
 LEFT_OUT = "attention_mask is not used: it has not a number for each token of the rows in lists"

@@ -5,8 +5,8 @@ from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
 
-from tasks.notation import listed
-from tasks.readers.fields import (
+from timtrack.tasks.notation import listed
+from timtrack.tasks.readers.fields import (
     TokenField,
     as_numpy,
     dimensions,
@@ -16,11 +16,11 @@ from tasks.readers.fields import (
     token_field,
     whole_beside_text,
 )
-from tasks.readers.layout import AS_WRITTEN, Layout, check_rows
-from tasks.readers.padding import halves, prompts_of, tail_of_input_ids
-from tasks.readers.same import says_the_same
-from tasks.readers.unlisted import unlisted
-from tasks.tokens import IN_FLOAT32, BadCapture
+from timtrack.tasks.readers.layout import AS_WRITTEN, Layout, check_rows
+from timtrack.tasks.readers.padding import halves, prompts_of, tail_of_input_ids
+from timtrack.tasks.readers.same import says_the_same
+from timtrack.tasks.readers.unlisted import unlisted
+from timtrack.tasks.tokens import IN_FLOAT32, BadCapture
 
 Fields = dict[str, Any]
 

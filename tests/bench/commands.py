@@ -9,8 +9,8 @@ from pathlib import Path
 
 from make_capture import fields
 
-from tasks import captures, lake, tables
-from tasks.hook import save_step_batch
+from timtrack.tasks import captures, lake, tables
+from timtrack.tasks.hook import save_step_batch
 
 TIMES = 5
 COMMANDS = {

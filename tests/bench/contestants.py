@@ -29,7 +29,17 @@ def timtrack(capture: Path, out: Path, watch: Stopwatch) -> Steps:
     """Load, Parquet, tables, charts, report, MLflow: every stage of the flow but Prefect itself."""
     import torch  # noqa: F401 - the reader imports it when it needs it
 
-    from tasks import captures, charts, identities, lake, parity, report, summary, tables, tracking
+    from timtrack.tasks import (
+        captures,
+        charts,
+        identities,
+        lake,
+        parity,
+        report,
+        summary,
+        tables,
+        tracking,
+    )
 
     without, whatif = tables_wanted()
     yield None
@@ -69,7 +79,7 @@ def timtrack(capture: Path, out: Path, watch: Stopwatch) -> Steps:
 
 def tables_wanted() -> tuple[set[str], set[str]]:
     """The tables of a step without, and of, the what-if: that is what needs row_weightings."""
-    from tasks import tables
+    from timtrack.tasks import tables
 
     of_step = [name for name, table in tables.catalogue().items() if table.folder == "step"]
     whatif = {name for name in of_step if "row_weightings" in tables.named(name)}

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 
-from tasks.hook import save_step_batch
+from timtrack.tasks.hook import save_step_batch
 
 BLOCK = 256  # rows of a lean capture that are made at once
 LEAN = {

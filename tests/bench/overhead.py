@@ -13,9 +13,9 @@ from pathlib import Path
 from make_capture import fields
 from prefect.testing.utilities import prefect_test_harness
 
-from flows.watch import watch
-from tasks import captures, lake, stages, tables
-from tasks.hook import save_step_batch
+from timtrack.flows.watch import watch
+from timtrack.tasks import captures, lake, stages, tables
+from timtrack.tasks.hook import save_step_batch
 
 ROWS, MEAN = 64, 100
 

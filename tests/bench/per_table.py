@@ -14,7 +14,7 @@ from typing import Any
 import duckdb
 from stopwatch import Stopwatch
 
-from tasks import budget, captures, lake, tables
+from timtrack.tasks import budget, captures, lake, tables
 
 
 class Traced:

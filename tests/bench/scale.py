@@ -15,8 +15,8 @@ from typing import Any
 
 import polars as pl
 
-from tasks import captures, lake, tables
-from tasks.lake import Step
+from timtrack.tasks import captures, lake, tables
+from timtrack.tasks.lake import Step
 
 STEPS = {"small": 200, "medium": 50}
 TIMES = 5

@@ -15,10 +15,10 @@ from pathlib import Path
 
 from make_capture import fields
 
-from tasks import captures, lake
-from tasks.captures import Capture
-from tasks.hook import save_step_batch
-from tasks.tokens import Check
+from timtrack.tasks import captures, lake
+from timtrack.tasks.captures import Capture
+from timtrack.tasks.hook import save_step_batch
+from timtrack.tasks.tokens import Check
 
 CACHE = Path(__file__).parents[2] / "build" / "bench" / "ranked"
 RANKS, ROWS, MEAN, WIDTH = 8, 512, 2000, 8192

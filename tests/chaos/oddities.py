@@ -7,9 +7,9 @@ from pathlib import Path
 from random import Random
 from typing import TYPE_CHECKING
 
-from tasks.hook import save_step_batch
 from tests.chaos.ledger import Capture, rows_of
 from tests.formats import a_batch
+from timtrack.tasks.hook import save_step_batch
 
 if TYPE_CHECKING:
     from tests.chaos.world import World

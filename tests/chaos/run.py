@@ -10,13 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from random import Random
 
-from tasks import lake
 from tests.chaos import plan
 from tests.chaos.comparison import differences, unlike_written
 from tests.chaos.plan import ACTORS, Action
 from tests.chaos.seen import Seen, look
 from tests.chaos.world import World
 from tests.chaos.writers import next_step
+from timtrack.tasks import lake
 
 AT_ONCE = 12  # actions under way
 LAST = ("--once", "--quiet", "1")

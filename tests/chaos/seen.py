@@ -13,8 +13,8 @@ from urllib.parse import unquote
 
 import polars as pl
 
-from tasks import captures, lake, quarantine, summary, tables
 from tests.chaos.ledger import Key, Rows, digest
+from timtrack.tasks import captures, lake, quarantine, summary, tables
 
 PLACES = ("source", "mtime_ns", "ctime_ns", "tokenizer")  # facts that say where and when
 RUNS = """

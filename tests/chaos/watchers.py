@@ -3,7 +3,6 @@
 import os
 import signal
 import subprocess
-import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -13,11 +12,12 @@ from typing import TYPE_CHECKING, Any
 
 import psutil
 
+from tests.servers import TIM
+
 if TYPE_CHECKING:
     from tests.chaos.world import World
 
 PROJECT = Path(__file__).parents[2]
-TIM = [sys.executable, "-X", "faulthandler", "-m", "flows.cli"]  # a SIGBUS says where it was
 OPTIONS = ("--every", "0.5", "--quiet", "5")
 # What a watcher may end with after a signal; -15 if it comes before Python listens to it.
 ENDINGS = {signal.SIGKILL: {-9}, signal.SIGTERM: {130, -15}}

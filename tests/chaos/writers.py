@@ -9,10 +9,10 @@ from random import Random
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
-from tasks.hook import save_step_batch
 from tests import formats
 from tests.chaos.ledger import Capture, rows_of
 from tests.formats import Batch, a_batch
+from timtrack.tasks.hook import save_step_batch
 
 if TYPE_CHECKING:
     from tests.chaos.world import World

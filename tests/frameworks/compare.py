@@ -19,9 +19,9 @@ from typing import Any
 
 import polars as pl
 
-from tasks import captures, corrections, lake, tables
-from tasks.corrections import Setting
-from tasks.tokens import BadCapture, BadTokens
+from timtrack.tasks import captures, corrections, lake, tables
+from timtrack.tasks.corrections import Setting
+from timtrack.tasks.tokens import BadCapture, BadTokens
 
 RELATIVE = 1e-5  # frameworks compute in float32, the tables in float64
 ABSOLUTE = 1e-12  # what cancels to nothing
