@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING
 from timtrack.flows import runner
 from timtrack.flows.options import parser
 from timtrack.flows.saying import as_it_is, complain, say
-from timtrack.tasks import budget, notation, parity
+from timtrack.tasks import notation, parity
+from timtrack.tasks.system import memory
 
 if TYPE_CHECKING:
     from timtrack.tasks.lake import Step
@@ -35,8 +36,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             stream.reconfigure(errors="backslashreplace")  # names of files may be no UTF-8
     _settle_environment()
     try:
-        budget.memory()
-    except budget.BadBudget as error:
+        memory.memory()
+    except memory.BadBudget as error:
         return _fail(str(error))
     for name, value in (
         (runner.VARIABLE, getattr(options, "runner", None)),
@@ -191,7 +192,7 @@ def _interrupted(*_: object) -> None:
 
 
 def _see_to_an_end(woken: socket.socket) -> None:
-    from timtrack.tasks import isolation
+    from timtrack.tasks.system import isolation
 
     while not {signal.SIGTERM, signal.SIGINT} & {*woken.recv(1)}:
         pass

@@ -24,13 +24,14 @@ from timtrack.flows.analyse import (
     warn,
 )
 from timtrack.tasks import alerts as alerts_module
-from timtrack.tasks import backlog, captures, isolation, lake, quarantine, stages
+from timtrack.tasks import backlog, captures, lake, quarantine, stages
 from timtrack.tasks.alerts import LEVELS, Change, Status
 from timtrack.tasks.arrival import QUIET, is_whole
 from timtrack.tasks.backlog import Backlog
 from timtrack.tasks.lake import Step
 from timtrack.tasks.places import Pattern
 from timtrack.tasks.quarantine import State
+from timtrack.tasks.system import isolation
 from timtrack.tasks.tables import BadTables
 from timtrack.tasks.tokens import BadCapture, Rival
 from timtrack.tasks.tracking import Tracker

@@ -16,10 +16,11 @@ from urllib.parse import quote
 
 from filelock import FileLock
 
-from timtrack.tasks import bands, durable, gate, lake, summary, tables
+from timtrack.tasks import bands, gate, lake, summary, tables
 from timtrack.tasks.gate import Rule
 from timtrack.tasks.lake import Step
 from timtrack.tasks.notation import number
+from timtrack.tasks.system import durable
 
 NAME = "alerts.toml"  # in the home
 LEVELS = ("healthy", "warning", "critical")

@@ -7,7 +7,7 @@ cannot is whole, and bad, when a marker says so or nobody wrote to it for a whil
 from pathlib import Path
 
 from timtrack.tasks import captures
-from timtrack.tasks.isolation import Stopped, apart
+from timtrack.tasks.system.isolation import Stopped, apart
 
 # Seconds without a write after which an unreadable file is called bad, not unfinished.
 QUIET = 30.0

@@ -9,8 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from timtrack.tasks import places, walk
-from timtrack.tasks.clock import seconds_since_write
+from timtrack.tasks import places
 from timtrack.tasks.notation import listed
 from timtrack.tasks.places import Pattern
 from timtrack.tasks.readers import columns as by_columns
@@ -20,7 +19,6 @@ from timtrack.tasks.readers import (
     one_sided,
     prime_rl,
     prime_rl_traces,
-    regular,
     skyrl,
     slime,
     slime_ranks,
@@ -29,6 +27,8 @@ from timtrack.tasks.readers import (
 )
 from timtrack.tasks.readers.contents import Contents
 from timtrack.tasks.readers.fields import LONGEST_INT
+from timtrack.tasks.system import regular, walk
+from timtrack.tasks.system.clock import seconds_since_write
 from timtrack.tasks.tokens import SCHEMA_VERSION, BadCapture, Batch
 
 # By name, the first that knows a file opens it; `step_batch` takes what no other does.

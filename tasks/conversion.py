@@ -1,4 +1,4 @@
-"""Captures into the lake, read in a process apart (tasks/isolation.py).
+"""Captures into the lake, read in a process apart (tasks/system/isolation.py).
 
 One rule: whatever ends the process that reads a capture is that capture's fault, as BadCapture.
 """
@@ -9,8 +9,8 @@ from typing import Any
 
 from timtrack.tasks import captures, lake
 from timtrack.tasks.captures import Capture
-from timtrack.tasks.isolation import TOO_LONG, Died, Stopped, apart
 from timtrack.tasks.lake import Step
+from timtrack.tasks.system.isolation import TOO_LONG, Died, Stopped, apart
 from timtrack.tasks.tokens import BadCapture, Check
 
 

@@ -33,7 +33,7 @@ from filelock import FileLock
 
 from timtrack.tasks import integrity, notation, parquet
 from timtrack.tasks.captures import Capture, Stamp, check_unchanged
-from timtrack.tasks.durable import sync
+from timtrack.tasks.system.durable import sync
 from timtrack.tasks.tokens import SCHEMA_VERSION, BadCapture, Batch, Block, Check, Verdict
 
 STEP = re.compile(r"run=(?P<run>[^/]+)/step=(?P<step>\d+)/capture=(?P<capture>[0-9a-f]+)$")

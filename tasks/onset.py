@@ -21,7 +21,7 @@ from scipy.ndimage import median_filter
 from scipy.stats import mannwhitneyu, theilslopes
 
 from timtrack.tasks.notation import printable
-from timtrack.tasks.readers.regular import opened
+from timtrack.tasks.system.regular import opened
 from timtrack.tasks.tokens import BadCapture
 
 Array = NDArray[np.float64]

@@ -12,8 +12,9 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from timtrack.tasks import captures, durable, places
+from timtrack.tasks import captures, places
 from timtrack.tasks.readers import traces
+from timtrack.tasks.system import durable
 from timtrack.tasks.tokens import BadCapture
 
 # What a reading depends on: of each file its size [bytes], when it was written and changed [ns];

@@ -10,8 +10,9 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 
-from timtrack.tasks import durable, tables
+from timtrack.tasks import tables
 from timtrack.tasks.lake import Step
+from timtrack.tasks.system import durable
 
 NAME = "refused.json"
 AGAIN = 3600.0  # seconds after which MLflow is asked again: a server's limits can be changed

@@ -23,12 +23,13 @@ from typing import Any
 import duckdb
 import polars as pl
 
-from timtrack.tasks import budget, corrections, identities, lake, read_only
+from timtrack.tasks import corrections, identities, lake, read_only
 from timtrack.tasks.corrections import Setting
 from timtrack.tasks.lake import Step
 from timtrack.tasks.notation import OneLine
 from timtrack.tasks.read_only import NotAllowed, file_list
 from timtrack.tasks.selected import tables_read
+from timtrack.tasks.system import memory
 from timtrack.tasks.text import VOCABULARY
 from timtrack.tasks.tokens import ADDED, SEQUENCES, TOKENS
 
@@ -392,7 +393,7 @@ def inputs(
     described = {"tokens_file", "sequences", "captures"} & wanted
     facts = [step.facts() for step in steps] if described else []
     connection = duckdb.connect()
-    connection.execute(f"set memory_limit = '{budget.memory()}'")
+    connection.execute(f"set memory_limit = '{memory.memory()}'")
     # Of its own: a query may read what lies there.
     spilled = Path(tempfile.gettempdir()) / f"timtrack-duckdb-{os.getpid()}"
     connection.execute("set temp_directory = $1", [str(spilled)])

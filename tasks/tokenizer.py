@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 from tokenizers import Tokenizer
 
-from timtrack.tasks.readers.regular import opened
+from timtrack.tasks.system.regular import opened
 from timtrack.tasks.tokens import BadCapture
 
 Made = TypeVar("Made")

@@ -8,8 +8,9 @@ import time
 
 import pytest
 
-from timtrack.tasks import conversion, isolation
-from timtrack.tasks.isolation import Died, apart
+from timtrack.tasks import conversion
+from timtrack.tasks.system import isolation
+from timtrack.tasks.system.isolation import Died, apart
 from timtrack.tasks.tokens import BadCapture
 
 

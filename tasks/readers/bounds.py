@@ -10,7 +10,7 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
-from timtrack.tasks.readers.regular import opened
+from timtrack.tasks.system.regular import opened
 from timtrack.tasks.tokens import BadCapture
 
 ZIP = b"PK\x03\x04"

@@ -15,7 +15,7 @@ from typing import Any
 import zstandard
 
 from timtrack.tasks.readers import records
-from timtrack.tasks.readers.regular import opened
+from timtrack.tasks.system.regular import opened
 from timtrack.tasks.tokens import BadCapture
 
 SEEK_TABLE = 0x8F92EAB1  # magic number at the end of zstd's seekable format

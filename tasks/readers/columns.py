@@ -28,9 +28,9 @@ from timtrack.tasks.readers.contents import look
 from timtrack.tasks.readers.fields import dimensions
 from timtrack.tasks.readers.layout import Layout, blocks
 from timtrack.tasks.readers.ragged import Sample, ragged_blocks
-from timtrack.tasks.readers.regular import opened
 from timtrack.tasks.readers.tensors import check_sums
 from timtrack.tasks.readers.verl_names import ALIASES, layout_of
+from timtrack.tasks.system.regular import opened
 from timtrack.tasks.tokens import BadCapture, Batch, Block
 
 NAME = "columns"

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from timtrack.tasks.readers import pickles, records, tensors
-from timtrack.tasks.readers.regular import opened
+from timtrack.tasks.system.regular import opened
 from timtrack.tasks.tokens import BadCapture
 
 LEGACY_TORCH = b"\x80\x02\x8a"  # torch.save before 1.6: a pickle of its magic number first

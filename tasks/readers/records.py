@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import orjson
 
-from timtrack.tasks.readers.regular import opened
 from timtrack.tasks.readers.tensors import Array
+from timtrack.tasks.system.regular import opened
 from timtrack.tasks.tokens import BadCapture
 
 MIN_INT64, MAX_INT64 = -(2**63), 2**63 - 1

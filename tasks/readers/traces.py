@@ -16,9 +16,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeGuard
 
-from timtrack.tasks.clock import seconds_since_write
 from timtrack.tasks.readers import chunks
-from timtrack.tasks.readers.regular import opened
+from timtrack.tasks.system.clock import seconds_since_write
+from timtrack.tasks.system.regular import opened
 from timtrack.tasks.tokens import BadCapture
 
 NAMED = re.compile(r"stream#(\d{1,16})")

@@ -14,7 +14,8 @@ from typing import Any
 import duckdb
 from stopwatch import Stopwatch
 
-from timtrack.tasks import budget, captures, lake, tables
+from timtrack.tasks import captures, lake, tables
+from timtrack.tasks.system import memory
 
 
 class Traced:
@@ -72,7 +73,7 @@ def show(name: str, seconds: float, peak: int) -> None:
 def main(capture: Path, out: Path, limit: str | None = None) -> None:
     import torch  # noqa: F401 - the reader imports it when it needs it
 
-    os.environ["TIMTRACK_MEMORY"] = limit or budget.DEFAULT
+    os.environ["TIMTRACK_MEMORY"] = limit or memory.DEFAULT
     watch = Stopwatch()
     watch.begin()
     show("imports", 0, watch.peaks["imports"])
