@@ -13,20 +13,12 @@ from timtrack.tasks import places
 from timtrack.tasks.notation import listed
 from timtrack.tasks.places import Pattern
 from timtrack.tasks.readers import columns as by_columns
-from timtrack.tasks.readers import (
-    contents,
-    nemo_rl,
-    one_sided,
-    prime_rl,
-    prime_rl_traces,
-    skyrl,
-    slime,
-    slime_ranks,
-    step_batch,
-    traces,
-)
-from timtrack.tasks.readers.contents import Contents
-from timtrack.tasks.readers.fields import LONGEST_INT
+from timtrack.tasks.readers import nemo_rl, one_sided, skyrl, step_batch
+from timtrack.tasks.readers.containers import contents
+from timtrack.tasks.readers.containers.contents import Contents
+from timtrack.tasks.readers.prime_rl import stream, token_exports, traces
+from timtrack.tasks.readers.rows.fields import LONGEST_INT
+from timtrack.tasks.readers.slime import merged, per_rank
 from timtrack.tasks.system import regular, walk
 from timtrack.tasks.system.clock import seconds_since_write
 from timtrack.tasks.tokens import SCHEMA_VERSION, BadCapture, Batch
@@ -34,7 +26,7 @@ from timtrack.tasks.tokens import SCHEMA_VERSION, BadCapture, Batch
 # By name, the first that knows a file opens it; `step_batch` takes what no other does.
 READERS = {
     reader.NAME: reader
-    for reader in (nemo_rl, prime_rl, prime_rl_traces, skyrl, slime, slime_ranks, step_batch)
+    for reader in (nemo_rl, token_exports, traces, skyrl, merged, per_rank, step_batch)
 }
 
 NO_NAME = "__HIVE_DEFAULT_PARTITION__"  # how a folder says that it has no name
@@ -109,8 +101,8 @@ def find(path: Path, pattern: Pattern | None = None) -> list[Path]:
 
 
 def exists(path: Path) -> bool:
-    """Whether a capture is there: a file, or a step of a stream (tasks/readers/traces.py)."""
-    return traces.exists(path) if traces.names_a_step(path) else path.exists()
+    """Whether a capture is there: a file, or a step of a stream."""
+    return stream.exists(path) if stream.names_a_step(path) else path.exists()
 
 
 def below(root: Path, pattern: Pattern | None = None) -> Found:
@@ -141,10 +133,10 @@ def _none_there(path: Path, pattern: Pattern | None, found: Found) -> Any:
 
 def _captures_of(file: Path) -> list[Path]:
     """The captures that a file stands for: itself, or the steps of a stream."""
-    if not prime_rl_traces.recognises(file):
+    if not traces.recognises(file):
         return [file]
     try:
-        return traces.steps(file)
+        return stream.steps(file)
     except OSError:  # an index that cannot be read now keeps no other capture waiting
         return []
 
@@ -167,8 +159,8 @@ def stamp(path: Path, columns: str | None = None) -> Stamp:
 
     What copies a file's time keeps its time of the last write, not that of the last change.
     """
-    if traces.names_a_step(path):
-        return (*traces.stamp(path), 0)
+    if stream.names_a_step(path):
+        return (*stream.stamp(path), 0)
     there = (part for part in parts(path, columns) if part == path or part.exists())
     stats = [part.stat() for part in there]
     changed = max(s.st_ctime_ns for s in stats)
@@ -188,8 +180,8 @@ def ages(path: Path, columns: str | None = None) -> tuple[float, float]:
 
     The first: of the file that was left alone for longest. 0 for a capture that is gone.
     """
-    if traces.names_a_step(path):
-        return traces.age(path), 0.0
+    if stream.names_a_step(path):
+        return stream.age(path), 0.0
     files = parts(path, columns)
     found = [seconds_since_write(file.stat()) for file in files if file.exists()]
     return (min(found), max(found) - min(found)) if found else (0.0, 0.0)
@@ -278,7 +270,7 @@ def read(path: Path, columns: str | None = None) -> Batch:
 
 def look(path: Path) -> Contents:
     """What a capture is, by its bytes; raises BadCapture."""
-    return prime_rl_traces.look(path) if traces.names_a_step(path) else contents.look(path)
+    return traces.look(path) if stream.names_a_step(path) else contents.look(path)
 
 
 def opened(path: Path, seen: Contents) -> Batch:
@@ -320,8 +312,8 @@ def check_unchanged(capture: Capture) -> None:
 
 def digest(path: Path, columns: str | None = None) -> str:
     """The digest of a capture's bytes; of several files that of their digests, in order."""
-    if traces.names_a_step(path):
-        return prime_rl_traces.digest(path)
+    if stream.names_a_step(path):
+        return traces.digest(path)
     digests = [sha256_of(part) for part in parts(path, columns)]
     return (
         digests[0] if len(digests) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest()

@@ -7,7 +7,7 @@ from typing import Any
 
 from timtrack.tasks import captures
 from timtrack.tasks.readers import columns as by_columns
-from timtrack.tasks.readers.fields import shown
+from timtrack.tasks.readers.rows.fields import shown
 from timtrack.tasks.tokens import BadCapture, Batch, Check
 
 DEPTH = 3  # of nested mappings and lists that are listed

@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from timtrack.tasks import captures, places
-from timtrack.tasks.readers import traces
+from timtrack.tasks.readers.prime_rl import stream
 from timtrack.tasks.system import durable
 from timtrack.tasks.tokens import BadCapture
 
@@ -39,7 +39,7 @@ class Record:
 
 def state(path: Path, columns: str | None = None, others: Iterable[Path] = ()) -> State:
     """What a reading of the capture depends on, as it is now: to be asked before it is read."""
-    if traces.names_a_step(path):
+    if stream.names_a_step(path):
         return {STREAM: _stream_stamp(path)}
     beside = places.tokenizer_beside(path.absolute())
     return stamps([*captures.parts(path, columns), *([beside] if beside else []), *others])
@@ -109,7 +109,7 @@ def _stamp(file: Path) -> list[int] | None:
 
 def _stream_stamp(path: Path) -> list[int] | None:
     try:
-        return list(traces.stamp(path))
+        return list(stream.stamp(path))
     except (OSError, BadCapture):
         return None
 

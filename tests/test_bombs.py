@@ -17,7 +17,7 @@ from tests import formats
 from tests.given import batch_fields, ingest
 from tests.test_hostile import rezipped
 from timtrack.tasks import captures
-from timtrack.tasks.readers import bounds, npz, records, stand_ins
+from timtrack.tasks.readers.containers import bounds, jsonl, npz, stand_ins
 from timtrack.tasks.tokens import BadCapture, Check
 
 ENGINES = ("rollout_log_probs", "old_log_probs")
@@ -291,7 +291,7 @@ def test_numbers_that_do_not_fit_are_named_with_their_line(kind, tmp_path):
 
 def test_a_list_of_only_such_numbers_is_not_wrapped_around():
     with pytest.raises(BadCapture, match="line 1: x holds 9223372036854775808, more than 64 bits"):
-        records.numbers("line 1", "x", [2**63], np.int64)
+        jsonl.numbers("line 1", "x", [2**63], np.int64)
 
 
 @pytest.mark.parametrize("step", [2**63, 2**64, 10**30])

@@ -9,7 +9,7 @@ from numpy._core import multiarray
 
 from tests.given import batch_fields
 from tests.test_step_batch import ragged, read
-from timtrack.tasks.readers.tensors import load
+from timtrack.tasks.readers.containers.tensors import load
 from timtrack.tasks.tokens import BadCapture
 
 

@@ -102,7 +102,7 @@ def test_steps_with_different_views_are_read_together(saved, to_lake, tmp_path):
 
 
 def test_blocks_of_rows_give_the_same_table_as_one_block(saved, tmp_path, monkeypatch):
-    from timtrack.tasks.readers import layout
+    from timtrack.tasks.readers.rows import layout
 
     path = saved(batch_fields(rows=20, width=30))
     whole = ingest(path, tmp_path / "whole")

@@ -17,7 +17,7 @@ from tests.test_step_batch import read
 from timtrack.flows.cli import main
 from timtrack.tasks import arrival, captures, lake, quarantine, tables
 from timtrack.tasks.assessment import assess
-from timtrack.tasks.readers import siblings
+from timtrack.tasks.readers.containers import ranks
 from timtrack.tasks.tokens import BadCapture
 
 STEP = 7
@@ -276,7 +276,7 @@ def test_the_lake_takes_a_chunk_after_the_other(batch, tmp_path, monkeypatch):
     """Blocks of a few tokens give the same as one."""
     path = formats.nemo_rl(tmp_path, batch, STEP)
     whole = read(ingest(path, tmp_path / "whole"))
-    monkeypatch.setattr("timtrack.tasks.readers.ragged.BLOCK_TOKENS", 5)
+    monkeypatch.setattr("timtrack.tasks.readers.rows.ragged.BLOCK_TOKENS", 5)
     parts = read(ingest(path, tmp_path / "parts"))
     for one, other in zip(whole, parts, strict=True):
         assert_frame_equal(one, other)
@@ -444,10 +444,10 @@ def test_a_new_rank_is_seen_at_once_and_a_large_folder_listed_once(batch, tmp_pa
     shutil.copy(path, path.with_name(f"{STEP}_6.pt"))
     assert len(captures.parts(path)) == 8
     os.utime(path.parent, (1, 1))  # long settled
-    listed = siblings._grouped.cache_info().misses
+    listed = ranks._grouped.cache_info().misses
     for file in path.parent.iterdir():
         captures.parts(file)
-    assert siblings._grouped.cache_info().misses == listed + 1
+    assert ranks._grouped.cache_info().misses == listed + 1
 
 
 @pytest.mark.slow

@@ -26,8 +26,8 @@ HOMES = {
     "ruptures": {"tasks/onset.py"},
     "pyarrow": {"tasks/parquet.py"},
     "filelock": {"tasks/alerts.py", "tasks/lake.py", "tasks/tracking.py"},
-    "orjson": {"tasks/readers/records.py"},
-    "zstandard": {"tasks/readers/chunks.py"},
+    "orjson": {"tasks/readers/containers/jsonl.py"},
+    "zstandard": {"tasks/readers/containers/zstd_stream.py"},
     "torch": {"tasks/readers", "tasks/hook.py", "tasks/seed_run.py", "tasks/toy_grpo"},
 }
 

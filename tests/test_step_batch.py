@@ -275,7 +275,7 @@ def test_npz_reads_as_the_same_tokens(tmp_path, to_lake):
 
 
 def test_npz_members_larger_than_memory_blocks_are_mapped(tmp_path, monkeypatch):
-    from timtrack.tasks.readers import npz, tensors
+    from timtrack.tasks.readers.containers import npz, tensors
 
     monkeypatch.setattr(npz, "SMALL_MEMBER", 0)
     monkeypatch.setattr(npz, "TINY", 8)

@@ -14,7 +14,7 @@ from tests.test_fuzz import MANY, damaged, taken
 from tests.test_step_batch import read
 from timtrack.flows.cli import main
 from timtrack.tasks import backlog, captures, lake, quarantine
-from timtrack.tasks.readers import traces
+from timtrack.tasks.readers.prime_rl import stream
 from timtrack.tasks.tokens import BadCapture
 
 STEP = 7
@@ -28,7 +28,7 @@ def edited(folder: Path, name: str, change) -> None:
     written = index.stat().st_mtime
     (place / name / "00000.jsonl").unlink()
     index.unlink()
-    traces._KNOWN.clear()
+    stream._KNOWN.clear()
     formats._streamed(place, name, [change(at, record) for at, record in enumerate(records)], False)
     os.utime(index, (written, written))
 
@@ -216,13 +216,13 @@ def test_rows_that_are_none_of_a_stream_s_are_passed_over(tmp_path):
     lines = b"".join(json.dumps(row).encode() + b"\n" for row in odd)
     index.write_bytes(b'{"trace\n' + b"\0" * 3_000_000 + b"\n" + lines + whole[:-30])
     os.utime(index, (1, 1))
-    traces._KNOWN.clear()
+    stream._KNOWN.clear()
     assert captures.find(tmp_path / "run") == [path]
-    five, _ = traces.traces(path)
+    five, _ = stream.traces(path)
     assert len(five) == 5
     with index.open("ab") as file:  # the rest of the last row
         file.write(whole[-30:])
-    assert len(traces.traces(path)[0]) == 6
+    assert len(stream.traces(path)[0]) == 6
 
 
 def test_another_stream_in_the_same_place_is_read_anew(tmp_path):
@@ -254,7 +254,7 @@ def test_damaged_streams_are_refused_or_read_and_nothing_else(sealed, tmp_path):
         chance = random.Random(seed)
         file = chance.choice(files)
         file.write_bytes(damaged(contents[file], chance))
-        traces._KNOWN.clear()
+        stream._KNOWN.clear()
         seen.add(taken(path))
         file.write_bytes(contents[file])
     assert seen == {"read", "refused"}

@@ -15,8 +15,8 @@ import polars as pl
 
 from timtrack.tasks import parquet
 from timtrack.tasks.notation import listed
-from timtrack.tasks.readers import records
-from timtrack.tasks.readers.bounds import (
+from timtrack.tasks.readers.containers import jsonl
+from timtrack.tasks.readers.containers.bounds import (
     check_fields,
     check_packed,
     check_size,
@@ -24,12 +24,12 @@ from timtrack.tasks.readers.bounds import (
     rows_of,
     unpacked,
 )
-from timtrack.tasks.readers.contents import look
-from timtrack.tasks.readers.fields import dimensions
-from timtrack.tasks.readers.layout import Layout, blocks
-from timtrack.tasks.readers.ragged import Sample, ragged_blocks
-from timtrack.tasks.readers.tensors import check_sums
-from timtrack.tasks.readers.verl_names import ALIASES, layout_of
+from timtrack.tasks.readers.containers.contents import look
+from timtrack.tasks.readers.containers.tensors import check_sums
+from timtrack.tasks.readers.rows.fields import dimensions
+from timtrack.tasks.readers.rows.layout import Layout, blocks
+from timtrack.tasks.readers.rows.ragged import Sample, ragged_blocks
+from timtrack.tasks.readers.rows.verl_names import ALIASES, layout_of
 from timtrack.tasks.system.regular import opened
 from timtrack.tasks.tokens import BadCapture, Batch, Block
 
@@ -96,8 +96,8 @@ def open_batch(path: Path, columns: Columns) -> Batch:
     if _starts(path, b"PAR1") or _starts(path, b"ARROW1"):
         return _by_records(columns, lambda: _table(path, columns), _table_names(path))
     if _starts(path, b"{"):
-        first = next(records.read(path))
-        return _by_records(columns, lambda: records.read(path), list(first))
+        first = next(jsonl.read(path))
+        return _by_records(columns, lambda: jsonl.read(path), list(first))
     arrays = _arrays(path, columns) if _starts(path, b"\x93NUMPY") else dict(look(path).top)
     return _by_arrays(path, columns, arrays)
 
@@ -130,13 +130,13 @@ def _sample(row: int, record: Mapping[str, Any], columns: Columns) -> Sample:
     for part, name in columns.names.items():
         value = record.get(name)
         if part != "uid":
-            records.check_whole(where, name, value)
+            jsonl.check_whole(where, name, value)
         if part in PER_ROW or not isinstance(value, list):
             sample[ALIASES[part][0]] = value
         else:
             ids = part in ("token_id", "prompts")
             kind = np.int64 if ids else np.float64 if part == "response_mask" else np.float32
-            sample[ALIASES[part][0]] = records.numbers(where, name, value, kind)
+            sample[ALIASES[part][0]] = jsonl.numbers(where, name, value, kind)
     for part in REQUIRED:
         if not isinstance(sample[ALIASES[part][0]], np.ndarray):
             raise BadCapture(f"{where}: {columns.names[part]} is not a list of log-probs")

@@ -14,11 +14,11 @@ from typing import Any
 import numpy as np
 
 from timtrack.tasks.notation import listed, short
-from timtrack.tasks.readers import records
 from timtrack.tasks.readers.columns import without_ids
-from timtrack.tasks.readers.contents import Contents
-from timtrack.tasks.readers.ragged import ragged_blocks
-from timtrack.tasks.readers.siblings import version
+from timtrack.tasks.readers.containers import jsonl
+from timtrack.tasks.readers.containers.contents import Contents
+from timtrack.tasks.readers.containers.ranks import version
+from timtrack.tasks.readers.rows.ragged import ragged_blocks
 from timtrack.tasks.tokens import BadCapture, Batch, Block
 
 NAME = "nemo_rl"
@@ -131,7 +131,7 @@ def _first_step_of(folder: Path, _changed: int, _until: int) -> int:
 def _blocks(path: Path, masked: bool, cut: bool) -> Iterator[Block]:
     samples = (
         _sample(f"line {row + 1}", row, record, masked, cut)
-        for row, record in enumerate(records.read(path))
+        for row, record in enumerate(jsonl.read(path))
     )
     for block in ragged_blocks(samples):
         yield block if masked else without_ids(block)
@@ -142,13 +142,13 @@ def _sample(
 ) -> dict[str, Any]:
     """One line as fields of one sample: the response is what follows the first trained token."""
     only = {name: _only(value) for name, value in record.items()}
-    rollout = records.numbers(where, BOTH[0], only.get(BOTH[0]), np.float32)
-    train = records.numbers(where, BOTH[1], only.get(BOTH[1]), np.float32)
-    records.check_whole(where, "rewards", only.get("rewards"))
+    rollout = jsonl.numbers(where, BOTH[0], only.get(BOTH[0]), np.float32)
+    train = jsonl.numbers(where, BOTH[1], only.get(BOTH[1]), np.float32)
+    jsonl.check_whole(where, "rewards", only.get("rewards"))
     length = _length(where, only.get("input_lengths"), len(rollout))
     if masked:
-        ids = records.numbers(where, "token_ids", only.get("token_ids"), np.int64)
-        mask = records.numbers(where, "token_loss_mask", only.get("token_loss_mask"), np.float64)
+        ids = jsonl.numbers(where, "token_ids", only.get("token_ids"), np.int64)
+        mask = jsonl.numbers(where, "token_loss_mask", only.get("token_loss_mask"), np.float64)
     else:
         ids, mask = np.zeros(len(rollout), dtype=np.int64), (rollout != 0).astype(np.float64)
     advantages = only.get("advantages")
@@ -157,12 +157,12 @@ def _sample(
     fields = {"responses": ids, "rollout_log_probs": rollout, "old_log_probs": train}
     fields |= {"response_mask": mask}
     if advantages is not None:
-        fields["advantages"] = records.numbers(where, "advantages", advantages, np.float32)
-    records.check_lengths(where, fields, len(rollout))
+        fields["advantages"] = jsonl.numbers(where, "advantages", advantages, np.float32)
+    jsonl.check_lengths(where, fields, len(rollout))
     if cut:
         outside = (train == 0) & (rollout < SURE) & (mask != 0)
         fields["old_log_probs"] = np.where(outside, np.float32(np.nan), train)
-    start = records.first_trained(mask[:length])
+    start = jsonl.first_trained(mask[:length])
     sample = {name: values[start:length] for name, values in fields.items()}
     if not only.get("sample_loss_mask", 1):
         sample["response_mask"] = np.zeros_like(sample["response_mask"])

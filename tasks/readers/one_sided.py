@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from timtrack.tasks.readers.contents import Contents
+from timtrack.tasks.readers.containers.contents import Contents
 
 
 @dataclass(frozen=True)

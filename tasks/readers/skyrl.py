@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 
 from timtrack.tasks.notation import short
-from timtrack.tasks.readers.bounds import check_fields, check_size, unpacked
-from timtrack.tasks.readers.contents import Contents
-from timtrack.tasks.readers.fields import TokenField, token_field
-from timtrack.tasks.readers.ragged import Sample, ragged_blocks
+from timtrack.tasks.readers.containers.bounds import check_fields, check_size, unpacked
+from timtrack.tasks.readers.containers.contents import Contents
+from timtrack.tasks.readers.rows.fields import TokenField, token_field
+from timtrack.tasks.readers.rows.ragged import Sample, ragged_blocks
 from timtrack.tasks.tokens import BadCapture, Batch
 
 NAME = "skyrl"

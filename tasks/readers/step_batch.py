@@ -13,15 +13,21 @@ from pathlib import Path
 from typing import Any
 
 from timtrack.tasks.notation import short
-from timtrack.tasks.readers.bounds import check_fields, check_size, rows_of, unpacked
-from timtrack.tasks.readers.contents import Contents, look
-from timtrack.tasks.readers.experience import is_openrlhf, of_openrlhf, of_trl
-from timtrack.tasks.readers.fields import LONGEST_INT, as_numpy
-from timtrack.tasks.readers.layout import Layout, blocks
-from timtrack.tasks.readers.same import says_the_same
-from timtrack.tasks.readers.siblings import check_once, in_order, is_first, ranks, written_apart
-from timtrack.tasks.readers.tensors import check_sums
-from timtrack.tasks.readers.verl_names import ALIASES, Fields, layout_of, name_of, named
+from timtrack.tasks.readers.containers.bounds import check_fields, check_size, rows_of, unpacked
+from timtrack.tasks.readers.containers.contents import Contents, look
+from timtrack.tasks.readers.containers.ranks import (
+    check_once,
+    in_order,
+    is_first,
+    ranks,
+    written_apart,
+)
+from timtrack.tasks.readers.containers.tensors import check_sums
+from timtrack.tasks.readers.rows.experience import is_openrlhf, of_openrlhf, of_trl
+from timtrack.tasks.readers.rows.fields import LONGEST_INT, as_numpy
+from timtrack.tasks.readers.rows.layout import Layout, blocks
+from timtrack.tasks.readers.rows.same import says_the_same
+from timtrack.tasks.readers.rows.verl_names import ALIASES, Fields, layout_of, name_of, named
 from timtrack.tasks.tokens import BadCapture, Batch, Block
 
 NAME = "step_batch"

@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from timtrack.tasks.readers.fields import as_numpy, dimensions, shown
-from timtrack.tasks.readers.tensors import Array
+from timtrack.tasks.readers.containers.tensors import Array
+from timtrack.tasks.readers.rows.fields import as_numpy, dimensions, shown
 from timtrack.tasks.tokens import BadCapture
 
 Fields = dict[str, Any]

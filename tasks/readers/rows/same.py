@@ -4,8 +4,8 @@ from typing import Any
 
 import numpy as np
 
-from timtrack.tasks.readers.fields import as_numpy
-from timtrack.tasks.readers.tensors import Array
+from timtrack.tasks.readers.containers.tensors import Array
+from timtrack.tasks.readers.rows.fields import as_numpy
 
 
 def says_the_same(name: str, one: Any, other: Any) -> bool:

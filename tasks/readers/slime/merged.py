@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from timtrack.tasks.notation import short
-from timtrack.tasks.readers.bounds import check_fields, check_size, unpacked
-from timtrack.tasks.readers.contents import Contents
-from timtrack.tasks.readers.fields import whole_number
-from timtrack.tasks.readers.ragged import Sample, ragged_blocks
-from timtrack.tasks.readers.tensors import check_sums, load
+from timtrack.tasks.readers.containers.bounds import check_fields, check_size, unpacked
+from timtrack.tasks.readers.containers.contents import Contents
+from timtrack.tasks.readers.containers.tensors import check_sums, load
+from timtrack.tasks.readers.rows.fields import whole_number
+from timtrack.tasks.readers.rows.ragged import Sample, ragged_blocks
 from timtrack.tasks.tokens import BadCapture, Batch, Block
 
 NAME = "slime"

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from timtrack.tasks.readers import pickles, records, tensors
+from timtrack.tasks.readers.containers import jsonl, pickles, tensors
 from timtrack.tasks.system.regular import opened
 from timtrack.tasks.tokens import BadCapture
 
@@ -27,7 +27,7 @@ def look(path: Path) -> Contents:
     with opened(path) as file:
         head = file.read(3)
     if head[:1] == b"{":
-        return Contents("jsonl", next(records.read(path)))
+        return Contents("jsonl", next(jsonl.read(path)))
     if head[:1] == b"\x80" and head != LEGACY_TORCH:
         return Contents("pickle", pickles.load(path))
     return Contents("tensors", tensors.load(path))

@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from timtrack.tasks.notation import short
-from timtrack.tasks.readers.chunks import Chunks
-from timtrack.tasks.readers.contents import Contents
-from timtrack.tasks.readers.prime_rl import FROM_TRAINING
-from timtrack.tasks.readers.ragged import Sample, ragged_blocks
-from timtrack.tasks.readers.trace_branch import Branch
-from timtrack.tasks.readers.traces import INDEX, TRAINER, Traced, inside, traces
+from timtrack.tasks.readers.containers.contents import Contents
+from timtrack.tasks.readers.containers.zstd_stream import Chunks
+from timtrack.tasks.readers.prime_rl.branch import Branch
+from timtrack.tasks.readers.prime_rl.stream import INDEX, TRAINER, Traced, inside, traces
+from timtrack.tasks.readers.prime_rl.token_exports import FROM_TRAINING
+from timtrack.tasks.readers.rows.ragged import Sample, ragged_blocks
 from timtrack.tasks.tokens import BadCapture, Batch
 
 NAME = "prime_rl_traces"

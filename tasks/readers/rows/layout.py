@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from timtrack.tasks.readers.fields import TokenField
-from timtrack.tasks.readers.tensors import Array
+from timtrack.tasks.readers.containers.tensors import Array
+from timtrack.tasks.readers.rows.fields import TokenField
 from timtrack.tasks.tokens import ENGINES, LOWEST, SEQUENCES, TOKENS, BadCapture, Block
 
 BLOCK_CELLS = 1 << 22  # padded tokens that are worked on at once; bounds the memory used

@@ -13,11 +13,17 @@ from typing import Any
 import numpy as np
 
 from timtrack.tasks.notation import listed
-from timtrack.tasks.readers import records
-from timtrack.tasks.readers.contents import Contents
-from timtrack.tasks.readers.fields import whole_number
-from timtrack.tasks.readers.ragged import Sample, ragged_blocks
-from timtrack.tasks.readers.siblings import check_once, in_order, is_first, ranks, written_apart
+from timtrack.tasks.readers.containers import jsonl
+from timtrack.tasks.readers.containers.contents import Contents
+from timtrack.tasks.readers.containers.ranks import (
+    check_once,
+    in_order,
+    is_first,
+    ranks,
+    written_apart,
+)
+from timtrack.tasks.readers.rows.fields import whole_number
+from timtrack.tasks.readers.rows.ragged import Sample, ragged_blocks
 from timtrack.tasks.tokens import BadCapture, Batch, Block
 
 NAME = "prime_rl"
@@ -88,24 +94,24 @@ def _blocks(file: Path, rank: int, of: int) -> Iterator[Block]:
 
 def _samples(file: Path, rank: int, of: int) -> Iterator[Sample]:
     """Those of a rank; rows count through the ranks like cards that are dealt."""
-    for line, record in enumerate(records.read(file)):
+    for line, record in enumerate(jsonl.read(file)):
         yield _sample(f"{file.name} line {line + 1}", line * of + rank, record)
 
 
 def _sample(where: str, row: int, record: dict[str, Any]) -> Sample:
     """One sequence: the response is what follows the first trained token."""
-    ids = records.numbers(where, "token_ids", record.get("token_ids"), np.int64)
-    mask = records.numbers(where, "loss_mask", record.get("loss_mask"), np.float64)
+    ids = jsonl.numbers(where, "token_ids", record.get("token_ids"), np.int64)
+    mask = jsonl.numbers(where, "loss_mask", record.get("loss_mask"), np.float64)
     fields = {"responses": ids, "response_mask": mask}
     for name, to in FIELDS.items():
         if record.get(name) is not None:
-            fields[to] = records.numbers(where, name, record[name], np.float32)
+            fields[to] = jsonl.numbers(where, name, record[name], np.float32)
     if record.get("is_masked") is not None:
-        fields["is_masked"] = records.numbers(where, "is_masked", record["is_masked"], np.float32)
-    records.check_lengths(where, fields, len(ids))
-    start = records.first_trained(mask)
+        fields["is_masked"] = jsonl.numbers(where, "is_masked", record["is_masked"], np.float32)
+    jsonl.check_lengths(where, fields, len(ids))
+    start = jsonl.first_trained(mask)
     sample: Sample = {name: values[start:] for name, values in fields.items()}
     rewards = record.get("rewards")  # v0.6: the same one at each token
     if isinstance(rewards, list) and rewards:
-        sample["rewards"] = records.numbers(where, "rewards", rewards, np.float64)[-1]
+        sample["rewards"] = jsonl.numbers(where, "rewards", rewards, np.float64)[-1]
     return {**sample, "prompts": ids[:start], "row_index": row}

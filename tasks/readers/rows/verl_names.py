@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 from timtrack.tasks.notation import listed
-from timtrack.tasks.readers.fields import (
+from timtrack.tasks.readers.rows.fields import (
     TokenField,
     as_numpy,
     dimensions,
@@ -16,10 +16,10 @@ from timtrack.tasks.readers.fields import (
     token_field,
     whole_beside_text,
 )
-from timtrack.tasks.readers.layout import AS_WRITTEN, Layout, check_rows
-from timtrack.tasks.readers.padding import halves, prompts_of, tail_of_input_ids
-from timtrack.tasks.readers.same import says_the_same
-from timtrack.tasks.readers.unlisted import unlisted
+from timtrack.tasks.readers.rows.layout import AS_WRITTEN, Layout, check_rows
+from timtrack.tasks.readers.rows.padding import halves, prompts_of, tail_of_input_ids
+from timtrack.tasks.readers.rows.same import says_the_same
+from timtrack.tasks.readers.rows.unlisted import unlisted
 from timtrack.tasks.tokens import IN_FLOAT32, BadCapture
 
 Fields = dict[str, Any]

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from timtrack.tasks.readers.fields import TokenField, dimensions, shown, token_field
+from timtrack.tasks.readers.rows.fields import TokenField, dimensions, shown, token_field
 from timtrack.tasks.tokens import BadCapture
 
 

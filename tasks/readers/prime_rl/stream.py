@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeGuard
 
-from timtrack.tasks.readers import chunks
+from timtrack.tasks.readers.containers import zstd_stream
 from timtrack.tasks.system.clock import seconds_since_write
 from timtrack.tasks.system.regular import opened
 from timtrack.tasks.tokens import BadCapture
@@ -155,7 +155,7 @@ def _is_quiet(folder: Path) -> bool:
 
 def _quiet_for(folder: Path) -> float:
     """Seconds since the trainer annotated anything."""
-    index = chunks.index_of(folder / "annotations" / TRAINER)
+    index = zstd_stream.index_of(folder / "annotations" / TRAINER)
     return seconds_since_write(index.stat()) if index.exists() else math.inf
 
 
@@ -224,7 +224,7 @@ def _fresh(known: _Known, index: Path) -> list[tuple[dict[str, Any], Place, int]
     """The rows that came since the last look, each with its record's place and its own bytes."""
     start = known.read.get(index, 0)
     found = []
-    for end, row in chunks.rows(index, start):
+    for end, row in zstd_stream.rows(index, start):
         chunk, offset = row.get("chunk"), row.get("offset")
         if _is_count(chunk, MOST_CHUNKS) and _is_count(offset, LONGEST_CHUNK):
             found.append((row, (chunk, offset), end - start))

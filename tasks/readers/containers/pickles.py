@@ -7,8 +7,8 @@ import pickle
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from timtrack.tasks.readers import pickled_numpy, stand_ins
-from timtrack.tasks.readers.tensors import LOADING
+from timtrack.tasks.readers.containers import pickled_numpy, stand_ins
+from timtrack.tasks.readers.containers.tensors import LOADING
 from timtrack.tasks.system.regular import opened
 from timtrack.tasks.tokens import BadCapture
 

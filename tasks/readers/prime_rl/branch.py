@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 
 from timtrack.tasks.notation import short
-from timtrack.tasks.readers import records
-from timtrack.tasks.readers.fields import whole_number
-from timtrack.tasks.readers.ragged import Sample
-from timtrack.tasks.readers.tensors import Array
-from timtrack.tasks.readers.traces import inside
+from timtrack.tasks.readers.containers import jsonl
+from timtrack.tasks.readers.containers.tensors import Array
+from timtrack.tasks.readers.prime_rl.stream import inside
+from timtrack.tasks.readers.rows.fields import whole_number
+from timtrack.tasks.readers.rows.ragged import Sample
 from timtrack.tasks.tokens import BadCapture
 
 # What the trainer wrote of each token; is_masked and mismatch_kl since prime-rl's PR 3525.
@@ -65,10 +65,10 @@ class Branch:
         """
         ids, sampled, logp = [], [], []
         for node in self.nodes:
-            own = records.numbers(self.where, "token_ids", node.get("token_ids"), np.int64)
-            mask = records.numbers(self.where, "mask", node.get("mask"), np.float64) != 0
-            records.check_lengths(self.where, {"mask": mask}, len(own))
-            given = records.numbers(self.where, "logprobs", node.get("logprobs") or [], np.float32)
+            own = jsonl.numbers(self.where, "token_ids", node.get("token_ids"), np.int64)
+            mask = jsonl.numbers(self.where, "mask", node.get("mask"), np.float64) != 0
+            jsonl.check_lengths(self.where, {"mask": mask}, len(own))
+            given = jsonl.numbers(self.where, "logprobs", node.get("logprobs") or [], np.float32)
             spread = np.full(len(own), np.nan, dtype=np.float32)
             if len(given) == mask.sum():
                 spread[mask] = given
@@ -90,7 +90,7 @@ class Branch:
             "advantages": self._advantages(len(ids)),
             **scored,
         }
-        start = records.first_trained(mask)
+        start = jsonl.first_trained(mask)
         return {
             **{name: values[start:] for name, values in fields.items()},
             "prompts": ids[:start],
@@ -102,7 +102,7 @@ class Branch:
 
     def _scored(self, name: str, length: int) -> Array:
         """What the trainer wrote `[L]`: NaN where null, and behind the end of a truncated one."""
-        values = records.numbers(self.where, name, self.trained.get(name) or [], np.float32)
+        values = jsonl.numbers(self.where, name, self.trained.get(name) or [], np.float32)
         if len(values) > length:
             raise BadCapture(f"{self.where}: {name} has {len(values)} tokens, expected {length}")
         return np.pad(values, (0, length - len(values)), constant_values=np.nan)
@@ -113,7 +113,7 @@ class Branch:
         branches = self.shipped.get("branches")
         for branch in branches if isinstance(branches, list) else ():
             if isinstance(branch, dict) and branch.get("index") == index:
-                values = records.numbers(
+                values = jsonl.numbers(
                     self.where, "advantages", branch.get("advantages"), np.float32
                 )
                 return np.pad(values[:length], (0, max(0, length - len(values))))

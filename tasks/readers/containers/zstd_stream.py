@@ -14,7 +14,7 @@ from typing import Any
 
 import zstandard
 
-from timtrack.tasks.readers import records
+from timtrack.tasks.readers.containers import jsonl
 from timtrack.tasks.system.regular import opened
 from timtrack.tasks.tokens import BadCapture
 
@@ -48,14 +48,14 @@ class Chunks:
         line = self._line(chunk, offset)
         if not line.endswith(b"\n"):
             raise BadCapture(f"{where}: no whole line of at most 128 MiB begins there")
-        return line, records.parsed(line, where)
+        return line, jsonl.parsed(line, where)
 
     def _line(self, chunk: int, offset: int) -> bytes:
         plain = self.folder / f"{chunk:05d}.jsonl"
         try:
             with opened(plain) as file:
                 file.seek(offset)
-                return file.readline(records.LONGEST_LINE)
+                return file.readline(jsonl.LONGEST_LINE)
         except FileNotFoundError:
             return self._sealed_line(chunk, offset)
 
@@ -70,7 +70,7 @@ class Chunks:
             begin = offset - starts[number] if number == first else 0
             end = content.find(b"\n", begin) + 1
             line += content[begin : end or None]
-            if end or len(line) > records.LONGEST_LINE:
+            if end or len(line) > jsonl.LONGEST_LINE:
                 return line
         return line
 
@@ -157,6 +157,6 @@ def rows(index: Path, start: int = 0) -> Iterator[tuple[int, dict[str, Any]]]:
 
 def _row(line: bytes) -> dict[str, Any]:
     try:
-        return records.parsed(line, "index")
+        return jsonl.parsed(line, "index")
     except BadCapture:
         return {}

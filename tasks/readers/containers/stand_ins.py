@@ -11,8 +11,8 @@ from contextlib import contextmanager
 from pickle import UnpicklingError
 from typing import Any
 
-from timtrack.tasks.readers import pickled_numpy
-from timtrack.tasks.readers.bounds import ZIP, check_members
+from timtrack.tasks.readers.containers import pickled_numpy
+from timtrack.tasks.readers.containers.bounds import ZIP, check_members
 
 DTYPES = {
     *("bool", "uint8", "int8", "int16", "int32", "int64"),

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from timtrack.tasks.notation import short
-from timtrack.tasks.readers.tensors import Array
+from timtrack.tasks.readers.containers.tensors import Array
 from timtrack.tasks.tokens import BadCapture
 
 LONGEST_INT = 1000  # bits, up to which an integer is a float, and is shown

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import orjson
 
-from timtrack.tasks.readers.tensors import Array
+from timtrack.tasks.readers.containers.tensors import Array
 from timtrack.tasks.system.regular import opened
 from timtrack.tasks.tokens import BadCapture
 

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from timtrack.tasks.readers.layout import blocks
-from timtrack.tasks.readers.verl_names import layout_of
+from timtrack.tasks.readers.rows.layout import blocks
+from timtrack.tasks.readers.rows.verl_names import layout_of
 from timtrack.tasks.tokens import Block
 
 BLOCK_TOKENS = 1 << 20  # response tokens that are held at once

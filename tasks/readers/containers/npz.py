@@ -13,7 +13,7 @@ from typing import IO, Any
 import numpy as np
 import numpy.typing as npt
 
-from timtrack.tasks.readers.bounds import check_members
+from timtrack.tasks.readers.containers.bounds import check_members
 from timtrack.tasks.tokens import BadCapture
 
 Array = npt.NDArray[Any]

@@ -15,13 +15,19 @@ from typing import Any
 import numpy as np
 
 from timtrack.tasks.notation import short
-from timtrack.tasks.readers import slime
-from timtrack.tasks.readers.bounds import check_fields, check_size, unpacked
-from timtrack.tasks.readers.contents import Contents
-from timtrack.tasks.readers.fields import as_numpy, whole_number
-from timtrack.tasks.readers.ragged import ragged_blocks
-from timtrack.tasks.readers.siblings import check_once, in_order, is_first, ranks, written_apart
-from timtrack.tasks.readers.tensors import Array, check_sums, load
+from timtrack.tasks.readers.containers.bounds import check_fields, check_size, unpacked
+from timtrack.tasks.readers.containers.contents import Contents
+from timtrack.tasks.readers.containers.ranks import (
+    check_once,
+    in_order,
+    is_first,
+    ranks,
+    written_apart,
+)
+from timtrack.tasks.readers.containers.tensors import Array, check_sums, load
+from timtrack.tasks.readers.rows.fields import as_numpy, whole_number
+from timtrack.tasks.readers.rows.ragged import ragged_blocks
+from timtrack.tasks.readers.slime import merged
 from timtrack.tasks.tokens import BadCapture, Batch, Block
 
 NAME = "slime_ranks"
@@ -39,7 +45,7 @@ WHOLE = (
 
 def recognises(path: Path) -> bool:
     """By its folder and name; the lowest rank stands for all."""
-    named = FILE.fullmatch(path.name) and path.parent.name == slime.TRAINED
+    named = FILE.fullmatch(path.name) and path.parent.name == merged.TRAINED
     return bool(named) and is_first(path, FILE)
 
 
@@ -49,7 +55,7 @@ def companions(path: Path) -> list[Path]:
     if not match:
         return []
     others = [file for file in ranks(path, FILE) if file != path]
-    return [*others, *slime.rollout_files(path, match[1])]
+    return [*others, *merged.rollout_files(path, match[1])]
 
 
 def says_its_end(path: Path) -> bool:
@@ -90,17 +96,17 @@ def open_batch(path: Path, seen: Contents) -> Batch:
     shards = [_shard(file, seen.top if file == path else load(file)) for file in files]
     having = [shard for shard in shards if shard.columns.get("log_probs") is not None]
     if not having:
-        raise BadCapture(f"in {len(shards)} ranks: {slime.WITHOUT_LOG_PROBS}")
+        raise BadCapture(f"in {len(shards)} ranks: {merged.WITHOUT_LOG_PROBS}")
     for shard in having:
         if missing := [name for name in REQUIRED if shard.columns.get(name) is None]:
             raise BadCapture(f"{shard.path.name}: missing {', '.join(missing)}")
     for shard in having:
         holds = unpacked(shard.path)
         check_fields({name: shard.columns.get(name) for name in (*SLICED, *WHOLE)}, holds)
-        check_size(holds, sum(map(slime.length, shard.columns["log_probs"])), shard.count)
+        check_size(holds, sum(map(merged.length, shard.columns["log_probs"])), shard.count)
     groups = _by_sample(having)
     match = FILE.fullmatch(path.name)
-    rollouts, notes = slime.rollouts_of(path, match[1] if match else path.stem)
+    rollouts, notes = merged.rollouts_of(path, match[1] if match else path.stem)
     if len(rollouts) > len(groups):
         notes.append(
             f"{len(groups)} of {len(rollouts)} rollouts are in the files of {len(shards)} ranks: "
@@ -113,7 +119,7 @@ def open_batch(path: Path, seen: Contents) -> Batch:
         format=NAME,
         run=None,
         step=whole_number(seen.top.get("rollout_id")),
-        views=tuple(v for v in slime.VIEWS if all(f"{v}_log_probs" in s.columns for s in having)),
+        views=tuple(v for v in merged.VIEWS if all(f"{v}_log_probs" in s.columns for s in having)),
         meta={"ranks": len(shards)},
         notes=tuple(notes),
         blocks=lambda: in_order(parts),
@@ -168,7 +174,7 @@ def _blocks(samples: list[_Sample], rollouts: list[Any]) -> Iterator[Block]:
         check_sums(file)
     by_index = {r.get("index", at): r for at, r in enumerate(rollouts)}
     yield from ragged_blocks(
-        slime.sample(
+        merged.sample(
             f"sample {one.index}",
             one.row,
             _merged(one.index, one.slices),
