@@ -13,13 +13,14 @@ from prefect import flow
 from prefect.logging import get_logger
 
 from timtrack.flows import runner
-from timtrack.tasks import alerts, backlog, captures, lake, refusals, stages, tables
-from timtrack.tasks.alerts import Alerts, BadAlerts, Change
+from timtrack.tasks import backlog, captures, lake, refusals, stages, tables
 from timtrack.tasks.captures import Capture
 from timtrack.tasks.lake import Step
 from timtrack.tasks.notation import OneLine, printable
 from timtrack.tasks.tables import BadTables
 from timtrack.tasks.tracking import Tracker
+from timtrack.tasks.verdicts import alerts
+from timtrack.tasks.verdicts.alerts import Alerts, BadAlerts, Change
 
 AHEAD = 8  # captures begun beyond the one that is being logged
 

@@ -100,7 +100,7 @@ def _unset(home: Path) -> str | None:
 
 
 def _bad_bands() -> str | None:
-    from timtrack.tasks import bands
+    from timtrack.tasks.verdicts import bands
 
     try:
         bands.for_family("default")
@@ -110,7 +110,7 @@ def _bad_bands() -> str | None:
 
 
 def _bad_alerts(options: Namespace) -> str | None:
-    from timtrack.tasks import alerts
+    from timtrack.tasks.verdicts import alerts
 
     try:
         alerts.of_home(options.home, getattr(options, "alerts", None))
@@ -264,7 +264,8 @@ def _fsck(options: Namespace) -> int:
 
 
 def _status(options: Namespace) -> int:
-    from timtrack.tasks import alerts, backlog
+    from timtrack.tasks import backlog
+    from timtrack.tasks.verdicts import alerts
 
     root, home = options.root.absolute(), options.home.absolute()
     seen = backlog.survey(root, home, options.pattern, options.columns)
@@ -430,10 +431,11 @@ def _diff(options: Namespace) -> int:
 
 def _certify(options: Namespace) -> int:
     from timtrack.flows import screen
-    from timtrack.tasks import certificate, lake
+    from timtrack.tasks import lake
+    from timtrack.tasks.verdicts import bit_equality
 
     try:
-        found = certificate.of(lake.pick(options.home / "lake", options.run, options.step))
+        found = bit_equality.of(lake.pick(options.home / "lake", options.run, options.step))
     except lake.NoSuchStep as error:
         return _fail(str(error))
     if options.json:

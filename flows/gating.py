@@ -6,9 +6,10 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 from timtrack.flows.saying import complain, say
-from timtrack.tasks import gate, lake, notation, summary, tables
-from timtrack.tasks.gate import BadRule, Numbers, Outcome
+from timtrack.tasks import lake, notation, tables
 from timtrack.tasks.lake import NoSuchStep, Step
+from timtrack.tasks.verdicts import gate, summary
+from timtrack.tasks.verdicts.gate import BadRule, Numbers, Outcome
 
 PASSED, BROKEN, NOT_JUDGED = 0, 1, 2
 WORST = 10  # tokens that are attached to a broken gate

@@ -15,18 +15,19 @@ from rich.table import Table as Grid
 from rich.text import Text
 
 from timtrack.flows.saying import as_it_is, complain, say
-from timtrack.tasks import cells, notation, pairs, strip, summary, tables
-from timtrack.tasks.advice import advise
-from timtrack.tasks.assessment import assess
-from timtrack.tasks.certificate import Certificate
+from timtrack.tasks import cells, notation, pairs, strip, tables
 from timtrack.tasks.inspection import Inspection
 from timtrack.tasks.pairs import Pair
 from timtrack.tasks.samples import Sample
+from timtrack.tasks.verdicts import summary
+from timtrack.tasks.verdicts.advice import advise
+from timtrack.tasks.verdicts.assessment import assess
+from timtrack.tasks.verdicts.bit_equality import Certificate
 
 if TYPE_CHECKING:
     from timtrack.flows.analyse import Outcome
     from timtrack.flows.watch import Hindrance
-    from timtrack.tasks.alerts import Change
+    from timtrack.tasks.verdicts.alerts import Change
 
 WIDE = 12  # columns from which a single row is shown on its side
 

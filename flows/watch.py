@@ -23,9 +23,7 @@ from timtrack.flows.analyse import (
     tell_of_runs,
     warn,
 )
-from timtrack.tasks import alerts as alerts_module
 from timtrack.tasks import backlog, captures, lake, quarantine, stages
-from timtrack.tasks.alerts import LEVELS, Change, Status
 from timtrack.tasks.arrival import QUIET, is_whole
 from timtrack.tasks.backlog import Backlog
 from timtrack.tasks.lake import Step
@@ -35,6 +33,8 @@ from timtrack.tasks.system import isolation
 from timtrack.tasks.tables import BadTables
 from timtrack.tasks.tokens import BadCapture, Rival
 from timtrack.tasks.tracking import Tracker
+from timtrack.tasks.verdicts import alerts as alerts_module
+from timtrack.tasks.verdicts.alerts import LEVELS, Change, Status
 
 LONGEST_PAUSE = 300.0  # seconds between tries while MLflow or a disk fails
 LONGEST_LOOK = 30.0  # seconds between looks at the disk while these fail
@@ -56,8 +56,9 @@ def watch(
 
     A capture that cannot be read is set aside until it changes, unless it was written to in the
     last `quiet` seconds. `pattern` says how captures are called (tasks/places.py), `marker` which
-    file beside one says that it is whole, `alerts` when a run is a warning (tasks/alerts.py),
-    `columns` what a home-made dump calls its fields (tasks/readers/columns.py).
+    file beside one says that it is whole, `alerts` when a run is a warning
+    (tasks/verdicts/alerts.py), `columns` what a home-made dump calls its fields
+    (tasks/readers/columns.py).
 
     Returns the outcomes, list[Outcome], in a state that is called `Critical: <runs>` or
     `Warning: <runs>` for as long as there are such runs. With `critical_fails`, as deployed, the

@@ -17,8 +17,8 @@ import polars as pl
 import vl_convert
 
 from timtrack.tasks import cells, notation
-from timtrack.tasks.advice import advise
-from timtrack.tasks.findings import culprit
+from timtrack.tasks.verdicts.advice import advise
+from timtrack.tasks.verdicts.findings import culprit
 
 Tables = Mapping[str, pl.DataFrame]
 

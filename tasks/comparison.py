@@ -11,8 +11,9 @@ from typing import Any
 
 import polars as pl
 
-from timtrack.tasks import bands, cells, html, onset, run_charts, tables
+from timtrack.tasks import cells, html, run_charts, tables
 from timtrack.tasks.lake import Step
+from timtrack.tasks.verdicts import bands, change_points
 
 TABLES = (
     *("run_trend", "run_pairs", "token_trend", "position_trend", "ratio_histogram"),
@@ -56,13 +57,13 @@ def compare(steps: Sequence[Step], runs: Sequence[str], baseline: str | None) ->
     found = tables.queries(asked, {name: f"from {name}" for name in TABLES})
     if baseline:
         found["run_pairs"] = _from(baseline, found["run_pairs"])
-    changes = onset.of_runs(found["run_trend"], events(asked))
+    changes = change_points.of_runs(found["run_trend"], events(asked))
     return Comparison(runs, baseline, asked, found, changes, inputs(asked, runs))
 
 
 def events(steps: Sequence[Step]) -> dict[str, list[dict[str, Any]]]:
     """What happened to each run: its `events.jsonl`, and where the rollouts' weights got older."""
-    told = {step.run: onset.events(Path(step.facts()["source"])) for step in steps}
+    told = {step.run: change_points.events(Path(step.facts()["source"])) for step in steps}
     ages = tables.query(list(steps), WEIGHTS)
     for run, step, age, before in ages.filter(pl.col("age") != pl.col("before")).iter_rows():
         event = f"rollouts by weights {age:g} steps old, {before:g} before"
@@ -161,7 +162,7 @@ def page(comparison: Comparison) -> str:
         title=" · ".join(comparison.runs),
         steps_line=f"{len(comparison.steps)} steps from {numbers[0]} to {numbers[-1]}{held}",
         inputs=comparison.inputs,
-        onsets=onset.sentences(comparison.changes, found["run_trend"]),
+        onsets=change_points.sentences(comparison.changes, found["run_trend"]),
         sections=[section for section in sections if section["charts"] or section["tables"]],
     )
 

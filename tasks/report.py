@@ -12,11 +12,12 @@ from typing import Any
 import polars as pl
 from markupsafe import Markup
 
-from timtrack.tasks import html, lake, notation, samples, strip, summary
-from timtrack.tasks.assessment import Assessment, assess
+from timtrack.tasks import html, lake, notation, samples, strip
 from timtrack.tasks.lake import Step
 from timtrack.tasks.samples import Choice, Sample
 from timtrack.tasks.tables import catalogue, literal
+from timtrack.tasks.verdicts import summary
+from timtrack.tasks.verdicts.assessment import Assessment, assess
 
 Tables = Mapping[str, pl.DataFrame]
 

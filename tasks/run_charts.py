@@ -5,8 +5,8 @@ from typing import Any
 import altair as alt
 import polars as pl
 
-from timtrack.tasks.bands import Band
 from timtrack.tasks.charts import INK, QUIET, RED, density_cells, titled
+from timtrack.tasks.verdicts.bands import Band
 
 RUN = alt.Color("run:N").title("run")
 

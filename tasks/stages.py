@@ -18,19 +18,15 @@ from prefect.cache_policies import NO_CACHE
 from prefect.events import emit_event
 
 from timtrack.tasks import (
-    alerts,
     backlog,
-    bands,
     cells,
     charts,
     comparison,
     conversion,
     lake,
-    onset,
     parity,
     report,
     run_charts,
-    summary,
     tables,
 )
 from timtrack.tasks.backlog import Backlog
@@ -41,6 +37,7 @@ from timtrack.tasks.tokens import Check, Rival
 
 # Here, not where it is used: MLflow brings pandas, which other threads would find half imported.
 from timtrack.tasks.tracking import Tracker
+from timtrack.tasks.verdicts import alerts, bands, change_points, summary
 
 
 def _is_outside(_task: Any, _run: Any, state: Any) -> bool:
@@ -182,7 +179,7 @@ def log_trend(run: str, into: Path, home: Path) -> None:
     """The run's metrics over its steps: chart and table, to the run's artifacts in MLflow."""
     steps = [step for step in lake.steps(home / "lake") if step.run == run]
     trend = tables.query(steps, "from run_trend")
-    changes = onset.of_runs(trend, comparison.events(steps))
+    changes = change_points.of_runs(trend, comparison.events(steps))
     family = bands.family(steps[-1].facts())
     drawn = {"run_trend": run_charts.trend(trend, changes, bands.for_family(family))}
     charts.save(drawn, into)

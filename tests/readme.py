@@ -3,8 +3,9 @@
 import re
 from pathlib import Path
 
-from timtrack.tasks import captures, corrections, gate, tables
+from timtrack.tasks import captures, corrections, tables
 from timtrack.tasks.corrections import Method
+from timtrack.tasks.verdicts import gate
 
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"

@@ -9,8 +9,9 @@ from mlflow.tracking import MlflowClient
 from tests.given import batch_fields
 from timtrack.flows.cli import main
 from timtrack.flows.watch import watch
-from timtrack.tasks import alerts, backlog, lake, tables
-from timtrack.tasks.alerts import Alerts, BadAlerts, Change, Seen, Status
+from timtrack.tasks import backlog, lake, tables
+from timtrack.tasks.verdicts import alerts
+from timtrack.tasks.verdicts.alerts import Alerts, BadAlerts, Change, Seen, Status
 
 HEALTHY, WARNING = 0, 1
 CALM, WILD = 1e-4, 0.5  # gaps in nats

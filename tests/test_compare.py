@@ -11,8 +11,9 @@ from pytest import approx
 
 from tests.given import barriers, batch_fields, ingest, sql_connection, token_frame
 from timtrack.flows.cli import main
-from timtrack.tasks import certificate, comparison, lake, onset, pairs, run_charts, tables
+from timtrack.tasks import comparison, lake, pairs, run_charts, tables
 from timtrack.tasks.hook import save_step_batch
+from timtrack.tasks.verdicts import bit_equality, change_points
 
 
 def trend_rows(run: str, gaps: list[float]) -> list[dict]:
@@ -80,7 +81,7 @@ def test_a_change_is_found_where_it_is():
     for seed in range(20):
         values = 3e-5 * noise(seed)
         values[9:] = 4.4 * noise(seed + 100)[9:]
-        [change] = onset.changes(values)
+        [change] = change_points.changes(values)
         assert abs(change.at - 9) <= 1
         assert change.low <= change.at <= change.high
         assert (change.before, change.after) == (
@@ -90,9 +91,9 @@ def test_a_change_is_found_where_it_is():
 
 
 def test_runs_without_a_change_raise_no_alarm():
-    calm = sum(bool(onset.changes(3e-5 * noise(seed))) for seed in range(20))
+    calm = sum(bool(change_points.changes(3e-5 * noise(seed))) for seed in range(20))
     drifting = sum(
-        bool(onset.changes(noise(seed, scatter=0.2) * np.exp(0.1 * np.arange(20))))
+        bool(change_points.changes(noise(seed, scatter=0.2) * np.exp(0.1 * np.arange(20))))
         for seed in range(20)
     )
     assert calm + drifting <= 1
@@ -100,18 +101,18 @@ def test_runs_without_a_change_raise_no_alarm():
 
 def test_two_changes_are_found():
     values = np.concatenate([noise(1, 15), 8 * noise(2, 15), 64 * noise(3, 15)])
-    assert [change.at for change in onset.changes(values)] == [15, 30]
+    assert [change.at for change in change_points.changes(values)] == [15, 30]
 
 
 @pytest.mark.parametrize("values", [[], [1.0], [1.0] * 7, [1.0] * 30, [0.0] * 12])
 def test_nothing_is_said_of_too_few_or_of_constant_steps(values):
-    assert onset.changes(values) == []
+    assert change_points.changes(values) == []
 
 
 def test_of_eight_steps_sides_must_not_overlap():
     apart = np.r_[noise(1, 4), 9.0 * noise(2, 4)]
-    assert [change.at for change in onset.changes(apart)] == [4]
-    assert onset.changes(np.r_[apart[:3], apart[6], apart[4:6], apart[3], apart[7]]) == []
+    assert [change.at for change in change_points.changes(apart)] == [4]
+    assert change_points.changes(np.r_[apart[:3], apart[6], apart[4:6], apart[3], apart[7]]) == []
 
 
 @pytest.mark.parametrize(
@@ -131,7 +132,7 @@ def test_a_strange_line_of_a_diary_takes_nothing_from_the_others(strange, tmp_pa
     diary = tmp_path / "run" / "events.jsonl"
     diary.parent.mkdir()
     diary.write_bytes(strange + b'\n{"step": 10, "event": "codec on"}\n' + strange)
-    told = onset.events(diary.parent / "step_10" / "step_batch.pt")
+    told = change_points.events(diary.parent / "step_10" / "step_batch.pt")
     assert told == [{"step": 10, "event": "codec on"}]
 
 
@@ -139,16 +140,16 @@ def test_a_diary_that_is_a_pipe_or_endless_is_not_waited_for(tmp_path):
     folder = tmp_path / "run"
     folder.mkdir()
     os.mkfifo(folder / "events.jsonl")
-    assert onset.events(folder / "step_10" / "step_batch.pt") == []
+    assert change_points.events(folder / "step_10" / "step_batch.pt") == []
     (folder / "events.jsonl").unlink()
     with (folder / "events.jsonl").open("wb") as diary:
         diary.write(b'{"step": 1, "event": "' + b"x" * 1000 + b'"}\n')
         diary.write(b"[" * (17 << 20))
-    [event] = onset.events(folder / "step_10" / "step_batch.pt")
+    [event] = change_points.events(folder / "step_10" / "step_batch.pt")
     assert event == {"step": 1, "event": "x" * 200}
     with (folder / "events.jsonl").open("wb") as diary:
         diary.truncate(1 << 40)  # holes
-    assert onset.events(folder / "step_10" / "step_batch.pt") == []
+    assert change_points.events(folder / "step_10" / "step_batch.pt") == []
 
 
 def test_changes_are_explained_by_events(tmp_path):
@@ -156,21 +157,21 @@ def test_changes_are_explained_by_events(tmp_path):
     diary.parent.mkdir()
     lines = [{"step": 10, "event": "codec on"}, {"step": 3, "event": "sync"}, {"event": "odd"}]
     diary.write_text("\n".join([*map(json.dumps, lines), "not json", "[1]"]))
-    told = onset.events(diary.parent / "step_10" / "step_batch.pt")
+    told = change_points.events(diary.parent / "step_10" / "step_batch.pt")
     assert told == [{"step": 10, "event": "codec on"}, {"step": 3, "event": "sync"}]
     values = [*(1e-5 * noise(1, 9)), *(2.0 * noise(2, 11))]
     of_one = pl.DataFrame(
         {"run": "r", "step": list(range(1, 21)), "metric": "kl_k3", "value": values}
     )
     trend = pl.concat([of_one, of_one.with_columns(metric=pl.lit("tv"))])
-    found = onset.of_runs(trend, {"r": told})
+    found = change_points.of_runs(trend, {"r": told})
     assert found.select("step", "events").rows() == [(10, "10: codec on")] * 2
-    assert onset.of_runs(of_one, {}).is_empty()  # what one metric alone shows is none
-    [said] = onset.sentences(found, trend)
+    assert change_points.of_runs(of_one, {}).is_empty()  # what one metric alone shows is none
+    [said] = change_points.sentences(found, trend)
     assert said.startswith("r: changed at step 10 (95 %: ")
     assert "events there: 10: codec on" in said
     short = trend.filter(pl.col("step") < 6)
-    assert "5 steps, too few" in onset.sentences(onset.of_runs(short, {}), short)[0]
+    assert "5 steps, too few" in change_points.sentences(change_points.of_runs(short, {}), short)[0]
 
 
 def stored(folder: Path, run: str, number: int, **changes) -> lake.Step:
@@ -241,17 +242,17 @@ def test_ulp_counts_the_floats_between():
     following = np.nextafter(one, np.float32(2))
     a = np.array([1, 1, 0.0, -1e-45, -2.5, -1.0], dtype=np.float32)
     b = np.array([1, following, -0.0, 1e-45, -2.5, -2.0], dtype=np.float32)
-    assert certificate.ulp(a, b).tolist() == [0, 1, 0, 2, 0, 2**23]
+    assert bit_equality.ulp(a, b).tolist() == [0, 1, 0, 2, 0, 2**23]
 
 
 def test_bit_equal_engines_are_certified(tmp_path, capsys):
     fields = batch_fields(seed=5)
     equal = stored(tmp_path, "equal", 1, old_log_probs=fields["rollout_log_probs"])
-    assert certificate.of(equal).is_zero
+    assert bit_equality.of(equal).is_zero
     assert main(["--home", str(tmp_path), "certify", "equal"]) == 0
     almost = fields["rollout_log_probs"].clone()
     almost[2, 0] = float(np.nextafter(almost[2, 0].numpy(), np.float32(0)))
-    found = certificate.of(stored(tmp_path, "almost", 1, old_log_probs=almost))
+    found = bit_equality.of(stored(tmp_path, "almost", 1, old_log_probs=almost))
     assert (found.unequal, found.max_ulp, found.unequal_rows) == (1, 1, 1)
     assert found.first_unequal == [{"row": 2, "pos": 0}]
     assert found.ulp_histogram == {"0": found.tokens - 1, "1": 1}
@@ -264,7 +265,7 @@ def test_bit_equal_engines_are_certified(tmp_path, capsys):
 def test_equal_in_float32_is_no_certificate_of_what_was_captured_in_float64(tmp_path, capsys):
     rollout = batch_fields()["rollout_log_probs"].double()
     both = {"rollout_log_probs": rollout, "old_log_probs": rollout * (1 - 1e-12)}
-    found = certificate.of(stored(tmp_path, "double", 1, **both))
+    found = bit_equality.of(stored(tmp_path, "double", 1, **both))
     assert found.unequal == 0
     assert not found.is_zero
     assert main(["--home", str(tmp_path), "certify", "double"]) == 2
@@ -274,7 +275,7 @@ def test_equal_in_float32_is_no_certificate_of_what_was_captured_in_float64(tmp_
 
 
 def test_histogram_bins_close_at_powers_of_two():
-    counted = certificate._histogram(np.array([0, 1, 2, 3, 4, 5, 8, 9, 2**23]))
+    counted = bit_equality._histogram(np.array([0, 1, 2, 3, 4, 5, 8, 9, 2**23]))
     assert counted == {"0": 1, "1": 1, "2": 1, "3-4": 2, "5-8": 2, "9-16": 1, "4194305-8388608": 1}
 
 

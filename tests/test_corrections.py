@@ -13,7 +13,8 @@ from tests.given import batch_fields, ingest, random_tokens, sql_connection
 from tests.readme import README
 from tests.test_sql import described
 from timtrack.flows.cli import main
-from timtrack.tasks import advice, corrections, lake, tables
+from timtrack.tasks import corrections, lake, tables
+from timtrack.tasks.verdicts import advice
 
 
 @pytest.mark.parametrize(

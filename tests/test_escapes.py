@@ -23,22 +23,20 @@ from timtrack.tasks import (
     cells,
     charts,
     comparison,
-    gate,
     html,
     lake,
     notation,
-    onset,
     quarantine,
     repro,
     samples,
     stages,
-    summary,
     tables,
 )
 from timtrack.tasks.lake import Step
 from timtrack.tasks.report import Choice
 from timtrack.tasks.report import page as report_page
 from timtrack.tasks.tracking import Tracker
+from timtrack.tasks.verdicts import change_points, gate, summary
 
 CONTROLS = [*map(chr, range(32)), "\x7f", "\ufffe", "\uffff"]
 
@@ -255,7 +253,7 @@ def test_a_long_param_is_cut(saved, home, tmp_path):
 
 def test_a_diary_s_events_are_printable(tmp_path):
     (tmp_path / "events.jsonl").write_text(json.dumps({"step": 1, "event": ACTING}) + "\n")
-    assert onset.events(tmp_path / "step_1.pt") == [{"step": 1, "event": SHOWN}]
+    assert change_points.events(tmp_path / "step_1.pt") == [{"step": 1, "event": SHOWN}]
 
 
 # Prefect

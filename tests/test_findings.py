@@ -8,8 +8,9 @@ from tests import readme
 from tests.given import Row, sql_connection, token_frame
 from tests.test_diagnoses import clean, codec, engines
 from tests.test_sql import described, one_row
-from timtrack.tasks import advice, findings, identities, parity
-from timtrack.tasks.assessment import Assessment, assess
+from timtrack.tasks import identities, parity
+from timtrack.tasks.verdicts import advice, findings
+from timtrack.tasks.verdicts.assessment import Assessment, assess
 
 TABLES = (
     *("alignment", "confident_contradictions", "context_blindness", "culprits", "noise_floor"),

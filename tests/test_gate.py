@@ -6,9 +6,10 @@ import pytest
 
 from tests.given import batch_fields, ingest
 from timtrack.flows.cli import main
-from timtrack.tasks import gate, lake, tables
-from timtrack.tasks.gate import BadRule
+from timtrack.tasks import lake, tables
 from timtrack.tasks.hook import save_step_batch
+from timtrack.tasks.verdicts import gate
+from timtrack.tasks.verdicts.gate import BadRule
 
 NUMBERS = {
     1: {"kl_k3": 0.001, "whatif/tis_token_2/ess_token": 0.99, "spearman": None},

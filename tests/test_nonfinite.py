@@ -11,8 +11,8 @@ from tests.given import batch_fields, ingest
 from tests.test_readers import STEP, WRITERS
 from tests.test_step_batch import read
 from timtrack.tasks import tables
-from timtrack.tasks.assessment import assess
 from timtrack.tasks.tokens import BadTokens
+from timtrack.tasks.verdicts.assessment import assess
 
 NAMES = {"rollout": "rollout_log_probs", "train": "old_log_probs"}
 

@@ -4,7 +4,8 @@ import pytest
 from markdown_it import MarkdownIt
 
 from tests.given import batch_fields, ingest
-from timtrack.tasks import lake, notation, summary, tables
+from timtrack.tasks import lake, notation, tables
+from timtrack.tasks.verdicts import summary
 
 
 def parsed(markdown: str) -> tuple[list[list[str]], str]:
@@ -34,7 +35,7 @@ def test_the_headline_table_has_its_two_cells_in_every_row(published):
 
 
 def test_findings_and_verdict_are_shown_letter_by_letter(published):
-    from timtrack.tasks.assessment import assess
+    from timtrack.tasks.verdicts.assessment import assess
 
     step, computed = published
     assessment = assess(step.facts(), computed)

@@ -13,11 +13,12 @@ from tests.given import batch_fields, ingest
 from tests.servers import TIM
 from timtrack.flows.cli import main
 from timtrack.flows.watch import Source, follow, watch
-from timtrack.tasks import alerts, backlog, captures, lake, quarantine
+from timtrack.tasks import backlog, captures, lake, quarantine
 from timtrack.tasks.arrival import is_whole
 from timtrack.tasks.hook import save_step_batch
 from timtrack.tasks.system import durable
 from timtrack.tasks.tokens import BadCapture
+from timtrack.tasks.verdicts import alerts
 
 
 @pytest.fixture

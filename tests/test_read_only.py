@@ -7,8 +7,9 @@ import pytest
 
 from tests.given import batch_fields, ingest
 from timtrack.flows.cli import main
-from timtrack.tasks import certificate, lake, tables
+from timtrack.tasks import lake, tables
 from timtrack.tasks.read_only import file_list
+from timtrack.tasks.verdicts import bit_equality
 
 
 @pytest.fixture
@@ -103,7 +104,7 @@ def test_a_home_reads_its_own_files_whatever_its_name(name, other, saved, tmp_pa
         [steps[name]], "select count(*) as n, count(distinct run) as runs from tokens"
     )
     assert tokens.row(0) == (steps[name].facts()["tokens"], 1)
-    assert certificate.of(steps[name]).tokens == steps[name].facts()["trained_tokens"]
+    assert bit_equality.of(steps[name]).tokens == steps[name].facts()["trained_tokens"]
 
 
 def test_a_list_of_files_is_sql_that_names_only_them():

@@ -16,9 +16,9 @@ from tests.given import ingest
 from tests.test_step_batch import read
 from timtrack.flows.cli import main
 from timtrack.tasks import arrival, captures, lake, quarantine, tables
-from timtrack.tasks.assessment import assess
 from timtrack.tasks.readers.containers import ranks
 from timtrack.tasks.tokens import BadCapture
+from timtrack.tasks.verdicts.assessment import assess
 
 STEP = 7
 WRITERS = {

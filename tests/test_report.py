@@ -14,20 +14,10 @@ import torch
 from playwright.sync_api import Browser, Page
 
 from tests.given import barriers, batch_fields, ingest
-from timtrack.tasks import (
-    bands,
-    charts,
-    lake,
-    notation,
-    report,
-    samples,
-    seed_run,
-    strip,
-    summary,
-    tables,
-)
-from timtrack.tasks.assessment import assess
+from timtrack.tasks import charts, lake, notation, report, samples, seed_run, strip, tables
 from timtrack.tasks.hook import save_step_batch
+from timtrack.tasks.verdicts import bands, summary
+from timtrack.tasks.verdicts.assessment import assess
 
 CELLS = ("logp_vllm", "logp_fsdp", "diff", "p_vllm", "p_train", "r_text")
 

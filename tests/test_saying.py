@@ -19,9 +19,9 @@ from timtrack.flows.analyse import Outcome
 from timtrack.flows.cli import main
 from timtrack.flows.progress import COLUMNS
 from timtrack.tasks import inspection, notation, quarantine, samples
-from timtrack.tasks.alerts import Change, Status
 from timtrack.tasks.lake import Step
 from timtrack.tasks.tokens import BadCapture
+from timtrack.tasks.verdicts.alerts import Change, Status
 
 
 def lines_of(text: str) -> list[str]:

@@ -10,10 +10,11 @@ import torch
 from pytest import approx
 
 from tests.given import ingest
-from timtrack.tasks import comparison, lake, onset, tables
+from timtrack.tasks import comparison, lake, tables
 from timtrack.tasks.toy_grpo import grpo, problems
 from timtrack.tasks.toy_grpo.codec import Codec, SignedEma, orthonormal
 from timtrack.tasks.toy_grpo.decoder import HIDDEN, LAYERS, Cache, Decoder
+from timtrack.tasks.verdicts import change_points
 
 
 def test_a_reward_is_verified_up_to_the_end_of_the_turn():
@@ -156,7 +157,7 @@ def test_with_codec_the_mismatch_is_the_published_runs(runs):
 def test_a_codec_that_comes_late_is_found_where_it_came(runs):
     steps = [*runs[1]["off"], *runs[1]["late"]]
     trend = tables.query(steps, "from run_trend")
-    found = onset.of_runs(trend, comparison.events(steps))
+    found = change_points.of_runs(trend, comparison.events(steps))
     assert set(found["run"]) == {"late"}
     assert found["step"].is_between(LATE - 1, LATE + 1).all()
     assert {"kl_k1", "kl_k3", "abs_logp_diff_p50", "tv"} <= set(found["metric"])

@@ -29,17 +29,8 @@ def timtrack(capture: Path, out: Path, watch: Stopwatch) -> Steps:
     """Load, Parquet, tables, charts, report, MLflow: every stage of the flow but Prefect itself."""
     import torch  # noqa: F401 - the reader imports it when it needs it
 
-    from timtrack.tasks import (
-        captures,
-        charts,
-        identities,
-        lake,
-        parity,
-        report,
-        summary,
-        tables,
-        tracking,
-    )
+    from timtrack.tasks import captures, charts, identities, lake, parity, report, tables, tracking
+    from timtrack.tasks.verdicts import summary
 
     without, whatif = tables_wanted()
     yield None

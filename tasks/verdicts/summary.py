@@ -9,9 +9,9 @@ from typing import Any
 import polars as pl
 
 from timtrack.tasks import corrections, notation
-from timtrack.tasks.assessment import Assessment, assess
-from timtrack.tasks.findings import Finding
 from timtrack.tasks.lake import Step
+from timtrack.tasks.verdicts.assessment import Assessment, assess
+from timtrack.tasks.verdicts.findings import Finding
 
 # Columns of step_metrics, in the order in which they are told, and how each is printed.
 HEADLINE: dict[str, Callable[[Any], str]] = {

@@ -16,11 +16,12 @@ from urllib.parse import quote
 
 from filelock import FileLock
 
-from timtrack.tasks import bands, gate, lake, summary, tables
-from timtrack.tasks.gate import Rule
+from timtrack.tasks import lake, tables
 from timtrack.tasks.lake import Step
 from timtrack.tasks.notation import number
 from timtrack.tasks.system import durable
+from timtrack.tasks.verdicts import bands, gate, summary
+from timtrack.tasks.verdicts.gate import Rule
 
 NAME = "alerts.toml"  # in the home
 LEVELS = ("healthy", "warning", "critical")

@@ -130,4 +130,6 @@ def _read(path: Path) -> tuple[Band, ...]:
             _check(band)
         return bands
     except (OSError, tomllib.TOMLDecodeError, KeyError, TypeError) as error:
-        raise BadBands(f"{path}: not a file of bands ({error}); see tasks/bands.toml") from error
+        raise BadBands(
+            f"{path}: not a file of bands ({error}); see tasks/verdicts/bands.toml"
+        ) from error

@@ -9,11 +9,12 @@ from typing import Any
 
 import polars as pl
 
-from timtrack.tasks import bands, findings, lake
-from timtrack.tasks.advice import Advice, advise, shift
-from timtrack.tasks.bands import Reading
-from timtrack.tasks.findings import Finding
+from timtrack.tasks import lake
 from timtrack.tasks.notation import number
+from timtrack.tasks.verdicts import bands, findings
+from timtrack.tasks.verdicts.advice import Advice, advise, shift
+from timtrack.tasks.verdicts.bands import Reading
+from timtrack.tasks.verdicts.findings import Finding
 
 Tables = Mapping[str, pl.DataFrame]
 

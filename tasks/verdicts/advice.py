@@ -11,8 +11,9 @@ from typing import Any
 
 import polars as pl
 
-from timtrack.tasks import bands, corrections
+from timtrack.tasks import corrections
 from timtrack.tasks.notation import interval, number, share
+from timtrack.tasks.verdicts import bands
 
 Tables = Mapping[str, pl.DataFrame]
 Rows = Mapping[str, Mapping[str, Any]]

@@ -10,10 +10,10 @@ from typing import Any
 
 import polars as pl
 
-from timtrack.tasks import sampling
-from timtrack.tasks.advice import Advice
-from timtrack.tasks.bands import FEWEST_IN_TAIL
 from timtrack.tasks.notation import number, share
+from timtrack.tasks.verdicts import sampling
+from timtrack.tasks.verdicts.advice import Advice
+from timtrack.tasks.verdicts.bands import FEWEST_IN_TAIL
 
 Tables = Mapping[str, pl.DataFrame]
 Row = dict[str, Any]
