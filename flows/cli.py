@@ -23,7 +23,7 @@ from timtrack.tasks.system import memory
 
 if TYPE_CHECKING:
     from timtrack.tasks.lake import Step
-    from timtrack.tasks.samples import Sample
+    from timtrack.tasks.reports.samples import Sample
 
 DONE, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
 
@@ -338,8 +338,9 @@ def _meant(options: Namespace, aside: Path) -> "Step":
 
 
 def _report(options: Namespace) -> int:
-    from timtrack.tasks import charts, lake, report, tables
-    from timtrack.tasks.samples import Choice
+    from timtrack.tasks import charts, lake, tables
+    from timtrack.tasks.reports import step_page
+    from timtrack.tasks.reports.samples import Choice
 
     try:
         step = lake.pick(options.home / "lake", options.run, options.step)
@@ -347,14 +348,15 @@ def _report(options: Namespace) -> int:
         return _fail(str(error))
     choice = Choice(options.pick, options.groups, options.per_group, options.seed)
     computed = tables.of(step)
-    page, _ = report.page(step, computed, charts.draw(computed), choice)
+    page, _ = step_page.page(step, computed, charts.draw(computed), choice)
     output = options.output or Path(f"{_file_name(step)}.html")
     return _written(output, lambda: output.write_text(page))
 
 
 def _show(options: Namespace) -> int:
     from timtrack.flows import screen
-    from timtrack.tasks import lake, samples
+    from timtrack.tasks import lake
+    from timtrack.tasks.reports import samples
 
     try:
         _, sample = _rollout(options)
@@ -365,7 +367,8 @@ def _show(options: Namespace) -> int:
 
 
 def _repro(options: Namespace) -> int:
-    from timtrack.tasks import lake, repro, samples
+    from timtrack.tasks import lake
+    from timtrack.tasks.reports import repro, samples
 
     try:
         step, sample = _rollout(options)
@@ -377,7 +380,8 @@ def _repro(options: Namespace) -> int:
 
 def _rollout(options: Namespace) -> "tuple[Step, Sample]":
     """The rollout that `show` and `repro` are asked for; raises NoSuchStep and NoSuchRow."""
-    from timtrack.tasks import lake, samples
+    from timtrack.tasks import lake
+    from timtrack.tasks.reports import samples
 
     step = lake.pick(options.home / "lake", options.run, options.step)
     return step, samples.read(step, [options.row])[options.row]
@@ -412,7 +416,8 @@ def _compare(options: Namespace) -> int:
 
 def _diff(options: Namespace) -> int:
     from timtrack.flows import screen
-    from timtrack.tasks import lake, pairs
+    from timtrack.tasks import lake
+    from timtrack.tasks.reports import step_diff
 
     home = options.home / "lake"
     try:
@@ -422,7 +427,7 @@ def _diff(options: Namespace) -> int:
         a = lake.pick(home, options.run, number)
         other = number if options.other_step is None else options.other_step
         b = lake.pick(home, options.other, other)
-        pair = pairs.compare(a, b)
+        pair = step_diff.compare(a, b)
     except lake.NoSuchStep as error:
         return _fail(str(error))
     screen.print_pair(a.name, b.name, pair)

@@ -15,10 +15,11 @@ from rich.table import Table as Grid
 from rich.text import Text
 
 from timtrack.flows.saying import as_it_is, complain, say
-from timtrack.tasks import cells, notation, pairs, strip, tables
+from timtrack.tasks import notation, tables
 from timtrack.tasks.inspection import Inspection
-from timtrack.tasks.pairs import Pair
-from timtrack.tasks.samples import Sample
+from timtrack.tasks.reports import cells, step_diff, token_strip
+from timtrack.tasks.reports.samples import Sample
+from timtrack.tasks.reports.step_diff import Pair
 from timtrack.tasks.verdicts import summary
 from timtrack.tasks.verdicts.advice import advise
 from timtrack.tasks.verdicts.assessment import assess
@@ -99,9 +100,9 @@ def print_frame(frame: pl.DataFrame, form: str) -> None:
 def _csv(frame: pl.DataFrame) -> str:
     """A query's answer as CSV: the data as they are, for a file or another program.
 
-    Nothing is added for spreadsheets, as in MLflow's tables (tasks/cells.py): a program that reads
-    it would take that for data. Only on a terminal, where text could act and nothing is read back,
-    it is escaped.
+    Nothing is added for spreadsheets, as in MLflow's tables (tasks/reports/cells.py): a program
+    that reads it would take that for data. Only on a terminal, where text could act and nothing
+    is read back, it is escaped.
     """
     flat = _flat(frame)
     if not sys.stdout.isatty():
@@ -172,7 +173,7 @@ ROWS, AROUND = 50, 12  # of the token table: at first, or on either side of a po
 
 def print_sample(sample: Sample, around: int | None) -> None:
     """A rollout as the report has it: header, response coloured by ln r, token table."""
-    drawn = strip.drawn(sample)
+    drawn = token_strip.drawn(sample)
     count = len(drawn["text"])
     start = 0 if around is None else max(0, min(around, count) - AROUND)
     end = min(count, ROWS if around is None else around + AROUND + 1)
@@ -208,9 +209,9 @@ def print_pair(a: str, b: str, pair: Pair) -> None:
         say('the steps\' numbers side by side: tim sql "from run_pairs"')
         return
     say("")
-    print_frame(pairs.summary(pair.tokens), "table")
+    print_frame(step_diff.summary(pair.tokens), "table")
     say("", "widest differences between the trainers, b minus a:")
-    print_frame(pairs.widest(pair.tokens), "table")
+    print_frame(step_diff.widest(pair.tokens), "table")
 
 
 def print_certificate(found: Certificate) -> None:

@@ -16,7 +16,8 @@ import altair as alt
 import polars as pl
 import vl_convert
 
-from timtrack.tasks import cells, notation
+from timtrack.tasks import notation
+from timtrack.tasks.reports import cells
 from timtrack.tasks.verdicts.advice import advise
 from timtrack.tasks.verdicts.findings import culprit
 

@@ -17,22 +17,13 @@ from prefect.artifacts import create_markdown_artifact, create_table_artifact
 from prefect.cache_policies import NO_CACHE
 from prefect.events import emit_event
 
-from timtrack.tasks import (
-    backlog,
-    cells,
-    charts,
-    comparison,
-    conversion,
-    lake,
-    parity,
-    report,
-    run_charts,
-    tables,
-)
+from timtrack.tasks import backlog, charts, conversion, lake, parity, tables
 from timtrack.tasks.backlog import Backlog
 from timtrack.tasks.captures import Capture
 from timtrack.tasks.lake import Step
 from timtrack.tasks.notation import encodable, markdown, printable
+from timtrack.tasks.reports import cells, run_page, step_page
+from timtrack.tasks.reports.charts import over_steps
 from timtrack.tasks.tokens import Check, Rival
 
 # Here, not where it is used: MLflow brings pandas, which other threads would find half imported.
@@ -136,7 +127,7 @@ def _draw(step: Step, into: Path) -> None:
     computed = tables.stored(step)
     drawn = charts.draw(computed)
     charts.save(drawn, into)
-    report.write(step, computed, drawn, into)
+    step_page.write(step, computed, drawn, into)
     summary.write(step, computed, into / "summary.json")
     (into / "tables").mkdir()
     for name, table in computed.items():
@@ -179,9 +170,9 @@ def log_trend(run: str, into: Path, home: Path) -> None:
     """The run's metrics over its steps: chart and table, to the run's artifacts in MLflow."""
     steps = [step for step in lake.steps(home / "lake") if step.run == run]
     trend = tables.query(steps, "from run_trend")
-    changes = change_points.of_runs(trend, comparison.events(steps))
+    changes = change_points.of_runs(trend, run_page.events(steps))
     family = bands.family(steps[-1].facts())
-    drawn = {"run_trend": run_charts.trend(trend, changes, bands.for_family(family))}
+    drawn = {"run_trend": over_steps.trend(trend, changes, bands.for_family(family))}
     charts.save(drawn, into)
     cells.write_csv(changes, into / "changes.csv")
     charts.save_page(drawn, into / "run_trend.html")
@@ -241,10 +232,10 @@ def compare_runs(
 ) -> str:
     """The comparison page with its tables, to MLflow and to `output`; a link to it."""
     chosen = [step for run in runs for step in lake.between(home / "lake", run, *steps)]
-    compared = comparison.compare(chosen, runs, baseline)
+    compared = run_page.compare(chosen, runs, baseline)
     with tempfile.TemporaryDirectory(prefix="timtrack-") as folder:
         files = Path(folder)
-        comparison.write(compared, files)
+        run_page.write(compared, files)
         if output:
             output.write_text((files / "comparison.html").read_text())
         tracker = Tracker(home)

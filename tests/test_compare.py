@@ -11,8 +11,10 @@ from pytest import approx
 
 from tests.given import barriers, batch_fields, ingest, sql_connection, token_frame
 from timtrack.flows.cli import main
-from timtrack.tasks import comparison, lake, pairs, run_charts, tables
+from timtrack.tasks import lake, tables
 from timtrack.tasks.hook import save_step_batch
+from timtrack.tasks.reports import run_page, step_diff
+from timtrack.tasks.reports.charts import over_steps
 from timtrack.tasks.verdicts import bit_equality, change_points
 
 
@@ -192,10 +194,10 @@ def test_the_same_tokens_scored_again_are_compared_exactly(tmp_path):
     }
     again["old_log_probs"] = again["old_log_probs"] - 0.25 * again["response_mask"]
     b = stored(tmp_path, "b", 1, **again)
-    pair = pairs.compare(a, b)
+    pair = step_diff.compare(a, b)
     assert (pair.relation, pair.matched) == ("same tokens", 6)
     assert len(pair.tokens) == int(fields["response_mask"].sum())
-    by_engine = {row["engine"]: row for row in pairs.summary(pair.tokens).to_dicts()}
+    by_engine = {row["engine"]: row for row in step_diff.summary(pair.tokens).to_dicts()}
     assert by_engine["rollout"]["unequal"] == 0
     assert by_engine["train"]["unequal"] == len(pair.tokens)
     assert by_engine["train"]["diff_mean"] == approx(-0.25, abs=1e-6)
@@ -208,7 +210,7 @@ def test_responses_that_part_are_compared_up_to_there(tmp_path):
     other[:, 3] += 1
     other = other * fields["response_mask"] + fields["responses"] * (1 - fields["response_mask"])
     b = stored(tmp_path, "b", 1, responses=other)
-    pair = pairs.compare(a, b)
+    pair = step_diff.compare(a, b)
     if pair.relation == "same tokens":  # responses shorter than 4
         assert pair.tokens.group_by("a_row").len()["len"].max() <= 3
     else:
@@ -219,7 +221,7 @@ def test_responses_that_part_are_compared_up_to_there(tmp_path):
 def test_other_prompts_cannot_be_compared(tmp_path):
     a = stored(tmp_path, "a", 1)
     b = stored(tmp_path, "b", 1, prompts=batch_fields(seed=5)["prompts"] + 1)
-    pair = pairs.compare(a, b)
+    pair = step_diff.compare(a, b)
     assert pair.relation == "distributions only"
     assert "tokens cannot be compared" in pair.text
 
@@ -295,7 +297,7 @@ def compared(tmp_path_factory) -> Path:
 @pytest.mark.slow
 def test_a_comparison_says_whether_inputs_match_and_when_a_run_changed(compared):
     steps = lake.steps(compared / "lake")
-    found = comparison.compare(steps, ["off", "on"], None)
+    found = run_page.compare(steps, ["off", "on"], None)
     assert found.inputs == [
         "off and on: the same prompts at 10 of 10 common steps; responses may differ "
         "(`tim diff` says for which tokens)"
@@ -309,15 +311,15 @@ def test_a_comparison_says_whether_inputs_match_and_when_a_run_changed(compared)
 def test_older_weights_are_an_event(tmp_path):
     for number, version in enumerate([1, 2, 2, 3], start=1):
         stored(tmp_path, "a", number, policy_version=version)
-    told = comparison.events(lake.steps(tmp_path / "lake"))
+    told = run_page.events(lake.steps(tmp_path / "lake"))
     assert told == {"a": [{"step": 3, "event": "rollouts by weights 1 steps old, 0 before"}]}
 
 
 @pytest.mark.slow
 def test_a_baseline_turns_the_differences(compared):
     steps = lake.steps(compared / "lake")
-    plain = comparison.compare(steps, ["off", "on"], None).tables["run_pairs"]
-    turned = comparison.compare(steps, ["off", "on"], "on").tables["run_pairs"]
+    plain = run_page.compare(steps, ["off", "on"], None).tables["run_pairs"]
+    turned = run_page.compare(steps, ["off", "on"], "on").tables["run_pairs"]
     assert set(turned["run"]) == {"on"}
     assert turned["difference"].to_list() == (-plain["difference"]).to_list()
 
@@ -364,8 +366,8 @@ def test_the_heat_map_has_the_same_scale_on_both_sides_of_zero():
             for run, gap in cells
         ]
     )
-    chart = run_charts.position_heat(table).to_dict()
+    chart = over_steps.position_heat(table).to_dict()
     assert chart["spec"]["encoding"]["color"]["scale"]["domain"] == [-5.5, 5.5]
-    alone = run_charts.position_heat(table.with_columns(kl_k1=pl.lit(0.0))).to_dict()
+    alone = over_steps.position_heat(table.with_columns(kl_k1=pl.lit(0.0))).to_dict()
     low, high = alone["spec"]["encoding"]["color"]["scale"]["domain"]
     assert low == -high < 0

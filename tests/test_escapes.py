@@ -18,23 +18,11 @@ from prefect.client.orchestration import get_client
 from tests.given import ACTING, MARKUP, SHOWN, batch_fields, ingest
 from timtrack.flows import gating
 from timtrack.flows.watch import watch
-from timtrack.tasks import (
-    backlog,
-    cells,
-    charts,
-    comparison,
-    html,
-    lake,
-    notation,
-    quarantine,
-    repro,
-    samples,
-    stages,
-    tables,
-)
+from timtrack.tasks import backlog, charts, lake, notation, quarantine, stages, tables
 from timtrack.tasks.lake import Step
-from timtrack.tasks.report import Choice
-from timtrack.tasks.report import page as report_page
+from timtrack.tasks.reports import cells, html, repro, run_page, samples
+from timtrack.tasks.reports.step_page import Choice
+from timtrack.tasks.reports.step_page import page as report_page
 from timtrack.tasks.tracking import Tracker
 from timtrack.tasks.verdicts import change_points, gate, summary
 
@@ -87,7 +75,7 @@ def test_no_table_of_a_step_has_a_formula(step, tmp_path):
 
 def test_no_table_of_a_comparison_or_a_zip_has_a_formula(saved, home, tmp_path):
     made = ingest(saved({**batch_fields(), "run_name": "=1+1"}), home / "lake")
-    comparison.write(comparison.compare([made], ["=1+1"], None), tmp_path / "page")
+    run_page.write(run_page.compare([made], ["=1+1"], None), tmp_path / "page")
     text = (tmp_path / "page" / "run_trend.csv").read_text()
     assert "\n'=1+1," in text and "\n=1+1" not in text
     sample = samples.read(made, [0])[0]

@@ -14,8 +14,9 @@ import torch
 from playwright.sync_api import Browser, Page
 
 from tests.given import barriers, batch_fields, ingest
-from timtrack.tasks import charts, lake, notation, report, samples, seed_run, strip, tables
+from timtrack.tasks import charts, lake, notation, seed_run, tables
 from timtrack.tasks.hook import save_step_batch
+from timtrack.tasks.reports import samples, step_page, token_strip
 from timtrack.tasks.verdicts import bands, summary
 from timtrack.tasks.verdicts.assessment import assess
 
@@ -64,7 +65,7 @@ def whole_samples() -> dict[str, Any]:
 def page_of(step: lake.Step, into: Path) -> Path:
     """The step's report in a folder."""
     computed = tables.compute(step)
-    report.write(step, computed, charts.draw(computed), into)
+    step_page.write(step, computed, charts.draw(computed), into)
     return into / "report.html"
 
 
@@ -292,7 +293,7 @@ def test_random_samples_are_the_same_for_a_seed():
 
 def test_samples_json_has_every_number(published, tmp_path):
     step, computed = published
-    chosen = report.gather(step, computed["sequence_metrics"], samples.Choice())
+    chosen = step_page.gather(step, computed["sequence_metrics"], samples.Choice())
     samples.write([chosen.groups[0][0]], chosen.rule, tmp_path / "samples.json")
     content = json.loads((tmp_path / "samples.json").read_text())
     assert content["samples_version"] == samples.SAMPLES_VERSION
@@ -315,13 +316,14 @@ def test_samples_json_has_every_number(published, tmp_path):
     ],
 )
 def test_tokens_are_shown_and_quoted(text, shown, letter):
-    assert strip.visible(text, 7) == shown
-    assert strip.quoted(text, 7) == letter
+    assert token_strip.visible(text, 7) == shown
+    assert token_strip.quoted(text, 7) == letter
 
 
 def test_characters_of_several_tokens_are_joined():
-    assert strip.joined(["5", " \\xc3", "\\xb7", "x"]) == ["5", " ÷", "◦", "x"]
-    assert strip.joined(["\\xf0\\x9f", "\\x98", "\\x80", "\\xff"]) == ["😀", "◦", "◦", "\\xff"]
+    assert token_strip.joined(["5", " \\xc3", "\\xb7", "x"]) == ["5", " ÷", "◦", "x"]
+    emoji = ["\\xf0\\x9f", "\\x98", "\\x80", "\\xff"]
+    assert token_strip.joined(emoji) == ["😀", "◦", "◦", "\\xff"]
 
 
 @pytest.mark.parametrize(

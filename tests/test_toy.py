@@ -10,7 +10,8 @@ import torch
 from pytest import approx
 
 from tests.given import ingest
-from timtrack.tasks import comparison, lake, tables
+from timtrack.tasks import lake, tables
+from timtrack.tasks.reports import run_page
 from timtrack.tasks.toy_grpo import grpo, problems
 from timtrack.tasks.toy_grpo.codec import Codec, SignedEma, orthonormal
 from timtrack.tasks.toy_grpo.decoder import HIDDEN, LAYERS, Cache, Decoder
@@ -157,7 +158,7 @@ def test_with_codec_the_mismatch_is_the_published_runs(runs):
 def test_a_codec_that_comes_late_is_found_where_it_came(runs):
     steps = [*runs[1]["off"], *runs[1]["late"]]
     trend = tables.query(steps, "from run_trend")
-    found = change_points.of_runs(trend, comparison.events(steps))
+    found = change_points.of_runs(trend, run_page.events(steps))
     assert set(found["run"]) == {"late"}
     assert found["step"].is_between(LATE - 1, LATE + 1).all()
     assert {"kl_k1", "kl_k3", "abs_logp_diff_p50", "tv"} <= set(found["metric"])

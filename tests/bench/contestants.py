@@ -29,7 +29,8 @@ def timtrack(capture: Path, out: Path, watch: Stopwatch) -> Steps:
     """Load, Parquet, tables, charts, report, MLflow: every stage of the flow but Prefect itself."""
     import torch  # noqa: F401 - the reader imports it when it needs it
 
-    from timtrack.tasks import captures, charts, identities, lake, parity, report, tables, tracking
+    from timtrack.tasks import captures, charts, identities, lake, parity, tables, tracking
+    from timtrack.tasks.reports import step_page
     from timtrack.tasks.verdicts import summary
 
     without, whatif = tables_wanted()
@@ -56,7 +57,7 @@ def timtrack(capture: Path, out: Path, watch: Stopwatch) -> Steps:
         drawn = charts.draw(computed)
         charts.save(drawn, files)
     with watch.stage("report"):
-        report.write(step, computed, drawn, files)
+        step_page.write(step, computed, drawn, files)
         summary.write(step, computed, files / "summary.json")
         for name, table in computed.items():
             table.write_csv(files / "tables" / f"{name}.csv")

@@ -5,10 +5,10 @@ import zipfile
 from importlib.metadata import version
 from pathlib import Path
 
-from timtrack.tasks import cells
 from timtrack.tasks.lake import Step
 from timtrack.tasks.notation import as_json, markdown
-from timtrack.tasks.samples import Sample
+from timtrack.tasks.reports import cells
+from timtrack.tasks.reports.samples import Sample
 
 README = """\
 # Train-inference mismatch of one rollout

@@ -12,9 +12,10 @@ from typing import Any
 import polars as pl
 from markupsafe import Markup
 
-from timtrack.tasks import html, lake, notation, samples, strip
+from timtrack.tasks import lake, notation
 from timtrack.tasks.lake import Step
-from timtrack.tasks.samples import Choice, Sample
+from timtrack.tasks.reports import html, samples, token_strip
+from timtrack.tasks.reports.samples import Choice, Sample
 from timtrack.tasks.tables import catalogue, literal
 from timtrack.tasks.verdicts import summary
 from timtrack.tasks.verdicts.assessment import Assessment, assess
@@ -114,7 +115,7 @@ def render(step: Step, computed: Tables, drawn: Mapping[str, Any], samples: Samp
     sections = [_filled(section, computed, drawn, assessment) for section in SECTIONS]
     data = {
         "charts": {name: chart.to_dict() for name, chart in drawn.items()},
-        "groups": [strip.group(rollouts, samples.shown) for rollouts in samples.groups],
+        "groups": [token_strip.group(rollouts, samples.shown) for rollouts in samples.groups],
     }
     return html.render(
         "report.html",

@@ -1,4 +1,4 @@
-"""What pages share: templates of tasks/page/, tables, and a policy that runs their script only."""
+"""What pages share: templates of page/, tables, and a policy that runs their script only."""
 
 import base64
 import functools

@@ -10,7 +10,7 @@ from itertools import chain
 from typing import Any
 
 from timtrack.tasks import notation
-from timtrack.tasks.samples import Sample
+from timtrack.tasks.reports.samples import Sample
 
 # |ln r| from which a token is coloured more strongly.
 BOUNDS = (math.log(1.1), math.log(2), math.log(5), math.log(100))

@@ -11,8 +11,10 @@ from typing import Any
 
 import polars as pl
 
-from timtrack.tasks import cells, html, run_charts, tables
+from timtrack.tasks import tables
 from timtrack.tasks.lake import Step
+from timtrack.tasks.reports import cells, html
+from timtrack.tasks.reports.charts import over_steps
 from timtrack.tasks.verdicts import bands, change_points
 
 TABLES = (
@@ -131,13 +133,13 @@ def page(comparison: Comparison) -> str:
     found = comparison.tables
     chosen = bands.for_family("default")
     drawn = {
-        "trend": run_charts.trend(found["run_trend"], comparison.changes, chosen),
-        "ratio_ridge": run_charts.ratio_ridge(found["ratio_histogram"]),
-        "density": run_charts.density(found["logp_density"]),
-        "position_heat": run_charts.position_heat(found["gap_by_position"]),
+        "trend": over_steps.trend(found["run_trend"], comparison.changes, chosen),
+        "ratio_ridge": over_steps.ratio_ridge(found["ratio_histogram"]),
+        "density": over_steps.density(found["logp_density"]),
+        "position_heat": over_steps.position_heat(found["gap_by_position"]),
     }
     if len(found["run_pairs"].drop_nulls("se")):
-        drawn["differences"] = run_charts.differences(found["run_pairs"])
+        drawn["differences"] = over_steps.differences(found["run_pairs"])
     moved = (pl.col("kl_k1_slope") * pl.col("tokens")).abs()
     by_slope = found["token_trend"].sort(moved, descending=True)
     sections = [
