@@ -13,7 +13,8 @@ from prefect import flow
 from prefect.logging import get_logger
 
 from timtrack.flows import runner
-from timtrack.tasks import backlog, captures, lake, refusals, stages, tables
+from timtrack.tasks import captures, lake, stages, tables
+from timtrack.tasks.backlog import refusals, survey
 from timtrack.tasks.captures import Capture
 from timtrack.tasks.lake import Step
 from timtrack.tasks.notation import OneLine, printable
@@ -87,7 +88,7 @@ def analyse(
     runs = {outcome.step.run for outcome in outcomes if outcome.link and outcome.step}
     # With other SQL or another store than before, MLflow lacks the other steps of these runs too.
     tried = {outcome.step for outcome in outcomes}
-    left = [step for step in backlog.unlogged(home, runs) if step not in tried]
+    left = [step for step in survey.unlogged(home, runs) if step not in tried]
     outcomes += take_on([], home, unlogged=left)
     tell_of_runs(home, {outcome.step.run for outcome in outcomes if outcome.link and outcome.step})
     return raise_if_failed(outcomes)
@@ -99,12 +100,12 @@ def tell_of_runs(home: Path, runs: set[str], given: Path | None = None) -> list[
     Raises BadAlerts for a bad file of rules. A run that cannot be told of (which shows in Prefect)
     or is killed before is told of by the next sweep.
     """
-    logged = backlog.settlements(home)  # before: what is logged meanwhile is told of then
+    logged = survey.settlements(home)  # before: what is logged meanwhile is told of then
     drawn = {run for run in sorted(runs) if _is_trend_drawn(run, home)}
     changes = _judged(home, given)
     for run in sorted(drawn & logged.keys()):
         if stages.tag_run(run, home, return_state=True).is_completed():
-            backlog.settle(home, run, logged[run])
+            survey.settle(home, run, logged[run])
     return changes
 
 
@@ -332,7 +333,7 @@ class _Log:
     def _not_logged(self, step: Step, failure: Exception) -> NotLogged:
         """The step's own fault if MLflow takes others, else that of MLflow."""
         if _mlflow_answers(self.home):
-            _note_refusal(step, backlog.logged_marks(self.home)[0], failure)
+            _note_refusal(step, survey.logged_marks(self.home)[0], failure)
             return Refused(f"analysed, refused by MLflow: {failure}")
         self.failure = failure
         return NotLogged(f"analysed, not logged to MLflow: {failure}")

@@ -148,10 +148,10 @@ def _ingest(options: Namespace) -> int:
 
 
 def _watch(options: Namespace) -> int:
-    from timtrack.tasks import backlog
+    from timtrack.tasks.backlog import survey
 
     root, home = options.root.absolute(), options.home.absolute()
-    if options.once and backlog.survey(root, home, options.pattern, options.columns).is_empty:
+    if options.once and survey.survey(root, home, options.pattern, options.columns).is_empty:
         say("nothing to do")
         return DONE
     from timtrack.flows.progress import watch_with_progress
@@ -231,7 +231,8 @@ def _serve(options: Namespace) -> int:
 
 
 def _prune(options: Namespace) -> int:
-    from timtrack.tasks import lake, retention
+    from timtrack.tasks import lake
+    from timtrack.tasks.backlog import retention
 
     steps = [s for s in lake.steps(options.home / "lake") if options.run in (None, s.run)]
     if options.keep_last:
@@ -264,12 +265,12 @@ def _fsck(options: Namespace) -> int:
 
 
 def _status(options: Namespace) -> int:
-    from timtrack.tasks import backlog
+    from timtrack.tasks.backlog import survey
     from timtrack.tasks.verdicts import alerts
 
     root, home = options.root.absolute(), options.home.absolute()
-    seen = backlog.survey(root, home, options.pattern, options.columns)
-    counts = backlog.counts(seen)
+    seen = survey.survey(root, home, options.pattern, options.columns)
+    counts = survey.counts(seen)
     runs = alerts.told(options.home)
     if options.json:
         held = [vars(record) for record in seen.held]
@@ -283,7 +284,7 @@ def _status(options: Namespace) -> int:
     say(*(f"{name:12}  {value}" for name, value in counts.items()))
     for run, status in runs.items():
         say("; ".join([f"{run}: {status.level} since step {status.since}", *status.reasons]))
-    say(*backlog.troubles(seen))
+    say(*survey.troubles(seen))
     return DONE
 
 

@@ -17,7 +17,8 @@ from timtrack.flows.analyse import Outcome
 from timtrack.flows.progress import COLUMNS, analyse_with_progress
 from timtrack.flows.saying import say
 from timtrack.flows.watch import Hindrance, Source, follow
-from timtrack.tasks import lake, seed_run, tables
+from timtrack.tasks import lake, tables
+from timtrack.tasks.demo import published_run
 from timtrack.tasks.notation import printable
 
 COMPARISON = """
@@ -53,7 +54,7 @@ def demonstrate(home: Path, steps: int, codec: str, seed: int) -> int:
     """Analyse the published tokens, train without and with a codec, compare; count failures."""
     say("1. The 400 published tokens of a Qwen2.5-1.5B GRPO run with a compression codec, step 20")
     captures = home / "captures"
-    published = seed_run.write_capture(captures / "published")
+    published = published_run.write_capture(captures / "published")
     outcomes = analyse_with_progress([published], home)
     screen.show(outcomes)
     names = list(dict.fromkeys(["off", codec]))
@@ -71,7 +72,7 @@ def _watched_run(root: Path, home: Path, codec: str, steps: int, seed: int) -> l
     """Train in a process of its own, and analyse its captures as they come."""
     run = root / f"toy-{codec}-seed{seed}"
     arguments = ["--out", run, "--codec", codec, "--steps", steps, "--seed", seed, "--cache", root]
-    command = [sys.executable, "-m", "timtrack.tasks.toy_grpo.grpo", *map(str, arguments)]
+    command = [sys.executable, "-m", "timtrack.tasks.demo.toy_grpo.grpo", *map(str, arguments)]
     outcomes = []
     console = Console(stderr=True)
     with (

@@ -23,12 +23,13 @@ from timtrack.flows.analyse import (
     tell_of_runs,
     warn,
 )
-from timtrack.tasks import backlog, captures, lake, quarantine, stages
+from timtrack.tasks import captures, lake, stages
 from timtrack.tasks.arrival import QUIET, is_whole
-from timtrack.tasks.backlog import Backlog
+from timtrack.tasks.backlog import quarantine, survey
+from timtrack.tasks.backlog.quarantine import State
+from timtrack.tasks.backlog.survey import Backlog
 from timtrack.tasks.lake import Step
 from timtrack.tasks.places import Pattern
-from timtrack.tasks.quarantine import State
 from timtrack.tasks.system import isolation
 from timtrack.tasks.tables import BadTables
 from timtrack.tasks.tokens import BadCapture, Rival
@@ -89,7 +90,7 @@ def _forget_lost(home: Path) -> None:
     if not lake.steps(home / "lake"):
         return
     try:
-        lost = backlog.forget(home, Tracker(home).runs())
+        lost = survey.forget(home, Tracker(home).runs())
     except Exception as error:  # whatever server or network says: the sweep goes on
         warn(f"MLflow was not asked for its runs: {error}")
         return
@@ -161,7 +162,7 @@ class Source:
 
     def look(self, home: Path) -> Backlog:
         """What is still to be done."""
-        return backlog.survey(self.root, home, self.pattern, self.columns)
+        return survey.survey(self.root, home, self.pattern, self.columns)
 
     def whole(self, seen: Backlog) -> list[Path]:
         """The pending captures that are not still being written."""

@@ -17,8 +17,9 @@ from prefect.artifacts import create_markdown_artifact, create_table_artifact
 from prefect.cache_policies import NO_CACHE
 from prefect.events import emit_event
 
-from timtrack.tasks import backlog, charts, conversion, lake, parity, tables
-from timtrack.tasks.backlog import Backlog
+from timtrack.tasks import charts, conversion, lake, parity, tables
+from timtrack.tasks.backlog import survey
+from timtrack.tasks.backlog.survey import Backlog
 from timtrack.tasks.captures import Capture
 from timtrack.tasks.lake import Step
 from timtrack.tasks.notation import encodable, markdown, printable
@@ -155,7 +156,7 @@ def log_step(step: Step, files: Path, home: Path) -> str:
         markdown=note,
         description=f"Train-inference mismatch of {markdown(step.name)}",
     )
-    for mark in backlog.logged_marks(home):  # last: until then the step counts as not logged
+    for mark in survey.logged_marks(home):  # last: until then the step counts as not logged
         lake.mark(step, mark)
     return link
 
@@ -260,7 +261,7 @@ def show_backlog(root: Path, seen: Backlog, taken: list[Step], seconds: float) -
     """How far the watcher is and how fast, as a Prefect artifact that each sweep renews."""
     create_markdown_artifact(
         key=f"watch-{_slug(root.name) or 'captures'}",
-        markdown=encodable(backlog.markdown(root, seen, taken, seconds)),
+        markdown=encodable(survey.markdown(root, seen, taken, seconds)),
         description=markdown(f"Captures below {root}"),
     )
 

@@ -19,7 +19,8 @@ import torch
 from playwright.sync_api import Browser, sync_playwright
 
 from tests.given import Row, ingest, sql_connection, token_frame
-from timtrack.tasks import lake, seed_run, tables
+from timtrack.tasks import lake, tables
+from timtrack.tasks.demo import published_run
 
 
 @pytest.fixture
@@ -58,7 +59,7 @@ def published(
 ) -> tuple[lake.Step, dict[str, pl.DataFrame]]:
     """The step of the published 400 tokens, by the whole road, and its tables."""
     folder = tmp_path_factory.mktemp("published")
-    step = ingest(seed_run.write_capture(folder), folder / "lake")
+    step = ingest(published_run.write_capture(folder), folder / "lake")
     return step, tables.compute(step)
 
 

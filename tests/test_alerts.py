@@ -9,7 +9,8 @@ from mlflow.tracking import MlflowClient
 from tests.given import batch_fields
 from timtrack.flows.cli import main
 from timtrack.flows.watch import watch
-from timtrack.tasks import backlog, lake, tables
+from timtrack.tasks import lake, tables
+from timtrack.tasks.backlog import survey
 from timtrack.tasks.verdicts import alerts
 from timtrack.tasks.verdicts.alerts import Alerts, BadAlerts, Change, Seen, Status
 
@@ -226,6 +227,6 @@ def test_a_watcher_that_was_killed_before_it_judged_does_so_next_time(
         killed.setattr("timtrack.flows.watch.tell_of_runs", lambda *_: [])
         watch(tmp_path / "runs", home)
     assert alerts.told(home) == {}
-    assert backlog.survey(tmp_path / "runs", home).unsettled == ["a"]  # `follow` sees that
+    assert survey.survey(tmp_path / "runs", home).unsettled == ["a"]  # `follow` sees that
     assert watch(tmp_path / "runs", home, return_state=True).name == "Critical: a"
-    assert backlog.survey(tmp_path / "runs", home).is_empty
+    assert survey.survey(tmp_path / "runs", home).is_empty

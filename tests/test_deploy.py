@@ -16,7 +16,7 @@ from tests import readme
 from tests.given import batch_fields
 from tests.servers import TIM, free_port, running, wait_for
 from tests.test_flow import stored_points
-from timtrack.tasks import backlog
+from timtrack.tasks.backlog import survey
 from timtrack.tasks.hook import save_step_batch
 
 pytestmark = pytest.mark.slow
@@ -148,7 +148,7 @@ def wait_until_analysed(root: Path, home: Path, log: Path) -> None:
 
 
 def is_done(root: Path, home: Path) -> bool:
-    seen = backlog.survey(root, home)
+    seen = survey.survey(root, home)
     return seen.analysed == 2 and seen.is_empty
 
 

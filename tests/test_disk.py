@@ -11,8 +11,9 @@ from tests.given import batch_fields
 from timtrack.flows.analyse import CapturesFailed
 from timtrack.flows.cli import main
 from timtrack.flows.watch import watch
-from timtrack.tasks import arrival, backlog, conversion, lake, quarantine
+from timtrack.tasks import arrival, conversion, lake
 from timtrack.tasks.arrival import is_whole
+from timtrack.tasks.backlog import quarantine, survey
 from timtrack.tasks.readers import step_batch
 
 
@@ -82,7 +83,7 @@ def test_a_capture_that_may_not_be_read_stops_no_other(saved, tmp_path, home, mo
         with pytest.raises(CapturesFailed, match="Permission denied"):
             watch(root, home, quiet=0)
     assert [step.step for step in lake.steps(home / "lake")] == [2]
-    seen = backlog.survey(root, home)
+    seen = survey.survey(root, home)
     assert (seen.held, seen.pending) == ([], [locked])
     assert "Permission denied" in seen.failing[0].error
     watch(root, home)

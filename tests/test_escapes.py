@@ -18,7 +18,8 @@ from prefect.client.orchestration import get_client
 from tests.given import ACTING, MARKUP, SHOWN, batch_fields, ingest
 from timtrack.flows import gating
 from timtrack.flows.watch import watch
-from timtrack.tasks import backlog, charts, lake, notation, quarantine, stages, tables
+from timtrack.tasks import charts, lake, notation, stages, tables
+from timtrack.tasks.backlog import quarantine, survey
 from timtrack.tasks.lake import Step
 from timtrack.tasks.reports import cells, html, repro, run_page, samples
 from timtrack.tasks.reports.step_page import Choice
@@ -126,8 +127,8 @@ def test_a_steps_note_shows_names_and_notes_and_obeys_none(step):
 
 def test_the_backlog_shows_paths_and_errors_and_obeys_none():
     record = quarantine.Record(f"/x/`{MARKUP}`\n# h", f"{MARKUP}\n# h", "then", "now", 1)
-    seen = backlog.Backlog(1, 0, [], [record], [], [], [], [], {Path(MARKUP): MARKUP})
-    page = check_inert(backlog.markdown(Path(f"/``{MARKUP}"), seen, [], 1.0))
+    seen = survey.Backlog(1, 0, [], [record], [], [], [], [], {Path(MARKUP): MARKUP})
+    page = check_inert(survey.markdown(Path(f"/``{MARKUP}"), seen, [], 1.0))
     text = shown_in(page)
     assert f"set aside: /x/`{MARKUP}`\\n# h (since then, tried once): {MARKUP}\\n# h" in text
     assert f"cannot be looked into: {Path(MARKUP)}: {MARKUP}" in text

@@ -15,7 +15,8 @@ from tests.servers import TIM
 from tests.test_flow import stored_points
 from tests.test_lake import files
 from timtrack.flows.watch import watch
-from timtrack.tasks import backlog, lake, tables
+from timtrack.tasks import lake, tables
+from timtrack.tasks.backlog import survey
 from timtrack.tasks.hook import save_step_batch
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("prefect")]
@@ -96,7 +97,7 @@ def test_killed_at_random_moments_every_capture_is_analysed_once(tmp_path, home,
     (undisturbed / "mlflow.db").write_bytes(fresh_store.read_bytes())
     watch(root, undisturbed, quiet=0)
     assert half_seen == []
-    assert backlog.survey(root, home).is_empty
+    assert survey.survey(root, home).is_empty
     assert data(home) == data(undisturbed)
     for metric in ("kl_k1", "trained_tokens", "spearman"):
         assert stored_points(home, metric) == stored_points(undisturbed, metric)

@@ -13,8 +13,9 @@ from tests.given import batch_fields, ingest
 from tests.servers import TIM
 from timtrack.flows.cli import main
 from timtrack.flows.watch import Source, follow, watch
-from timtrack.tasks import backlog, captures, lake, quarantine
+from timtrack.tasks import captures, lake
 from timtrack.tasks.arrival import is_whole
+from timtrack.tasks.backlog import quarantine, survey
 from timtrack.tasks.hook import save_step_batch
 from timtrack.tasks.system import durable
 from timtrack.tasks.tokens import BadCapture
@@ -238,12 +239,12 @@ def test_a_copy_of_a_capture_is_known_after_one_look(copied, root, home, tmp_pat
     copy.parent.mkdir(parents=True)
     copied(original, copy)
     assert main(["--home", str(home), "watch", str(root), "--once"]) == 0
-    seen = backlog.survey(root, home)
+    seen = survey.survey(root, home)
     assert (seen.found, seen.analysed, seen.pending) == (2, 2, [])
     assert [(step.run, step.step) for step in lake.steps(home / "lake")] == [("good", 3)]
     os.utime(original)
     assert main(["--home", str(home), "watch", str(root), "--once"]) == 0
-    assert backlog.survey(root, home).is_empty
+    assert survey.survey(root, home).is_empty
 
 
 @pytest.mark.slow
@@ -251,7 +252,7 @@ def test_a_copy_of_a_capture_is_known_after_one_look(copied, root, home, tmp_pat
 def test_of_two_rivals_the_one_that_is_left_is_taken(root, home):
     other = save_step_batch(root / "backup" / "good", 3, batch_fields(seed=1))
     watch(root, home, quiet=0, return_state=True)
-    [record] = backlog.survey(root, home).held
+    [record] = survey.survey(root, home).held
     first, second = root / "good" / "step_3" / "step_batch.pt", other
     left, removed = (second, first) if record.path == str(second) else (first, second)
     assert "different captures of good step 3" in record.error

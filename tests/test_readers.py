@@ -15,7 +15,8 @@ from tests import formats
 from tests.given import ingest
 from tests.test_step_batch import read
 from timtrack.flows.cli import main
-from timtrack.tasks import arrival, captures, lake, quarantine, tables
+from timtrack.tasks import arrival, captures, lake, tables
+from timtrack.tasks.backlog import quarantine
 from timtrack.tasks.readers.containers import ranks
 from timtrack.tasks.tokens import BadCapture
 from timtrack.tasks.verdicts.assessment import assess

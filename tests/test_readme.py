@@ -9,7 +9,8 @@ from tests import readme
 from tests.given import ingest
 from timtrack.flows.cli import main
 from timtrack.flows.options import parser
-from timtrack.tasks import lake, seed_run, tables
+from timtrack.tasks import lake, tables
+from timtrack.tasks.demo import published_run
 
 TEXT = readme.README.read_text()
 ROOT = readme.ROOT
@@ -42,7 +43,7 @@ def test_every_command_is_of_a_kind_that_is_tested():
 
 def test_shown_output_is_real(home, capsys):
     """The console blocks, run on what the demo ingests."""
-    path = seed_run.write_capture(home / "captures")
+    path = published_run.write_capture(home / "captures")
     step = ingest(path, home / "lake")
     lake.write_tables(step, tables.version(), tables.compute(step))
     blocks = re.findall(r"```console\n\$ tim (.*?)\n(.*?)```", TEXT, re.DOTALL)

@@ -11,7 +11,8 @@ from mlflow.tracking import MlflowClient
 from tests.given import batch_fields, ingest
 from timtrack.flows.cli import main
 from timtrack.flows.watch import watch
-from timtrack.tasks import backlog, lake, refusals, stages, tables
+from timtrack.tasks import lake, stages, tables
+from timtrack.tasks.backlog import refusals, survey
 from timtrack.tasks.hook import save_step_batch
 from timtrack.tasks.tracking import Tracker
 
@@ -32,7 +33,7 @@ def at_once(monkeypatch):
 
 
 def is_logged(home) -> dict[str, bool]:
-    mark = backlog.logged_marks(home)[0]
+    mark = survey.logged_marks(home)[0]
     return {step.run: lake.has_mark(step, mark) for step in lake.steps(home / "lake")}
 
 
@@ -54,16 +55,16 @@ def test_a_step_that_mlflow_refuses_keeps_no_other_out(root, home, monkeypatch, 
     assert main(["--home", str(home), "status", str(root), "--json"]) == 0
     [told] = json.loads(capsys.readouterr().out)["refused"]
     assert (told["run"], told["step"], told["tries"]) == ("a", 3, 1)
-    status = backlog.survey(root, home)
-    assert backlog.counts(status)["not_logged"] == 1
-    [trouble] = backlog.troubles(status)
+    status = survey.survey(root, home)
+    assert survey.counts(status)["not_logged"] == 1
+    [trouble] = survey.troubles(status)
     assert trouble.startswith("goes no further: a step 3 (since ")
     assert "the value is too long" in trouble
     monkeypatch.setattr(Tracker, "log_step", really)
     monkeypatch.setattr(refusals, "AGAIN", 0.0)
     assert main(command) == 0
     assert is_logged(home) == {"a": True, "b": True, "c": True}
-    assert backlog.troubles(backlog.survey(root, home)) == []
+    assert survey.troubles(survey.survey(root, home)) == []
 
 
 def test_a_mistake_that_passes_is_none_of_the_step(root, home, monkeypatch):
@@ -76,7 +77,7 @@ def test_a_mistake_that_passes_is_none_of_the_step(root, home, monkeypatch):
         patched.setattr(Tracker, "log_step", fails)
         patched.setattr(Tracker, "answers", lambda self: False)
         watch(root, home, quiet=0, return_state=True)
-    seen = backlog.survey(root, home)
+    seen = survey.survey(root, home)
     assert ([step.run for step in seen.unlogged], seen.refused) == (["a", "b", "c"], [])
 
 
@@ -94,7 +95,7 @@ def test_a_step_without_tables_spoils_no_other(root, home, monkeypatch, capsys, 
     assert is_logged(home) == {"a": True, "b": False, "c": True}
     assert main(command) == 0
     assert "nothing to do" in capsys.readouterr().out
-    [trouble] = backlog.troubles(backlog.survey(root, home))
+    [trouble] = survey.troubles(survey.survey(root, home))
     assert "the tables of b step 3 cannot be computed: out of range" in trouble
     query = "select run from step_metrics order by run"
     assert main(["--home", str(home), "sql", query, "--format", "csv"]) == 0
@@ -102,7 +103,7 @@ def test_a_step_without_tables_spoils_no_other(root, home, monkeypatch, capsys, 
     assert "b step 3" in caplog.text
     monkeypatch.setattr(tables, "_computed", really)
     monkeypatch.setattr(tables, "version", lambda: "0123456789ab")  # other SQL is another try
-    assert backlog.survey(root, home).refused == []
+    assert survey.survey(root, home).refused == []
 
 
 def test_a_run_that_was_deleted_in_mlflow_comes_back(root, home):

@@ -14,7 +14,8 @@ import torch
 from playwright.sync_api import Browser, Page
 
 from tests.given import barriers, batch_fields, ingest
-from timtrack.tasks import charts, lake, notation, seed_run, tables
+from timtrack.tasks import charts, lake, notation, tables
+from timtrack.tasks.demo import published_run
 from timtrack.tasks.hook import save_step_batch
 from timtrack.tasks.reports import samples, step_page, token_strip
 from timtrack.tasks.verdicts import bands, summary
@@ -46,11 +47,11 @@ def restored(row: dict[str, str]) -> tuple[float, float]:
 
 def whole_samples() -> dict[str, Any]:
     """The published samples with the digits restored, and hidden tokens with the gap they had."""
-    batch = seed_run.batch()
+    batch = published_run.batch()
     shown: dict[int, list[tuple[float, float]]] = {}
-    for row in seed_run.tokens():
+    for row in published_run.tokens():
         shown.setdefault(int(row["sample_row"]), []).append(restored(row))
-    told = json.loads((seed_run.PUBLISHED / "seed_samples.json").read_text())
+    told = json.loads((published_run.PUBLISHED / "seed_samples.json").read_text())
     rollout, train = [], []
     for sample in told:
         pairs, hidden = shown[sample["row"]], sample["n_hidden"]
@@ -72,8 +73,8 @@ def page_of(step: lake.Step, into: Path) -> Path:
 @pytest.fixture(scope="module")
 def published_page(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("report")
-    seed_run.write_capture(folder)  # for its tokenizer
-    path = save_step_batch(folder / seed_run.RUN, seed_run.STEP, whole_samples())
+    published_run.write_capture(folder)  # for its tokenizer
+    path = save_step_batch(folder / published_run.RUN, published_run.STEP, whole_samples())
     return page_of(ingest(path, folder / "lake"), folder)
 
 
@@ -120,8 +121,8 @@ def rows_of(page: Page) -> list[list[str]]:
 def test_the_published_rows_are_printed_to_the_letter(published_page, opened):
     page = opened(published_page)
     order = [int(h.split()[1]) for h in page.locator(".sample .head").all_inner_texts()]
-    told = {int(r["sample_row"]): [] for r in seed_run.tokens()}
-    for row in seed_run.tokens():
+    told = {int(r["sample_row"]): [] for r in published_run.tokens()}
+    for row in published_run.tokens():
         told[int(row["sample_row"])].append([row["pos"], row["token"], *(row[c] for c in CELLS)])
     assert sorted(order) == sorted(told)
     assert rows_of(page) == [cells for row in order for cells in told[row]]
@@ -130,7 +131,7 @@ def test_the_published_rows_are_printed_to_the_letter(published_page, opened):
 @pytest.mark.slow
 def test_the_published_headers_and_shades_are_as_they_were(published_page, opened):
     page = opened(published_page)
-    told = json.loads((seed_run.PUBLISHED / "seed_samples.json").read_text())
+    told = json.loads((published_run.PUBLISHED / "seed_samples.json").read_text())
     headers = {
         f"row {s['row']} · uid {s['uid']} · {s['n_tokens']} tokens · "
         f"mean|diff|={s['mean_abs_diff']:.3f} · reward={s['reward']:.2f}"
@@ -298,7 +299,7 @@ def test_samples_json_has_every_number(published, tmp_path):
     content = json.loads((tmp_path / "samples.json").read_text())
     assert content["samples_version"] == samples.SAMPLES_VERSION
     [sample] = content["samples"]
-    told = [r for r in seed_run.tokens() if int(r["sample_row"]) == sample["row"]]
+    told = [r for r in published_run.tokens() if int(r["sample_row"]) == sample["row"]]
     assert sample["tokens"]["logp_train"][:50] == pytest.approx(
         [float(r["logp_fsdp"]) for r in told]
     )

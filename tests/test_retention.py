@@ -6,7 +6,8 @@ import pytest
 
 from tests.given import batch_fields, ingest
 from timtrack.flows.cli import main
-from timtrack.tasks import backlog, captures, lake, tables
+from timtrack.tasks import captures, lake, tables
+from timtrack.tasks.backlog import survey
 
 
 @pytest.fixture
@@ -43,7 +44,7 @@ def test_prune_keeps_the_last_steps_of_each_run_and_all_numbers(five_steps, home
     assert tables.query(steps, "from step_metrics order by run, step").equals(before)
     left = tables.query(steps, "select distinct run, step from tokens order by all").rows()
     assert left == [("a", 4), ("a", 5), ("b", 1)]
-    assert backlog.survey(five_steps, home).pending == []
+    assert survey.survey(five_steps, home).pending == []
     for path in captures.find(five_steps):
         assert lake.find(home / "lake", captures.identify(path))
 

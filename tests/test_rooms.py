@@ -21,14 +21,19 @@ HOMES = {
     "duckdb": {"tasks/read_only.py", "tasks/selected.py", "tasks/tables.py"},
     "altair": {"tasks/charts.py", "tasks/reports/charts/over_steps.py"},
     "vl_convert": {"tasks/charts.py"},
-    "tokenizers": {"tasks/tokenizer.py", "tasks/toy_grpo"},
+    "tokenizers": {"tasks/tokenizer.py", "tasks/demo/toy_grpo"},
     "jinja2": {"tasks/reports/html.py"},
     "ruptures": {"tasks/verdicts/change_points.py"},
     "pyarrow": {"tasks/parquet.py"},
     "filelock": {"tasks/verdicts/alerts.py", "tasks/lake.py", "tasks/tracking.py"},
     "orjson": {"tasks/readers/containers/jsonl.py"},
     "zstandard": {"tasks/readers/containers/zstd_stream.py"},
-    "torch": {"tasks/readers", "tasks/hook.py", "tasks/seed_run.py", "tasks/toy_grpo"},
+    "torch": {
+        "tasks/readers",
+        "tasks/hook.py",
+        "tasks/demo/published_run.py",
+        "tasks/demo/toy_grpo",
+    },
 }
 
 

@@ -18,7 +18,8 @@ from timtrack.flows import saying, screen
 from timtrack.flows.analyse import Outcome
 from timtrack.flows.cli import main
 from timtrack.flows.progress import COLUMNS
-from timtrack.tasks import inspection, notation, quarantine
+from timtrack.tasks import inspection, notation
+from timtrack.tasks.backlog import quarantine
 from timtrack.tasks.lake import Step
 from timtrack.tasks.reports import samples
 from timtrack.tasks.tokens import BadCapture

@@ -9,13 +9,14 @@ import pytest
 
 from tests.given import ingest
 from timtrack.flows.cli import main
-from timtrack.tasks import lake, seed_run, tables
+from timtrack.tasks import lake, tables
+from timtrack.tasks.demo import published_run
 
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory):
     folder = tmp_path_factory.mktemp("home")
-    step = ingest(seed_run.write_capture(folder), folder / "lake")
+    step = ingest(published_run.write_capture(folder), folder / "lake")
     lake.write_tables(step, tables.version(), tables.compute(step))
     return folder
 
@@ -25,7 +26,7 @@ def run(home, *arguments):
 
 
 def test_show_prints_the_published_numbers(home, capsys):
-    assert run(home, "show", seed_run.RUN, 20, "--row", 833) == 0
+    assert run(home, "show", published_run.RUN, 20, "--row", 833) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].startswith("row 833 · uid e975aa99 · 126 tokens (50 trained) ·")
     goal = next(line for line in lines if line.strip().startswith("39 "))
@@ -35,24 +36,24 @@ def test_show_prints_the_published_numbers(home, capsys):
 
 
 def test_show_goes_to_a_position(home, capsys):
-    assert run(home, "show", seed_run.RUN, "--row", 833, "--around", 39) == 0
+    assert run(home, "show", published_run.RUN, "--row", 833, "--around", 39) == 0
     shown = [line.split()[0] for line in capsys.readouterr().out.splitlines() if line.strip()]
     assert [pos for pos in shown if pos.isdigit()] == [str(pos) for pos in range(27, 52)]
 
 
 def test_a_row_that_is_not_there_is_said(home, capsys):
-    assert run(home, "show", seed_run.RUN, "--row", 2) == 2
+    assert run(home, "show", published_run.RUN, "--row", 2) == 2
     assert "has no row 2" in capsys.readouterr().err
 
 
 def test_repro_has_all_that_a_bug_report_needs(home, tmp_path, capsys):
     target = tmp_path / "issue.zip"
-    assert run(home, "repro", seed_run.RUN, 20, "--row", 833, "-o", target) == 0
+    assert run(home, "repro", published_run.RUN, 20, "--row", 833, "-o", target) == 0
     with zipfile.ZipFile(target) as archive:
         files = {name: archive.read(name).decode() for name in archive.namelist()}
     assert set(files) == {"README.md", "tokens.csv", "sample.json", "capture.json"}
     rows = list(csv.DictReader(io.StringIO(files["tokens.csv"])))
-    told = [row for row in seed_run.tokens() if row["sample_row"] == "833"]
+    told = [row for row in published_run.tokens() if row["sample_row"] == "833"]
     assert [float(row["logp_train"]) for row in rows[:50]] == pytest.approx(
         [float(row["logp_fsdp"]) for row in told]
     )
@@ -62,21 +63,21 @@ def test_repro_has_all_that_a_bug_report_needs(home, tmp_path, capsys):
     assert sample["prompt"].startswith("<|im_start|>system")
     assert len(sample["prompt_ids"]) > 100
     assert "pos 39, token_id 33939" in files["README.md"]
-    assert json.loads(files["capture.json"])["run"] == seed_run.RUN
+    assert json.loads(files["capture.json"])["run"] == published_run.RUN
 
 
 def test_report_is_written_where_asked(home, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    assert run(home, "report", seed_run.RUN, 20, "--pick", "random", "--seed", 7) == 0
+    assert run(home, "report", published_run.RUN, 20, "--pick", "random", "--seed", 7) == 0
     [page] = tmp_path.iterdir()
-    assert capsys.readouterr().out.strip() == page.name == f"{seed_run.RUN}-step-20.html"
+    assert capsys.readouterr().out.strip() == page.name == f"{published_run.RUN}-step-20.html"
     assert "prompts at random, seed 7 (--pick random)" in page.read_text()
 
 
 def test_report_of_a_pruned_step_has_no_samples(home, tmp_path):
     folder = tmp_path / "pruned"
-    step = ingest(seed_run.write_capture(folder), folder / "lake")
+    step = ingest(published_run.write_capture(folder), folder / "lake")
     lake.write_tables(step, tables.version(), tables.compute(step))
     lake.prune(step)
-    assert run(folder, "report", seed_run.RUN, "-o", tmp_path / "page.html") == 0
+    assert run(folder, "report", published_run.RUN, "-o", tmp_path / "page.html") == 0
     assert "tokens were pruned" in (tmp_path / "page.html").read_text()

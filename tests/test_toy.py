@@ -11,10 +11,10 @@ from pytest import approx
 
 from tests.given import ingest
 from timtrack.tasks import lake, tables
+from timtrack.tasks.demo.toy_grpo import grpo, problems
+from timtrack.tasks.demo.toy_grpo.codec import Codec, SignedEma, orthonormal
+from timtrack.tasks.demo.toy_grpo.decoder import HIDDEN, LAYERS, Cache, Decoder
 from timtrack.tasks.reports import run_page
-from timtrack.tasks.toy_grpo import grpo, problems
-from timtrack.tasks.toy_grpo.codec import Codec, SignedEma, orthonormal
-from timtrack.tasks.toy_grpo.decoder import HIDDEN, LAYERS, Cache, Decoder
 from timtrack.tasks.verdicts import change_points
 
 

@@ -13,7 +13,8 @@ from tests.given import ingest
 from tests.test_fuzz import MANY, damaged, taken
 from tests.test_step_batch import read
 from timtrack.flows.cli import main
-from timtrack.tasks import backlog, captures, lake, quarantine
+from timtrack.tasks import captures, lake
+from timtrack.tasks.backlog import quarantine, survey
 from timtrack.tasks.readers.prime_rl import stream
 from timtrack.tasks.tokens import BadCapture
 
@@ -74,7 +75,7 @@ def test_a_later_step_leaves_an_earlier_one_as_it_was(tmp_path):
     formats.prime_rl_traces(tmp_path / "run", formats.a_batch(1), STEP + 1)
     assert captures.identify(path) == before
     captures.check_unchanged(before)
-    seen = backlog.survey(tmp_path / "run", tmp_path)
+    seen = survey.survey(tmp_path / "run", tmp_path)
     assert [p.name for p in seen.pending] == [f"stream#{STEP}", f"stream#{STEP + 1}"]
     assert lake.find(tmp_path / "lake", before)
 

@@ -15,7 +15,8 @@ from tests.test_lake import files
 from timtrack.flows.analyse import CapturesFailed
 from timtrack.flows.cli import main
 from timtrack.flows.watch import Source, follow, watch
-from timtrack.tasks import backlog, lake, quarantine, stages
+from timtrack.tasks import lake, stages
+from timtrack.tasks.backlog import quarantine, survey
 from timtrack.tasks.tracking import Tracker
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("prefect")]
@@ -49,7 +50,7 @@ def test_a_second_sweep_has_nothing_to_do(write, root, home, capsys):
     write(1)
     write(2, run="b")
     assert len(watch(root, home)) == 2
-    assert backlog.survey(root, home).is_empty
+    assert survey.survey(root, home).is_empty
     assert watch(root, home) == []
     assert main(["--home", str(home), "watch", str(root), "--once"]) == 0
     assert capsys.readouterr().out == "nothing to do\n"
@@ -76,7 +77,7 @@ def test_an_overwritten_step_is_replaced_everywhere(write, root, home):
     assert after[0] == before[0]
     assert after[1] != before[1]
     assert lake.steps(home / "lake")[1] == outcome.step
-    assert backlog.survey(root, home).is_empty
+    assert survey.survey(root, home).is_empty
 
 
 def test_lines_that_come_slower_than_the_quiet_time_are_taken_again_whole(root, home, capsys):
@@ -111,7 +112,7 @@ def test_a_touched_but_unchanged_capture_changes_nothing(write, root, home):
     before, points = data(home), stored_points(home, "kl_k1")
     os.utime(path, (1, 1))
     watch(root, home)
-    assert backlog.survey(root, home).is_empty  # nor is it looked at again
+    assert survey.survey(root, home).is_empty  # nor is it looked at again
     assert data(home) == before
     assert stored_points(home, "kl_k1") == points
 
@@ -159,7 +160,7 @@ def test_an_unfinished_file_is_not_bad_yet(write, root, home):
     path.write_bytes(content[: len(content) // 2])
     assert watch(root, home, quiet=60) == []
     assert quarantine.records(home) == []
-    assert len(backlog.survey(root, home).pending) == 1
+    assert len(survey.survey(root, home).pending) == 1
     path.write_bytes(content)
     assert [outcome.step.step for outcome in watch(root, home, quiet=60)] == [1]
 
@@ -188,10 +189,10 @@ def test_without_mlflow_the_lake_goes_on_and_mlflow_catches_up(write, root, home
     assert [step.step for step in lake.steps(home / "lake")] == [1, 2]
     assert quarantine.records(home) == []
     monkeypatch.delenv("MLFLOW_TRACKING_URI")
-    assert [step.step for step in backlog.survey(root, home).unlogged] == [1, 2]
+    assert [step.step for step in survey.survey(root, home).unlogged] == [1, 2]
     watch(root, home)
     assert [step for step, _ in stored_points(home, "kl_k1")] == [1, 2]
-    assert backlog.survey(root, home).is_empty
+    assert survey.survey(root, home).is_empty
 
 
 def test_a_deleted_store_is_filled_again_from_the_lake(write, root, home, fresh_store):
@@ -238,7 +239,7 @@ def test_a_sweep_that_dies_in_any_stage_is_finished_by_the_next(
             watch(root, home)
     watch(root, home)
     assert [step for step, _ in stored_points(home, "kl_k1")] == [1, 2]
-    assert backlog.survey(root, home).is_empty
+    assert survey.survey(root, home).is_empty
 
 
 def test_prefect_shows_how_far_the_watcher_is(write, root, home):
@@ -298,7 +299,7 @@ def test_mlflow_is_not_asked_when_there_is_nothing_to_do(write, root, home):
     write(1)
     watch(root, home)
     before = (home / "mlflow.db").stat().st_mtime_ns
-    backlog.survey(root, home)
+    survey.survey(root, home)
     assert (home / "mlflow.db").stat().st_mtime_ns == before
     assert MlflowClient(f"sqlite:///{home}/mlflow.db").search_experiments()
 
@@ -319,4 +320,4 @@ def test_a_trend_that_cannot_be_drawn_is_told_and_drawn_later(
     said = capsys.readouterr().err.splitlines()[-1]
     assert said.startswith("no sweep: NothingDone: two sweeps left 1 runs without trend or status")
     assert main(command) == 0
-    assert backlog.survey(root, home).is_empty
+    assert survey.survey(root, home).is_empty

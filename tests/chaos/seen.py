@@ -14,7 +14,8 @@ from urllib.parse import unquote
 import polars as pl
 
 from tests.chaos.ledger import Key, Rows, digest
-from timtrack.tasks import captures, lake, quarantine, tables
+from timtrack.tasks import captures, lake, tables
+from timtrack.tasks.backlog import quarantine
 from timtrack.tasks.verdicts import summary
 
 PLACES = ("source", "mtime_ns", "ctime_ns", "tokenizer")  # facts that say where and when

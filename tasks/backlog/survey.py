@@ -14,11 +14,12 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from timtrack.tasks import captures, lake, notation, parity, places, quarantine, refusals, tables
+from timtrack.tasks import captures, lake, notation, parity, places, tables
+from timtrack.tasks.backlog import quarantine, refusals
+from timtrack.tasks.backlog.quarantine import Record
+from timtrack.tasks.backlog.refusals import Refusal
 from timtrack.tasks.lake import Step
 from timtrack.tasks.places import Pattern
-from timtrack.tasks.quarantine import Record
-from timtrack.tasks.refusals import Refusal
 from timtrack.tasks.system import durable
 from timtrack.tasks.tokens import BadCapture
 

@@ -1,6 +1,6 @@
 """The training run: warm-up, then GRPO, a capture every step. Read it from top to bottom.
 
-    python -m timtrack.tasks.toy_grpo.grpo --out captures/my-run --codec codec --steps 20 --seed 0
+    python -m timtrack.tasks.demo.toy_grpo.grpo --out captures/my-run --codec codec --steps 20 --seed 0
 
 Shapes: N = 64 sequences (8 prompts x 8 samples), P prompt tokens, R response tokens, S = P + R.
 """
@@ -21,11 +21,11 @@ import torch
 from tokenizers import Tokenizer
 from torch import Tensor
 
+from timtrack.tasks.demo.toy_grpo import problems
+from timtrack.tasks.demo.toy_grpo.codec import Codec, SignedEma
+from timtrack.tasks.demo.toy_grpo.decoder import HIDDEN, Boundary, Decoder
+from timtrack.tasks.demo.toy_grpo.rollout import Engine, Rollout
 from timtrack.tasks.hook import write_step_batch
-from timtrack.tasks.toy_grpo import problems
-from timtrack.tasks.toy_grpo.codec import Codec, SignedEma
-from timtrack.tasks.toy_grpo.decoder import HIDDEN, Boundary, Decoder
-from timtrack.tasks.toy_grpo.rollout import Engine, Rollout
 
 GROUPS, SAMPLES = 8, 8  # prompts a step, samples a prompt
 PROMPT, RESPONSE = 48, 56  # padded widths [tokens]

@@ -10,7 +10,7 @@ power iteration, V += M^T (M Q) during the step, Q <- orth(V) at its end.
 import torch
 from torch import Tensor, nn
 
-from timtrack.tasks.toy_grpo.decoder import HIDDEN, LAYERS, Boundary
+from timtrack.tasks.demo.toy_grpo.decoder import HIDDEN, LAYERS, Boundary
 
 MERGE_A = 0.25  # weight of the gradient as computed
 ANCHOR_BETA = 0.5  # memory of the anchor's moving average

@@ -22,7 +22,7 @@ AGAIN = 3600.0  # seconds after which MLflow is asked again: a server's limits c
 class Refusal:
     """Why a step goes no further."""
 
-    by: str  # the tables' version, or the mark of MLflow (tasks/backlog.py)
+    by: str  # the tables' version, or the mark of MLflow (tasks/backlog/survey.py)
     error: str
     since: str  # ISO 8601, UTC
     tried: float  # seconds since 1970

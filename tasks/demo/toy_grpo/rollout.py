@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from timtrack.tasks.toy_grpo.decoder import Cache, Decoder
+from timtrack.tasks.demo.toy_grpo.decoder import Cache, Decoder
 
 
 @dataclass(frozen=True)
