@@ -1,6 +1,6 @@
 """The training run: warm-up, then GRPO, a capture every step. Read it from top to bottom.
 
-    python -m timtrack.tasks.demo.toy_grpo.grpo --out captures/my-run --codec codec --steps 20 --seed 0
+    python -m timtrack.tasks.demo.toy_grpo.grpo --out captures/my-run --codec codec --steps 20
 
 Shapes: N = 64 sequences (8 prompts x 8 samples), P prompt tokens, R response tokens, S = P + R.
 """
