@@ -13,10 +13,12 @@ from prefect import flow
 from prefect.logging import get_logger
 
 from timtrack.flows import runner
-from timtrack.tasks import captures, lake, stages, tables
+from timtrack.tasks import captures, stages, tables
 from timtrack.tasks.backlog import refusals, survey
 from timtrack.tasks.captures import Capture
-from timtrack.tasks.lake import Step
+from timtrack.tasks.lake.publish import parts_of
+from timtrack.tasks.lake.staging import scratch_folder
+from timtrack.tasks.lake.steps import Step, all_steps, find_step, has_other_capture
 from timtrack.tasks.notation import OneLine, printable
 from timtrack.tasks.tables import BadTables
 from timtrack.tasks.tracking import Tracker
@@ -163,7 +165,7 @@ def take_on(
     """
     found, outcomes = _identified(paths, given)
     into = home / "lake"
-    files = lake.scratch(into)
+    files = scratch_folder(into)
     work, log = _Work(files), _Log(home)
     try:
         fresh = (work.begin(*pair, into) for pair in _in_step_order(found, into))
@@ -204,7 +206,7 @@ def _tell(outcome: Outcome) -> Outcome:
 def _in_step_order(found: list[Capture], into: Path) -> Iterator[tuple[Capture, Path | None]]:
     """Captures by run and step, each with another file that holds another capture of that step."""
     wanted = {(capture.run, capture.step) for capture in found}
-    there = [step for step in lake.steps(into) if (step.run, step.step) in wanted]
+    there = [step for step in all_steps(into) if (step.run, step.step) in wanted]
     sources = {(step.run, step.step): Path(step.facts()["source"]) for step in there}
     first: dict[tuple[str, int], Capture] = {}
     for capture in sorted(found, key=lambda c: (c.run, c.step)):
@@ -222,7 +224,7 @@ def _is_taken(capture: Capture, source: Path, into: Path) -> bool:
     A rank's file is no other one: the first one of a step may come last.
     """
     own = captures.parts(capture.path, capture.columns)
-    if source in own or not captures.exists(source) or lake.find(into, capture):
+    if source in own or not captures.exists(source) or find_step(into, capture):
         return False
     return not captures.supersedes(capture.path, source)
 
@@ -260,8 +262,8 @@ class _Work:
 
     def begin(self, capture: Capture, rival: Path | None, into: Path) -> _Begun:
         """From the file on."""
-        is_again = lake.has_other(into, capture)
-        if capture.shards > 1 and not rival and not lake.find(into, capture):
+        is_again = has_other_capture(into, capture)
+        if capture.shards > 1 and not rival and not find_step(into, capture):
             begun = self._in_parts(capture, into)
         else:
             converted = stages.convert_capture.submit(capture, into, rival)
@@ -272,7 +274,7 @@ class _Work:
         """A capture in shards: its parts side by side, wherever the task runner has room."""
         folder = self.files / f"parts-{self.begun}"
         folder.mkdir(parents=True)
-        numbers = range(lake.parts_of(capture))
+        numbers = range(parts_of(capture))
         parts: list[Any] = [stages.convert_part.submit(capture, folder, n) for n in numbers]
         whole = stages.publish_parts.submit(capture, folder, parts, into)
         return replace(self._further(capture.path, whole), parts=parts)

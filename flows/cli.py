@@ -22,7 +22,7 @@ from timtrack.tasks import notation, parity
 from timtrack.tasks.system import memory
 
 if TYPE_CHECKING:
-    from timtrack.tasks.lake import Step
+    from timtrack.tasks.lake.steps import Step
     from timtrack.tasks.reports.samples import Sample
 
 DONE, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
@@ -231,29 +231,31 @@ def _serve(options: Namespace) -> int:
 
 
 def _prune(options: Namespace) -> int:
-    from timtrack.tasks import lake
     from timtrack.tasks.backlog import retention
+    from timtrack.tasks.lake.publish import prune_tokens
+    from timtrack.tasks.lake.steps import all_steps, prunable_bytes
 
-    steps = [s for s in lake.steps(options.home / "lake") if options.run in (None, s.run)]
+    steps = [s for s in all_steps(options.home / "lake") if options.run in (None, s.run)]
     if options.keep_last:
         going = retention.all_but_last(steps, options.keep_last)
     else:
         going = retention.older_than(steps, options.older_than)
-    freed = sum(map(lake.prunable_bytes, going))
+    freed = sum(map(prunable_bytes, going))
     for step in going:
-        say(f"{step.name}: {lake.prunable_bytes(step) / 1e6:.1f} MB")
+        say(f"{step.name}: {prunable_bytes(step) / 1e6:.1f} MB")
         if options.yes:
-            lake.prune(step)
+            prune_tokens(step)
     done = "deleted" if options.yes else "would be deleted (--yes does it)"
     say(f"token tables of {len(going)} of {len(steps)} steps, {freed / 1e6:.1f} MB, {done}")
     return DONE
 
 
 def _fsck(options: Namespace) -> int:
-    from timtrack.tasks import integrity, lake
+    from timtrack.tasks.lake import integrity
+    from timtrack.tasks.lake.steps import all_steps, step_faults
 
-    steps = [s for s in lake.steps(options.home / "lake") if options.run in (None, s.run)]
-    faults = [fault for step in steps for fault in lake.faults(step)]
+    steps = [s for s in all_steps(options.home / "lake") if options.run in (None, s.run)]
+    faults = [fault for step in steps for fault in step_faults(step)]
     unknown = sum(not integrity.is_known(step.path) for step in steps)
     if unknown:
         say(f"{unknown} of {len(steps)} steps were written before digests were kept: not looked at")
@@ -290,16 +292,17 @@ def _status(options: Namespace) -> int:
 
 def _sql(options: Namespace) -> int:
     from timtrack.flows import screen
-    from timtrack.tasks import lake, tables
+    from timtrack.tasks import tables
+    from timtrack.tasks.lake.steps import all_steps
 
-    steps = lake.steps(options.home / "lake")
+    steps = all_steps(options.home / "lake")
     if not steps:
         return _fail(f"no steps in {options.home / 'lake'}; `tim ingest` puts them there")
     try:
         try:
             answer = tables.query(steps, options.query, any_files=options.allow_files)
         except tables.FilesGone:  # pruned or replaced just now
-            steps = lake.steps(options.home / "lake")
+            steps = all_steps(options.home / "lake")
             answer = tables.query(steps, options.query, any_files=options.allow_files)
     except tables.BadQuery as error:
         return _fail(*str(error).split("\n"))  # DuckDB points at the place in a line of its own
@@ -309,7 +312,8 @@ def _sql(options: Namespace) -> int:
 
 def _whatif(options: Namespace) -> int:
     from timtrack.flows import screen
-    from timtrack.tasks import corrections, lake, tables
+    from timtrack.tasks import corrections, tables
+    from timtrack.tasks.lake.steps import NoSuchStep
     from timtrack.tasks.tokens import BadCapture
 
     try:
@@ -320,7 +324,7 @@ def _whatif(options: Namespace) -> int:
         try:
             step = _meant(options, Path(aside))
             answer = tables.what_if(step, settings)
-        except (BadCapture, lake.NoSuchStep) as error:
+        except (BadCapture, NoSuchStep) as error:
             return _fail(str(error))
     asked = [setting.name for setting in settings]
     screen.print_what_if(step.name, answer, asked, options.format)
@@ -329,23 +333,26 @@ def _whatif(options: Namespace) -> int:
 
 def _meant(options: Namespace, aside: Path) -> "Step":
     """The step in the lake, or that of a capture's file, which is read into a lake of its own."""
-    from timtrack.tasks import captures, lake
+    from timtrack.tasks import captures
+    from timtrack.tasks.lake.publish import write_step
+    from timtrack.tasks.lake.steps import pick_step
 
     path = Path(options.what)
     if path.is_dir() or not captures.exists(path):
-        return lake.pick(options.home / "lake", options.what, options.step)
+        return pick_step(options.home / "lake", options.what, options.step)
     capture = captures.identify(path, step=options.step, columns=options.columns)
-    return lake.write_step(aside, capture, **captures.reading(capture))
+    return write_step(aside, capture, **captures.reading(capture))
 
 
 def _report(options: Namespace) -> int:
-    from timtrack.tasks import charts, lake, tables
+    from timtrack.tasks import charts, tables
+    from timtrack.tasks.lake.steps import NoSuchStep, pick_step
     from timtrack.tasks.reports import step_page
     from timtrack.tasks.reports.samples import Choice
 
     try:
-        step = lake.pick(options.home / "lake", options.run, options.step)
-    except lake.NoSuchStep as error:
+        step = pick_step(options.home / "lake", options.run, options.step)
+    except NoSuchStep as error:
         return _fail(str(error))
     choice = Choice(options.pick, options.groups, options.per_group, options.seed)
     computed = tables.of(step)
@@ -356,24 +363,24 @@ def _report(options: Namespace) -> int:
 
 def _show(options: Namespace) -> int:
     from timtrack.flows import screen
-    from timtrack.tasks import lake
+    from timtrack.tasks.lake.steps import NoSuchStep
     from timtrack.tasks.reports import samples
 
     try:
         _, sample = _rollout(options)
-    except (lake.NoSuchStep, samples.NoSuchRow) as error:
+    except (NoSuchStep, samples.NoSuchRow) as error:
         return _fail(str(error))
     screen.print_sample(sample, options.around)
     return DONE
 
 
 def _repro(options: Namespace) -> int:
-    from timtrack.tasks import lake
+    from timtrack.tasks.lake.steps import NoSuchStep
     from timtrack.tasks.reports import repro, samples
 
     try:
         step, sample = _rollout(options)
-    except (lake.NoSuchStep, samples.NoSuchRow) as error:
+    except (NoSuchStep, samples.NoSuchRow) as error:
         return _fail(str(error))
     output = options.output or Path(f"{_file_name(step)}-row-{options.row}.zip")
     return _written(output, lambda: repro.write(step, sample, output))
@@ -381,10 +388,10 @@ def _repro(options: Namespace) -> int:
 
 def _rollout(options: Namespace) -> "tuple[Step, Sample]":
     """The rollout that `show` and `repro` are asked for; raises NoSuchStep and NoSuchRow."""
-    from timtrack.tasks import lake
+    from timtrack.tasks.lake.steps import pick_step
     from timtrack.tasks.reports import samples
 
-    step = lake.pick(options.home / "lake", options.run, options.step)
+    step = pick_step(options.home / "lake", options.run, options.step)
     return step, samples.read(step, [options.row])[options.row]
 
 
@@ -399,13 +406,13 @@ def _written(output: Path, write: Callable[[], object]) -> int:
 
 
 def _compare(options: Namespace) -> int:
-    from timtrack.tasks import lake
+    from timtrack.tasks.lake.steps import NoSuchStep, steps_between
 
     runs = list(dict.fromkeys([*options.runs, *filter(None, [options.baseline])]))
     try:
         for run in runs:
-            lake.between(options.home / "lake", run, *options.steps)
-    except lake.NoSuchStep as error:
+            steps_between(options.home / "lake", run, *options.steps)
+    except NoSuchStep as error:
         return _fail(str(error))
     from timtrack.flows.compare import compare
 
@@ -417,19 +424,19 @@ def _compare(options: Namespace) -> int:
 
 def _diff(options: Namespace) -> int:
     from timtrack.flows import screen
-    from timtrack.tasks import lake
+    from timtrack.tasks.lake.steps import NoSuchStep, latest_common_step, pick_step
     from timtrack.tasks.reports import step_diff
 
     home = options.home / "lake"
     try:
         number = options.step
         if number is None and options.other_step is None:
-            number = lake.latest_of_both(home, options.run, options.other)
-        a = lake.pick(home, options.run, number)
+            number = latest_common_step(home, options.run, options.other)
+        a = pick_step(home, options.run, number)
         other = number if options.other_step is None else options.other_step
-        b = lake.pick(home, options.other, other)
+        b = pick_step(home, options.other, other)
         pair = step_diff.compare(a, b)
-    except lake.NoSuchStep as error:
+    except NoSuchStep as error:
         return _fail(str(error))
     screen.print_pair(a.name, b.name, pair)
     return DONE
@@ -437,12 +444,12 @@ def _diff(options: Namespace) -> int:
 
 def _certify(options: Namespace) -> int:
     from timtrack.flows import screen
-    from timtrack.tasks import lake
+    from timtrack.tasks.lake.steps import NoSuchStep, pick_step
     from timtrack.tasks.verdicts import bit_equality
 
     try:
-        found = bit_equality.of(lake.pick(options.home / "lake", options.run, options.step))
-    except lake.NoSuchStep as error:
+        found = bit_equality.of(pick_step(options.home / "lake", options.run, options.step))
+    except NoSuchStep as error:
         return _fail(str(error))
     if options.json:
         as_it_is(notation.as_json(found.as_dict(), indent=2) + "\n")

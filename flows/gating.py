@@ -6,8 +6,8 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 from timtrack.flows.saying import complain, say
-from timtrack.tasks import lake, notation, tables
-from timtrack.tasks.lake import NoSuchStep, Step
+from timtrack.tasks import notation, tables
+from timtrack.tasks.lake.steps import NoSuchStep, Step, is_bypass, steps_between
 from timtrack.tasks.verdicts import gate, summary
 from timtrack.tasks.verdicts.gate import BadRule, Numbers, Outcome
 
@@ -19,7 +19,7 @@ RISING = ("kl_k3", "abs_prob_diff_mean", "mult_prob_error")  # what a baseline i
 def run(options: Namespace) -> int:
     """Judge, print, write; 0 passed, 1 broken, 2 could not be judged."""
     try:
-        steps = lake.between(options.home / "lake", options.run, *options.steps)
+        steps = steps_between(options.home / "lake", options.run, *options.steps)
         _check_measured(steps, options.bit_equal)
         outcomes = _judged(options, _numbers(steps))
     except (BadRule, NoSuchStep) as error:
@@ -37,7 +37,7 @@ def run(options: Namespace) -> int:
 
 def _check_measured(steps: list[Step], bit_equal: bool) -> None:
     """Raise BadRule for steps in which nothing was measured, unless the engines are built so."""
-    copied = [step.step for step in steps if lake.is_bypass(step.facts())]
+    copied = [step.step for step in steps if is_bypass(step.facts())]
     if copied and not bit_equal:
         raise BadRule(
             f"both engines' log-probs are the same bits at {len(copied)} of {len(steps)} steps, "
@@ -61,7 +61,7 @@ def _judged(options: Namespace, numbers: Numbers) -> list[Outcome]:
     rules = [gate.parse(text) for text in typed]
     outcomes = [gate.judge(rule, numbers) for rule in rules]
     if options.baseline:
-        held = lake.between(options.home / "lake", options.baseline, *options.steps)
+        held = steps_between(options.home / "lake", options.baseline, *options.steps)
         _check_measured(held, options.bit_equal)
         before = _numbers(held)
         metrics = dict.fromkeys(rule.metric for rule in rules) or dict.fromkeys(RISING)

@@ -23,12 +23,13 @@ from timtrack.flows.analyse import (
     tell_of_runs,
     warn,
 )
-from timtrack.tasks import captures, lake, stages
+from timtrack.tasks import captures, stages
 from timtrack.tasks.arrival import QUIET, is_whole
 from timtrack.tasks.backlog import quarantine, survey
 from timtrack.tasks.backlog.quarantine import State
 from timtrack.tasks.backlog.survey import Backlog
-from timtrack.tasks.lake import Step
+from timtrack.tasks.lake.staging import sweep_staging
+from timtrack.tasks.lake.steps import Step, all_steps
 from timtrack.tasks.places import Pattern
 from timtrack.tasks.system import isolation
 from timtrack.tasks.tables import BadTables
@@ -67,7 +68,7 @@ def watch(
     failed (CapturesFailed). Both carry the outcomes.
     """
     began = time.monotonic()
-    lake.sweep_staging(home / "lake")
+    sweep_staging(home / "lake")
     _forget_lost(home)
     source = Source(root, quiet, pattern, marker, columns=columns)
     seen = source.look(home)
@@ -87,7 +88,7 @@ def watch(
 
 def _forget_lost(home: Path) -> None:
     """Have runs that were deleted in MLflow logged again, if it can be asked."""
-    if not lake.steps(home / "lake"):
+    if not all_steps(home / "lake"):
         return
     try:
         lost = survey.forget(home, Tracker(home).runs())

@@ -7,9 +7,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from timtrack.tasks import captures, lake
+from timtrack.tasks import captures
 from timtrack.tasks.captures import Capture
-from timtrack.tasks.lake import Step
+from timtrack.tasks.lake.publish import BadPlace, finish_step, write_part, write_step
+from timtrack.tasks.lake.steps import Step
 from timtrack.tasks.system.isolation import TOO_LONG, Died, Stopped, apart
 from timtrack.tasks.tokens import BadCapture, Check
 
@@ -58,23 +59,23 @@ def _read(size: int, function: Callable[..., Any], *arguments: Any) -> Any:
     except Died as death:
         why = WHY.get(death.how, "what it holds breaks a library that reads it")
         raise BadCapture(f"{death}: {why}") from None
-    except (OSError, BadCapture, lake.BadPlace, Stopped):
+    except (OSError, BadCapture, BadPlace, Stopped):
         raise
     except Exception as error:  # no reader expects it
         raise BadCapture(f"{type(error).__name__} while it was read: {error}") from error
 
 
 def _whole(capture: Capture, into: Path) -> Step:
-    return lake.write_step(into, capture, **captures.reading(capture))
+    return write_step(into, capture, **captures.reading(capture))
 
 
 def _part(capture: Capture, folder: Path, number: int) -> Check:
     reading = captures.reading(capture)
     decode = {name: reading[name] for name in ("decode",) if name in reading}
-    return lake.write_part(folder, capture, reading["batch"], number, **decode)
+    return write_part(folder, capture, reading["batch"], number, **decode)
 
 
 def _published(capture: Capture, folder: Path, parts: list[Check], into: Path) -> Step:
     reading = captures.reading(capture)
     reading.pop("decode", None)
-    return lake.finish(into, folder, capture, parts=parts, **reading)
+    return finish_step(into, folder, capture, parts=parts, **reading)

@@ -17,11 +17,21 @@ from prefect.artifacts import create_markdown_artifact, create_table_artifact
 from prefect.cache_policies import NO_CACHE
 from prefect.events import emit_event
 
-from timtrack.tasks import charts, conversion, lake, parity, tables
+from timtrack.tasks import charts, conversion, parity, tables
 from timtrack.tasks.backlog import survey
 from timtrack.tasks.backlog.survey import Backlog
 from timtrack.tasks.captures import Capture
-from timtrack.tasks.lake import Step
+from timtrack.tasks.lake.copies import remember_source
+from timtrack.tasks.lake.publish import settle_step, write_tables
+from timtrack.tasks.lake.steps import (
+    NoSuchStep,
+    Step,
+    all_steps,
+    find_step,
+    is_pruned,
+    set_mark,
+    steps_between,
+)
 from timtrack.tasks.notation import encodable, markdown, printable
 from timtrack.tasks.reports import cells, run_page, step_page
 from timtrack.tasks.reports.charts import over_steps
@@ -34,7 +44,7 @@ from timtrack.tasks.verdicts import alerts, bands, change_points, summary
 
 def _is_outside(_task: Any, _run: Any, state: Any) -> bool:
     """Retry what MLflow or the disk may get over, not what the lake does not have."""
-    return not isinstance(state.result(raise_on_failure=False), lake.NoSuchStep)
+    return not isinstance(state.result(raise_on_failure=False), NoSuchStep)
 
 
 def _may_pass(_task: Any, _run: Any, state: Any) -> bool:
@@ -78,9 +88,9 @@ def convert_capture(capture: Capture, into: Path, rival: Path | None = None) -> 
             "give one of them its own --run, or remove it",
             rival,
         )
-    if there := lake.find(into, capture):
-        lake.recognise(there, capture.path, capture.stamp)
-        return lake.settle(there)
+    if there := find_step(into, capture):
+        remember_source(there, capture.path, capture.stamp)
+        return settle_step(there)
     return conversion.whole(capture, into)
 
 
@@ -93,8 +103,8 @@ def convert_part(capture: Capture, folder: Path, part: int) -> Check:
 @task(task_run_name="publish {capture.name}", **RETRIED)
 def publish_parts(capture: Capture, folder: Path, parts: list[Check], into: Path) -> Step:
     """The parts in a folder, once all are there, as a step of the lake."""
-    if there := lake.find(into, capture):  # at a retry
-        return lake.settle(there)
+    if there := find_step(into, capture):  # at a retry
+        return settle_step(there)
     return conversion.published(capture, folder, parts, into)
 
 
@@ -105,7 +115,7 @@ def compute_tables(step: Step) -> None:
     Raises BadTables.
     """
     if not tables.are_computed(step):
-        lake.write_tables(step, tables.version(), tables.compute(step))
+        write_tables(step, tables.version(), tables.compute(step))
 
 
 @task(task_run_name="draw {step.name}", cache_policy=NO_CACHE)
@@ -117,7 +127,7 @@ def draw_step(step: Step, into: Path, after: None = None) -> None:
     try:
         _draw(step, into)
     except Exception:
-        if not lake.is_pruned(step):
+        if not is_pruned(step):
             raise
         shutil.rmtree(into)  # its tokens went while they were read: without them
         _draw(step, into)
@@ -157,7 +167,7 @@ def log_step(step: Step, files: Path, home: Path) -> str:
         description=f"Train-inference mismatch of {markdown(step.name)}",
     )
     for mark in survey.logged_marks(home):  # last: until then the step counts as not logged
-        lake.mark(step, mark)
+        set_mark(step, mark)
     return link
 
 
@@ -169,7 +179,7 @@ def log_step(step: Step, files: Path, home: Path) -> str:
 )
 def log_trend(run: str, into: Path, home: Path) -> None:
     """The run's metrics over its steps: chart and table, to the run's artifacts in MLflow."""
-    steps = [step for step in lake.steps(home / "lake") if step.run == run]
+    steps = [step for step in all_steps(home / "lake") if step.run == run]
     trend = tables.query(steps, "from run_trend")
     changes = change_points.of_runs(trend, run_page.events(steps))
     family = bands.family(steps[-1].facts())
@@ -232,7 +242,7 @@ def compare_runs(
     output: Path | None,
 ) -> str:
     """The comparison page with its tables, to MLflow and to `output`; a link to it."""
-    chosen = [step for run in runs for step in lake.between(home / "lake", run, *steps)]
+    chosen = [step for run in runs for step in steps_between(home / "lake", run, *steps)]
     compared = run_page.compare(chosen, runs, baseline)
     with tempfile.TemporaryDirectory(prefix="timtrack-") as folder:
         files = Path(folder)

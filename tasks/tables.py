@@ -23,9 +23,9 @@ from typing import Any
 import duckdb
 import polars as pl
 
-from timtrack.tasks import corrections, identities, lake, read_only
+from timtrack.tasks import corrections, identities, read_only
 from timtrack.tasks.corrections import Setting
-from timtrack.tasks.lake import Step
+from timtrack.tasks.lake.steps import Step, is_pruned, require_tokens, step_files
 from timtrack.tasks.notation import OneLine
 from timtrack.tasks.read_only import NotAllowed, file_list
 from timtrack.tasks.selected import tables_read
@@ -164,7 +164,7 @@ def folder_of(step: Step) -> Path | None:
     current = step.path / f"tables-{version()}"
     if current.is_dir():
         return current
-    return next(iter(step.path.glob("tables-*")), None) if lake.is_pruned(step) else None
+    return next(iter(step.path.glob("tables-*")), None) if is_pruned(step) else None
 
 
 def are_computed(step: Step) -> bool:
@@ -206,7 +206,7 @@ def what_if(step: Step, settings: Iterable[Setting]) -> dict[str, pl.DataFrame]:
 
     Raises NoSuchStep for a step whose tokens are gone.
     """
-    lake.need_tokens(step)
+    require_tokens(step)
     every = corrections.defaults() | {setting.name: setting for setting in settings}
     sql = (SQL / "part" / "row_weightings.sql").read_text()
     instead = {"row_weightings": corrections.expand(sql, every.values())}
@@ -434,7 +434,7 @@ def _absent(name: str, schema: pl.Schema, facts: list[dict[str, Any]]) -> dict[s
 
 
 def _files(steps: Iterable[Step], name: str) -> list[Path]:
-    return [file for step in steps for file in lake.files(step, name)]
+    return [file for step in steps for file in step_files(step, name)]
 
 
 def _input(

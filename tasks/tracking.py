@@ -23,7 +23,7 @@ from mlflow.entities import Dataset, DatasetInput, Metric, Run, ViewType
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 from mlflow.tracking import MlflowClient
 
-from timtrack.tasks.lake import Step
+from timtrack.tasks.lake.steps import Step
 from timtrack.tasks.notation import printable
 
 EXPERIMENT = "timtrack"

@@ -19,8 +19,9 @@ import torch
 from playwright.sync_api import Browser, sync_playwright
 
 from tests.given import Row, ingest, sql_connection, token_frame
-from timtrack.tasks import lake, tables
+from timtrack.tasks import tables
 from timtrack.tasks.demo import published_run
+from timtrack.tasks.lake.steps import Step
 
 
 @pytest.fixture
@@ -48,7 +49,7 @@ def saved(tmp_path: Path) -> Callable[..., Path]:
 
 
 @pytest.fixture
-def to_lake(tmp_path: Path) -> Callable[..., lake.Step]:
+def to_lake(tmp_path: Path) -> Callable[..., Step]:
     """One capture into the lake at `tmp_path / "lake"`."""
     return lambda path, **given: ingest(path, tmp_path / "lake", **given)
 
@@ -56,7 +57,7 @@ def to_lake(tmp_path: Path) -> Callable[..., lake.Step]:
 @pytest.fixture(scope="session")
 def published(
     tmp_path_factory: pytest.TempPathFactory,
-) -> tuple[lake.Step, dict[str, pl.DataFrame]]:
+) -> tuple[Step, dict[str, pl.DataFrame]]:
     """The step of the published 400 tokens, by the whole road, and its tables."""
     folder = tmp_path_factory.mktemp("published")
     step = ingest(published_run.write_capture(folder), folder / "lake")

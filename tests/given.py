@@ -10,7 +10,9 @@ import torch
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Page
 
-from timtrack.tasks import captures, lake, tables
+from timtrack.tasks import captures, tables
+from timtrack.tasks.lake.publish import write_step
+from timtrack.tasks.lake.steps import Step
 from timtrack.tasks.tables import CHAIN
 from timtrack.tasks.tokens import SEQUENCES, TOKENS
 
@@ -163,7 +165,7 @@ def barriers(page: Page) -> list[tuple[str, str]]:
     return [(rule["id"], rule["nodes"][0]["html"][:200]) for rule in grave]
 
 
-def ingest(path: Path, into: Path, **given: Any) -> lake.Step:
+def ingest(path: Path, into: Path, **given: Any) -> Step:
     """One capture into the lake, without Prefect."""
     capture = captures.identify(path, **given)
-    return lake.write_step(into, capture, **captures.reading(capture))
+    return write_step(into, capture, **captures.reading(capture))

@@ -11,7 +11,9 @@ import pytest
 
 from tests.given import batch_fields, ingest
 from timtrack.flows.cli import main
-from timtrack.tasks import lake, tables
+from timtrack.tasks import tables
+from timtrack.tasks.lake.publish import prune_tokens, write_tables
+from timtrack.tasks.lake.steps import all_steps
 
 
 @pytest.fixture
@@ -20,13 +22,13 @@ def filled(saved, home):
     fields = batch_fields()
     fields["dense_log_probs"] = fields["old_log_probs"] * 0.9
     step = ingest(saved(fields), home / "lake")
-    lake.write_tables(step, tables.version(), tables.compute(step))
+    write_tables(step, tables.version(), tables.compute(step))
     return home
 
 
 def test_sql_answers_in_three_forms(filled, capsys):
     query = "select step, kl_k1 from step_metrics"
-    [(step, kl_k1)] = tables.query(lake.steps(filled / "lake"), query).rows()
+    [(step, kl_k1)] = tables.query(all_steps(filled / "lake"), query).rows()
     printed = {}
     for form in ("table", "csv", "json"):
         assert main(["--home", str(filled), "sql", query, "--format", form]) == 0
@@ -42,19 +44,19 @@ def test_every_table_answers_over_the_lake(filled):
     without = {"gap_by_entropy", "entropy_edges", "noise_floor", "token_turns"}
     several = {t.name for t in tables.catalogue().values() if t.folder == "run"} - {"run_trend"}
     for name in tables.catalogue():
-        table = tables.query(lake.steps(filled / "lake"), f"from {name}")
+        table = tables.query(all_steps(filled / "lake"), f"from {name}")
         assert len(table) or name in without | several
 
 
 def test_tables_are_found_however_they_are_written(filled):
-    steps = lake.steps(filled / "lake")
+    steps = all_steps(filled / "lake")
     assert tables.query(steps, "select Step from STEP_METRICS").rows() == [(steps[0].step,)]
 
 
 def test_tables_of_older_sql_lack_columns_not_answers(filled):
     """Of a pruned step nothing better can be had."""
-    [step] = lake.steps(filled / "lake")
-    lake.prune(step)
+    [step] = all_steps(filled / "lake")
+    prune_tokens(step)
     folder = tables.folder_of(step)
     older = pl.read_parquet(folder / "step_metrics.parquet").drop("kl_k1_se")
     older.write_parquet(folder / "step_metrics.parquet")
@@ -77,7 +79,7 @@ def test_a_wrong_environment_is_wrong_usage(name, value, tmp_path, monkeypatch, 
 
 def test_stored_tables_are_read_not_computed_again(filled):
     """Trends over many steps must not scan tokens."""
-    [step] = lake.steps(filled / "lake")
+    [step] = all_steps(filled / "lake")
     (step.path / "tokens.parquet").unlink()
     assert len(tables.query([step], "from step_metrics")) == 1
 
@@ -186,7 +188,7 @@ def test_queries_hold_no_more_than_they_are_given(monkeypatch):
 
 def test_a_query_opens_only_what_it_names(filled):
     """Of hundreds of steps, the token files are not touched to read a table."""
-    [step] = lake.steps(filled / "lake")
+    [step] = all_steps(filled / "lake")
     (step.path / "tokens.parquet").write_bytes(b"no Parquet")
     assert tables.query([step], "select rows from step_metrics")["rows"].to_list() == [6]
     with pytest.raises(tables.BadQuery, match=r"tokens\.parquet"):

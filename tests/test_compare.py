@@ -11,8 +11,10 @@ from pytest import approx
 
 from tests.given import barriers, batch_fields, ingest, sql_connection, token_frame
 from timtrack.flows.cli import main
-from timtrack.tasks import lake, tables
+from timtrack.tasks import tables
 from timtrack.tasks.hook import save_step_batch
+from timtrack.tasks.lake.publish import write_tables
+from timtrack.tasks.lake.steps import Step, all_steps
 from timtrack.tasks.reports import run_page, step_diff
 from timtrack.tasks.reports.charts import over_steps
 from timtrack.tasks.verdicts import bit_equality, change_points
@@ -68,7 +70,7 @@ def test_prompts_are_followed_over_steps(saved, home):
             fields["prompts"] = fields["prompts"].clone()
             fields["prompts"][0] += 1  # asked at step 2 only
         step = ingest(saved(fields, f"r/step_{number}/step_batch.pt"), home / "lake")
-    table = tables.query(lake.steps(home / "lake"), "from sample_trend")
+    table = tables.query(all_steps(home / "lake"), "from sample_trend")
     assert set(table["steps"]) == {2}
     assert set(table["step"]) == {1, 2}
     once = tables.query([step], "select count(distinct prompt_ids) from sequences").item()
@@ -176,10 +178,10 @@ def test_changes_are_explained_by_events(tmp_path):
     assert "5 steps, too few" in change_points.sentences(change_points.of_runs(short, {}), short)[0]
 
 
-def stored(folder: Path, run: str, number: int, **changes) -> lake.Step:
+def stored(folder: Path, run: str, number: int, **changes) -> Step:
     fields = {**batch_fields(seed=5), **changes, "global_step": number}
     step = ingest(save_step_batch(folder / run, number, fields), folder / "lake")
-    lake.write_tables(step, tables.version(), tables.compute(step))
+    write_tables(step, tables.version(), tables.compute(step))
     return step
 
 
@@ -296,7 +298,7 @@ def compared(tmp_path_factory) -> Path:
 
 @pytest.mark.slow
 def test_a_comparison_says_whether_inputs_match_and_when_a_run_changed(compared):
-    steps = lake.steps(compared / "lake")
+    steps = all_steps(compared / "lake")
     found = run_page.compare(steps, ["off", "on"], None)
     assert found.inputs == [
         "off and on: the same prompts at 10 of 10 common steps; responses may differ "
@@ -311,13 +313,13 @@ def test_a_comparison_says_whether_inputs_match_and_when_a_run_changed(compared)
 def test_older_weights_are_an_event(tmp_path):
     for number, version in enumerate([1, 2, 2, 3], start=1):
         stored(tmp_path, "a", number, policy_version=version)
-    told = run_page.events(lake.steps(tmp_path / "lake"))
+    told = run_page.events(all_steps(tmp_path / "lake"))
     assert told == {"a": [{"step": 3, "event": "rollouts by weights 1 steps old, 0 before"}]}
 
 
 @pytest.mark.slow
 def test_a_baseline_turns_the_differences(compared):
-    steps = lake.steps(compared / "lake")
+    steps = all_steps(compared / "lake")
     plain = run_page.compare(steps, ["off", "on"], None).tables["run_pairs"]
     turned = run_page.compare(steps, ["off", "on"], "on").tables["run_pairs"]
     assert set(turned["run"]) == {"on"}

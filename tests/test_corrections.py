@@ -13,7 +13,9 @@ from tests.given import batch_fields, ingest, random_tokens, sql_connection
 from tests.readme import README
 from tests.test_sql import described
 from timtrack.flows.cli import main
-from timtrack.tasks import corrections, lake, tables
+from timtrack.tasks import corrections, tables
+from timtrack.tasks.lake.publish import prune_tokens, write_tables
+from timtrack.tasks.lake.steps import all_steps
 from timtrack.tasks.verdicts import advice
 
 
@@ -181,7 +183,7 @@ def test_a_setting_that_is_none_is_refused(typed, reason, tmp_path, capsys):
 @pytest.fixture
 def analysed(saved, home):
     step = ingest(saved(batch_fields()), home / "lake")
-    lake.write_tables(step, tables.version(), tables.compute(step))
+    write_tables(step, tables.version(), tables.compute(step))
     return step
 
 
@@ -192,7 +194,7 @@ def test_whatif_of_a_file_and_of_its_step_are_the_same(analysed, home, capsys):
         printed.append(capsys.readouterr().out)
     assert printed[0] == printed[1]
     assert len(printed[0].splitlines()) == 1 + len(corrections.defaults())
-    assert lake.steps(home / "lake") == [analysed]
+    assert all_steps(home / "lake") == [analysed]
 
 
 def test_whatif_adds_what_was_asked_for(analysed, home, capsys):
@@ -208,7 +210,7 @@ def test_whatif_says_what_there_is(analysed, home, capsys):
     assert f"runs there: {analysed.run}" in capsys.readouterr().err
     assert main(["--home", str(home), "whatif", analysed.run, "9"]) == 2
     assert "no step 9" in capsys.readouterr().err
-    lake.prune(analysed)
+    prune_tokens(analysed)
     assert main(["--home", str(home), "whatif", analysed.run]) == 2
     assert "were pruned" in capsys.readouterr().err
 

@@ -11,9 +11,10 @@ from tests.given import batch_fields
 from timtrack.flows.analyse import CapturesFailed
 from timtrack.flows.cli import main
 from timtrack.flows.watch import watch
-from timtrack.tasks import arrival, conversion, lake
+from timtrack.tasks import arrival, conversion
 from timtrack.tasks.arrival import is_whole
 from timtrack.tasks.backlog import quarantine, survey
+from timtrack.tasks.lake.steps import all_steps
 from timtrack.tasks.readers import step_batch
 
 
@@ -43,12 +44,12 @@ def test_a_full_disk_publishes_nothing_and_is_mended_by_more_room(
     command = ["--home", str(there), "watch", str(capture.parents[2]), "--once"]
     assert main(command) == 1
     assert "No space left on device" in capsys.readouterr().err
-    assert lake.steps(there / "lake") == []
+    assert all_steps(there / "lake") == []
     assert list((there / "lake").glob("run=*/*/*")) == []
     assert not any(record.held for record in quarantine.records(there))
     filler.unlink()
     assert main(command) == 0
-    assert [step.step for step in lake.steps(there / "lake")] == [3]
+    assert [step.step for step in all_steps(there / "lake")] == [3]
 
 
 def small_disk_free(folder: Path) -> int:
@@ -82,9 +83,9 @@ def test_a_capture_that_may_not_be_read_stops_no_other(saved, tmp_path, home, mo
         assert not is_whole(locked, quiet=60)
         with pytest.raises(CapturesFailed, match="Permission denied"):
             watch(root, home, quiet=0)
-    assert [step.step for step in lake.steps(home / "lake")] == [2]
+    assert [step.step for step in all_steps(home / "lake")] == [2]
     seen = survey.survey(root, home)
     assert (seen.held, seen.pending) == ([], [locked])
     assert "Permission denied" in seen.failing[0].error
     watch(root, home)
-    assert [step.step for step in lake.steps(home / "lake")] == [1, 2]
+    assert [step.step for step in all_steps(home / "lake")] == [1, 2]

@@ -18,9 +18,10 @@ from prefect.client.orchestration import get_client
 from tests.given import ACTING, MARKUP, SHOWN, batch_fields, ingest
 from timtrack.flows import gating
 from timtrack.flows.watch import watch
-from timtrack.tasks import charts, lake, notation, stages, tables
+from timtrack.tasks import charts, notation, stages, tables
 from timtrack.tasks.backlog import quarantine, survey
-from timtrack.tasks.lake import Step
+from timtrack.tasks.lake.publish import write_tables
+from timtrack.tasks.lake.steps import Step
 from timtrack.tasks.reports import cells, html, repro, run_page, samples
 from timtrack.tasks.reports.step_page import Choice
 from timtrack.tasks.reports.step_page import page as report_page
@@ -34,7 +35,7 @@ CONTROLS = [*map(chr, range(32)), "\x7f", "\ufffe", "\uffff"]
 def step(saved, home):
     """A step in the home's lake, with its tables; its run is named in Markdown."""
     made = ingest(saved({**batch_fields(), "run_name": MARKUP}), home / "lake")
-    lake.write_tables(made, tables.version(), tables.compute(made))
+    write_tables(made, tables.version(), tables.compute(made))
     return made
 
 
@@ -66,7 +67,7 @@ def test_text_that_a_spreadsheet_would_compute_is_text(tmp_path):
 def test_no_table_of_a_step_has_a_formula(step, tmp_path):
     computed = with_tokens(step, FORMULAS)
     shutil.rmtree(tables.folder_of(step))
-    lake.write_tables(step, tables.version(), computed)
+    write_tables(step, tables.version(), computed)
     stages.draw_step.fn(step, tmp_path / "files")
     with (tmp_path / "files" / "tables" / "worst_tokens.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
@@ -207,7 +208,7 @@ def test_what_a_capture_says_of_itself_is_strict_json_and_taken_by_mlflow(saved,
     made = ingest(saved(fields), home / "lake")
     meta = strict((made.path / "capture.json").read_text())["meta"]
     assert (meta["temperature"], meta["top_p"], meta["key\\ud800"]) == (None, None, "x")
-    lake.write_tables(made, tables.version(), tables.compute(made))
+    write_tables(made, tables.version(), tables.compute(made))
     files = tmp_path / "files"
     stages.draw_step.fn(made, files)
     for file in files.rglob("*.json"):

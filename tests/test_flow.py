@@ -13,7 +13,8 @@ from tests.given import batch_fields
 from tests.servers import TIM
 from timtrack.flows.analyse import CapturesFailed, analyse
 from timtrack.flows.cli import main
-from timtrack.tasks import lake, tables
+from timtrack.tasks import tables
+from timtrack.tasks.lake.steps import all_steps
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("prefect")]
 
@@ -39,7 +40,7 @@ def test_three_captures_become_three_points_in_step_order(three_steps, home):
     outcomes = analyse(three_steps, home)
     assert [outcome.step.step for outcome in outcomes] == [1, 2, 3]
     logged = stored_points(home, "kl_k1")
-    asked = tables.query(lake.steps(home / "lake"), "select step, kl_k1 from step_metrics")
+    asked = tables.query(all_steps(home / "lake"), "select step, kl_k1 from step_metrics")
     assert logged == asked.rows()
     again = analyse(three_steps, home)
     assert [o.step for o in again] == [o.step for o in outcomes]
@@ -108,7 +109,7 @@ def test_tim_ingest_tells_the_numbers_and_the_failures(three_steps, home, capsys
         ["run-a", "1"],
         ["run-a", "2"],
     ]
-    assert len(lake.steps(home / "lake")) == 2
+    assert len(all_steps(home / "lake")) == 2
 
 
 BAD_INPUTS = {
@@ -165,10 +166,10 @@ def test_another_experiment_does_not_replace_a_step_unasked(saved, home):
     [outcome] = analyse([first], home)
     with pytest.raises(CapturesFailed, match="different captures of run step 3"):
         analyse([second], home)
-    assert lake.steps(home / "lake") == [outcome.step]
+    assert all_steps(home / "lake") == [outcome.step]
     first.unlink()  # the trainer moved it: now the other one takes its place
     [outcome] = analyse([second], home)
-    assert lake.steps(home / "lake") == [outcome.step]
+    assert all_steps(home / "lake") == [outcome.step]
 
 
 def test_after_other_sql_one_ingest_brings_the_whole_run_back(three_steps, home, monkeypatch):

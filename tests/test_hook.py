@@ -16,7 +16,8 @@ import torch
 from tests import readme
 from tests.given import batch_fields
 from tests.test_step_batch import TOKEN_FIELDS, expected_tokens, ragged, read
-from timtrack.tasks import captures, hook, lake
+from timtrack.tasks import captures, hook
+from timtrack.tasks.lake.publish import write_step
 
 V0 = """
 class RayPPOTrainer:
@@ -71,7 +72,7 @@ def test_the_hook_for_padded_batches_keeps_the_mask_before_rejection(verl, tmp_p
     assert trainer.fit(SimpleNamespace(batch=tensors, non_tensor_batch={"uid": uid})) == "updated"
     capture = captures.identify(tmp_path / "captures/my-run/step_7/step_batch.pt")
     assert (capture.run, capture.step) == ("my-run", 7)
-    step = lake.write_step(tmp_path / "lake", capture, captures.read(capture.path))
+    step = write_step(tmp_path / "lake", capture, captures.read(capture.path))
     assert read(step)[0].to_dicts() == expected_tokens(fields)
 
 
@@ -91,7 +92,7 @@ def test_the_hook_for_jagged_batches_writes_lists_and_padding_rows_go(verl, tmp_
     exec(hooks()[1], {})  # the module is imported now: patched at once
     assert trainer._compute_advantage(batch, {}) == "advantages"
     capture = captures.identify(tmp_path / "captures/my-run/step_9/step_batch.pt")
-    step = lake.write_step(tmp_path / "lake", capture, captures.read(capture.path))
+    step = write_step(tmp_path / "lake", capture, captures.read(capture.path))
     expected = [{**row, "advantage": None} for row in expected_tokens(fields)]
     assert read(step)[0].to_dicts() == expected
     assert "1 synthetic padding rows (uid `pad...`) left out" in step.facts()["notes"]
@@ -183,7 +184,7 @@ def test_of_many_rows_whole_groups_are_kept_and_it_is_said(tmp_path):
     path = hook.save_step_batch(tmp_path / "run", 3, fields, max_rows=5)
     whole = hook.save_step_batch(tmp_path / "whole", 3, fields)
     step, other = (
-        lake.write_step(tmp_path / "lake", c, captures.read(c.path))
+        write_step(tmp_path / "lake", c, captures.read(c.path))
         for c in map(captures.identify, (path, whole))
     )
     tokens, rows = read(step)

@@ -8,13 +8,15 @@ import pytest
 
 from tests.given import batch_fields, ingest
 from timtrack.flows.cli import main
-from timtrack.tasks import lake, tables
+from timtrack.tasks import tables
+from timtrack.tasks.lake.publish import prune_tokens, write_tables
+from timtrack.tasks.lake.steps import is_pruned, prunable_bytes
 
 
 @pytest.fixture
 def step(saved, home):
     step = ingest(saved(batch_fields()), home / "lake")
-    lake.write_tables(step, tables.version(), tables.compute(step))
+    write_tables(step, tables.version(), tables.compute(step))
     return step
 
 
@@ -67,7 +69,7 @@ def test_a_facts_file_that_cannot_be_read_is_named(step, fsck):
 
 
 def test_pruned_steps_are_in_order(step, fsck):
-    lake.prune(step)
+    prune_tokens(step)
     assert fsck() == (0, "1 steps, every file as it was written\n")
 
 
@@ -99,11 +101,11 @@ def test_a_prune_that_was_killed_between_two_files_leaves_no_half_step(step, mon
     with monkeypatch.context() as patched:
         patched.setattr(type(step.path), "unlink", unlink)
         with pytest.raises(KeyboardInterrupt):
-            lake.prune(step)
-    assert lake.prunable_bytes(step) > 0
-    assert lake.is_pruned(step)
+            prune_tokens(step)
+    assert prunable_bytes(step) > 0
+    assert is_pruned(step)
     assert tables.query([step], "select count(*) from tokens").item() == 0
     assert tables.query([step], "select count(*) from sequences").item() == 0
     assert len(tables.query([step], "from step_metrics")) == 1
-    lake.prune(step)
-    assert lake.prunable_bytes(step) == 0
+    prune_tokens(step)
+    assert prunable_bytes(step) == 0

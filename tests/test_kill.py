@@ -15,9 +15,10 @@ from tests.servers import TIM
 from tests.test_flow import stored_points
 from tests.test_lake import files
 from timtrack.flows.watch import watch
-from timtrack.tasks import lake, tables
+from timtrack.tasks import tables
 from timtrack.tasks.backlog import survey
 from timtrack.tasks.hook import save_step_batch
+from timtrack.tasks.lake.steps import all_steps
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("prefect")]
 
@@ -52,7 +53,7 @@ def write_captures(root, stop: threading.Event, seconds: float) -> None:
 def read_all_along(home, stop: threading.Event, seen: list[str]) -> None:
     """A user who asks again and again; notes every answer that holds less than whole steps."""
     while not stop.wait(0.2):
-        steps = lake.steps(home / "lake")
+        steps = all_steps(home / "lake")
         if steps:
             counts = tables.query(steps, "select step, count(*) from tokens group by step").rows()
             expected = {step.step: step.facts()["tokens"] for step in steps}
@@ -120,7 +121,7 @@ def test_sigterm_ends_the_watcher_within_seconds(tmp_path, home):
     watcher = subprocess.Popen(
         command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
     )
-    while not lake.steps(home / "lake"):
+    while not all_steps(home / "lake"):
         time.sleep(0.1)
     asked = time.monotonic()
     watcher.send_signal(signal.SIGTERM)

@@ -8,8 +8,11 @@ import polars as pl
 import pytest
 
 from tests.given import batch_fields, ingest
-from timtrack.tasks import captures, lake, tables
+from timtrack.tasks import captures, tables
 from timtrack.tasks.hook import write_step_batch
+from timtrack.tasks.lake import publish
+from timtrack.tasks.lake.publish import BadPlace, settle_step, write_step, write_tables
+from timtrack.tasks.lake.steps import all_steps, find_step
 from timtrack.tasks.tokens import SCHEMA_VERSION, BadCapture
 
 
@@ -37,14 +40,14 @@ def test_the_same_capture_again_changes_nothing(saved, to_lake, tmp_path):
     before = files(tmp_path / "lake")
     to_lake(path)
     assert files(tmp_path / "lake") == before
-    assert lake.find(tmp_path / "lake", captures.identify(path)) is not None
+    assert find_step(tmp_path / "lake", captures.identify(path)) is not None
 
 
 def test_a_changed_capture_replaces_the_step_whole(saved, to_lake, tmp_path):
     first = to_lake(saved(batch_fields(seed=1)))
-    lake.write_tables(first, tables.version(), tables.compute(first))
+    write_tables(first, tables.version(), tables.compute(first))
     second = to_lake(saved(batch_fields(seed=2)))
-    assert lake.steps(tmp_path / "lake") == [second]
+    assert all_steps(tmp_path / "lake") == [second]
     assert not first.path.exists()
     left = (tmp_path / "lake" / ".staging").iterdir()
     assert not [path for path in left if path.suffix != ".lock"]
@@ -54,11 +57,11 @@ def test_while_two_captures_of_a_step_are_visible_the_newer_counts(
     saved, to_lake, tmp_path, monkeypatch
 ):
     """What a reader sees between the new capture's arrival and the old one's removal."""
-    monkeypatch.setattr(lake, "_discard", lambda *_: None)
+    monkeypatch.setattr(publish, "discard", lambda *_: None)
     to_lake(saved(batch_fields(seed=1)))
     second = to_lake(saved(batch_fields(seed=2)))
-    assert lake.steps(tmp_path / "lake") == [second]
-    [count] = tables.query(lake.steps(tmp_path / "lake"), "select count(*) from tokens").row(0)
+    assert all_steps(tmp_path / "lake") == [second]
+    [count] = tables.query(all_steps(tmp_path / "lake"), "select count(*) from tokens").row(0)
     assert count == second.facts()["tokens"]
 
 
@@ -68,14 +71,14 @@ def test_a_capture_that_changes_while_it_is_read_is_not_published(saved, tmp_pat
     batch = captures.read(path)
     saved(batch_fields(seed=2, rows=8))
     with pytest.raises(BadCapture, match="changed while it was read"):
-        lake.write_step(tmp_path / "lake", capture, batch)
-    assert not lake.steps(tmp_path / "lake")
+        write_step(tmp_path / "lake", capture, batch)
+    assert not all_steps(tmp_path / "lake")
 
 
 def test_names_of_runs_may_hold_anything(saved, to_lake, tmp_path):
     name = "grpo/lr=1e-6 ü%20.."
     step = to_lake(saved(batch_fields()), run=name)
-    assert lake.steps(tmp_path / "lake") == [step]
+    assert all_steps(tmp_path / "lake") == [step]
     assert step.path.is_relative_to(tmp_path / "lake")
     assert tables.query([step], "select distinct run from tokens").item() == name
 
@@ -83,8 +86,8 @@ def test_names_of_runs_may_hold_anything(saved, to_lake, tmp_path):
 def test_runs_and_steps_are_columns_of_every_view(saved, to_lake, tmp_path):
     for run, number in (("a", 1), ("a", 10), ("b", 1)):
         step = to_lake(saved(batch_fields(seed=number)), run=run, step=number)
-        lake.write_tables(step, tables.version(), tables.compute(step))
-    steps = lake.steps(tmp_path / "lake")
+        write_tables(step, tables.version(), tables.compute(step))
+    steps = all_steps(tmp_path / "lake")
     for view in ("tokens", "sequences", "step_metrics"):
         keys = tables.query(steps, f"select distinct run, step from {view} order by all").rows()
         assert keys == [("a", 1), ("a", 10), ("b", 1)]
@@ -95,7 +98,7 @@ def test_steps_with_different_views_are_read_together(saved, to_lake, tmp_path):
     to_lake(saved(fields), step=1)
     to_lake(saved({**fields, "dense_log_probs": fields["old_log_probs"]}), step=2)
     counts = tables.query(
-        lake.steps(tmp_path / "lake"),
+        all_steps(tmp_path / "lake"),
         "select step, count(logp_dense) > 0 from trained_tokens group by step order by step",
     )
     assert counts.rows() == [(1, False), (2, True)]
@@ -132,7 +135,7 @@ def test_two_processes_publish_one_step(saved, tmp_path):
     path = saved(batch_fields(rows=64, width=64))
     with multiprocessing.get_context("spawn").Pool(2) as pool:
         ids = pool.starmap(publish_once, [(path, tmp_path / "lake")] * 4)
-    [step] = lake.steps(tmp_path / "lake")
+    [step] = all_steps(tmp_path / "lake")
     assert set(ids) == {step.capture}
     assert step.facts()["rows"] == 64
 
@@ -162,8 +165,8 @@ def test_a_step_without_tables_is_missing_from_no_answer(saved, to_lake, tmp_pat
     """Killed before its tables were written, or written by older SQL: computed for the answer."""
     for number in (1, 2):
         step = to_lake(saved(batch_fields(seed=number)), step=number)
-    lake.write_tables(step, tables.version(), tables.compute(step))
-    steps = lake.steps(tmp_path / "lake")
+    write_tables(step, tables.version(), tables.compute(step))
+    steps = all_steps(tmp_path / "lake")
     for view in ("step_metrics", "run_trend", "tokens"):
         found = tables.query(steps, f"select distinct step from {view} order by step")
         assert found["step"].to_list() == [1, 2]
@@ -174,17 +177,17 @@ def test_what_a_kill_left_of_an_older_capture_goes_with_the_next_ingest(
     saved, to_lake, tmp_path, monkeypatch
 ):
     with monkeypatch.context() as killed:
-        killed.setattr(lake, "_discard_others", lambda _: None)
+        killed.setattr(publish, "_discard_others", lambda _: None)
         to_lake(saved(batch_fields(seed=1)))
         to_lake(saved(batch_fields(seed=2)))
     first = captures.identify(saved(batch_fields(seed=1)))
-    lake.settle(lake.find(tmp_path / "lake", first))
-    assert [step.capture for step in lake.steps(tmp_path / "lake")] == [first.id]
+    settle_step(find_step(tmp_path / "lake", first))
+    assert [step.capture for step in all_steps(tmp_path / "lake")] == [first.id]
 
 
 def test_a_lake_below_a_folder_with_an_equals_sign_is_refused(saved, tmp_path):
     """DuckDB would take lr=1e-6 for a column, and run=x for the run."""
-    with pytest.raises(lake.BadPlace, match="'lr=1e-6', which would become a column"):
+    with pytest.raises(BadPlace, match="'lr=1e-6', which would become a column"):
         ingest(saved(batch_fields()), tmp_path / "lr=1e-6" / "lake")
 
 

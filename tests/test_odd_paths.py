@@ -13,10 +13,12 @@ from tests.given import batch_fields, ingest
 from tests.servers import TIM
 from timtrack.flows.cli import main
 from timtrack.flows.watch import Source, follow, watch
-from timtrack.tasks import captures, lake
+from timtrack.tasks import captures
 from timtrack.tasks.arrival import is_whole
 from timtrack.tasks.backlog import quarantine, survey
 from timtrack.tasks.hook import save_step_batch
+from timtrack.tasks.lake import staging
+from timtrack.tasks.lake.steps import all_steps
 from timtrack.tasks.system import durable
 from timtrack.tasks.tokens import BadCapture
 from timtrack.tasks.verdicts import alerts
@@ -83,7 +85,7 @@ def test_new_folders_of_the_lake_and_records_are_synced_with_their_parents(
     root, tmp_path, monkeypatch
 ):
     synced = []
-    monkeypatch.setattr(lake, "sync", lambda path: synced.append(path))
+    monkeypatch.setattr(staging, "sync", lambda path: synced.append(path))
     monkeypatch.setattr(durable, "sync", lambda path: synced.append(path))
     step = ingest(root / "good" / "step_3" / "step_batch.pt", tmp_path / "lake")
     assert {step.path.parent, step.path.parents[1], tmp_path / "lake"} <= set(synced)
@@ -106,7 +108,7 @@ def test_a_sweep_goes_on_beside_names_that_are_not_utf8(root, home):
     odd = renamed(root / "other", b"other\xff") / "step_3" / "step_batch.pt"
     state = watch(root, home, quiet=0, return_state=True)
     assert state.type.value == "FAILED"  # of the one
-    assert [step.run for step in lake.steps(home / "lake")] == ["good"]
+    assert [step.run for step in all_steps(home / "lake")] == ["good"]
     assert [record.path for record in quarantine.records(home)] == [str(odd)]
     assert watch(root, home, quiet=0) == []
 
@@ -241,7 +243,7 @@ def test_a_copy_of_a_capture_is_known_after_one_look(copied, root, home, tmp_pat
     assert main(["--home", str(home), "watch", str(root), "--once"]) == 0
     seen = survey.survey(root, home)
     assert (seen.found, seen.analysed, seen.pending) == (2, 2, [])
-    assert [(step.run, step.step) for step in lake.steps(home / "lake")] == [("good", 3)]
+    assert [(step.run, step.step) for step in all_steps(home / "lake")] == [("good", 3)]
     os.utime(original)
     assert main(["--home", str(home), "watch", str(root), "--once"]) == 0
     assert survey.survey(root, home).is_empty

@@ -7,7 +7,9 @@ import pytest
 
 from tests.given import batch_fields, ingest
 from timtrack.flows.cli import main
-from timtrack.tasks import lake, tables
+from timtrack.tasks import tables
+from timtrack.tasks.lake.publish import write_tables
+from timtrack.tasks.lake.steps import token_files
 from timtrack.tasks.read_only import file_list
 from timtrack.tasks.verdicts import bit_equality
 
@@ -15,7 +17,7 @@ from timtrack.tasks.verdicts import bit_equality
 @pytest.fixture
 def analysed(saved, home):
     step = ingest(saved(batch_fields()), home / "lake")
-    lake.write_tables(step, tables.version(), tables.compute(step))
+    write_tables(step, tables.version(), tables.compute(step))
     return step
 
 
@@ -94,7 +96,7 @@ def test_a_home_reads_its_own_files_whatever_its_name(name, other, saved, tmp_pa
     for seed, folder in enumerate((name, other)):
         fields = batch_fields(seed=seed, gap=0.1 * (seed + 1))
         steps[folder] = ingest(saved(fields, f"{seed}/step_3/step_batch.pt"), tmp_path / folder)
-        lake.write_tables(steps[folder], tables.version(), tables.compute(steps[folder]))
+        write_tables(steps[folder], tables.version(), tables.compute(steps[folder]))
     own, theirs = (
         tables.query([steps[folder]], "select kl_k3 from step_metrics")["kl_k3"].to_list()
         for folder in (name, other)
@@ -128,5 +130,5 @@ def test_frames_of_home_made_tables_with_odd_names_are_read(tmp_path):
     path = formats.home_made(tmp_path / "exp[1]", formats.a_batch(), "parquet")
     formats.home_made(tmp_path / "exp1", formats.a_batch(seed=9), "parquet")
     step = ingest(path, tmp_path / "lake", step=7, columns=formats.COLUMNS)
-    assert isinstance(pl.read_parquet(lake.token_files(step), glob=False), pl.DataFrame)
+    assert isinstance(pl.read_parquet(token_files(step), glob=False), pl.DataFrame)
     assert step.facts()["rows"] == len(formats.a_batch()["responses"])

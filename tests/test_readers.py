@@ -15,8 +15,9 @@ from tests import formats
 from tests.given import ingest
 from tests.test_step_batch import read
 from timtrack.flows.cli import main
-from timtrack.tasks import arrival, captures, lake, tables
+from timtrack.tasks import arrival, captures, tables
 from timtrack.tasks.backlog import quarantine
+from timtrack.tasks.lake.steps import all_steps
 from timtrack.tasks.readers.containers import ranks
 from timtrack.tasks.tokens import BadCapture
 from timtrack.tasks.verdicts.assessment import assess
@@ -281,7 +282,7 @@ def test_the_lake_takes_a_chunk_after_the_other(batch, tmp_path, monkeypatch):
     parts = read(ingest(path, tmp_path / "parts"))
     for one, other in zip(whole, parts, strict=True):
         assert_frame_equal(one, other)
-    assert len(lake.steps(tmp_path / "parts")) == 1
+    assert len(all_steps(tmp_path / "parts")) == 1
 
 
 @pytest.mark.parametrize("name", list(WRITERS))
@@ -460,7 +461,7 @@ def test_a_restart_takes_the_place_of_a_step(home, tmp_path):
         (logs / experiment).mkdir(parents=True, exist_ok=True)
         shutil.move(written, logs / experiment / written.name)
         assert main(["--home", str(home), "ingest", str(logs)]) == 0
-    steps = lake.steps(home / "lake")
+    steps = all_steps(home / "lake")
     assert [(step.run, step.step) for step in steps] == [("logs/exp_001", 1), ("logs/exp_001", 2)]
     assert "exp_002" in steps[1].facts()["source"]
 

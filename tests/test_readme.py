@@ -9,8 +9,9 @@ from tests import readme
 from tests.given import ingest
 from timtrack.flows.cli import main
 from timtrack.flows.options import parser
-from timtrack.tasks import lake, tables
+from timtrack.tasks import tables
 from timtrack.tasks.demo import published_run
+from timtrack.tasks.lake.publish import write_tables
 
 TEXT = readme.README.read_text()
 ROOT = readme.ROOT
@@ -45,7 +46,7 @@ def test_shown_output_is_real(home, capsys):
     """The console blocks, run on what the demo ingests."""
     path = published_run.write_capture(home / "captures")
     step = ingest(path, home / "lake")
-    lake.write_tables(step, tables.version(), tables.compute(step))
+    write_tables(step, tables.version(), tables.compute(step))
     blocks = re.findall(r"```console\n\$ tim (.*?)\n(.*?)```", TEXT, re.DOTALL)
     assert blocks
     for command, output in blocks:

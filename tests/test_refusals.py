@@ -11,9 +11,10 @@ from mlflow.tracking import MlflowClient
 from tests.given import batch_fields, ingest
 from timtrack.flows.cli import main
 from timtrack.flows.watch import watch
-from timtrack.tasks import lake, stages, tables
+from timtrack.tasks import stages, tables
 from timtrack.tasks.backlog import refusals, survey
 from timtrack.tasks.hook import save_step_batch
+from timtrack.tasks.lake.steps import all_steps, has_mark
 from timtrack.tasks.tracking import Tracker
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("prefect")]
@@ -34,7 +35,7 @@ def at_once(monkeypatch):
 
 def is_logged(home) -> dict[str, bool]:
     mark = survey.logged_marks(home)[0]
-    return {step.run: lake.has_mark(step, mark) for step in lake.steps(home / "lake")}
+    return {step.run: has_mark(step, mark) for step in all_steps(home / "lake")}
 
 
 def test_a_step_that_mlflow_refuses_keeps_no_other_out(root, home, monkeypatch, capsys):

@@ -14,9 +14,11 @@ import torch
 from playwright.sync_api import Browser, Page
 
 from tests.given import barriers, batch_fields, ingest
-from timtrack.tasks import charts, lake, notation, tables
+from timtrack.tasks import charts, notation, tables
 from timtrack.tasks.demo import published_run
 from timtrack.tasks.hook import save_step_batch
+from timtrack.tasks.lake.publish import write_tables
+from timtrack.tasks.lake.steps import Step
 from timtrack.tasks.reports import samples, step_page, token_strip
 from timtrack.tasks.verdicts import bands, summary
 from timtrack.tasks.verdicts.assessment import assess
@@ -63,7 +65,7 @@ def whole_samples() -> dict[str, Any]:
     return {**batch, **whole, "response_mask": mask}
 
 
-def page_of(step: lake.Step, into: Path) -> Path:
+def page_of(step: Step, into: Path) -> Path:
     """The step's report in a folder."""
     computed = tables.compute(step)
     step_page.write(step, computed, charts.draw(computed), into)
@@ -376,7 +378,7 @@ def test_what_overflows_breaks_no_page(tmp_path, opened):
     step = ingest(save_step_batch(tmp_path / "run", 3, fields), tmp_path / "lake")
     page = opened(page_of(step, tmp_path), "#row=0&pos=0")
     assert page.locator(".token:focus").count() == 1
-    lake.write_tables(step, tables.version(), tables.compute(step))
+    write_tables(step, tables.version(), tables.compute(step))
     summary.write(step, tables.stored(step), tmp_path / "summary.json")
     assert json.loads((tmp_path / "summary.json").read_text())["metrics"]["kl_k3"] is None
 

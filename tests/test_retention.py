@@ -6,8 +6,10 @@ import pytest
 
 from tests.given import batch_fields, ingest
 from timtrack.flows.cli import main
-from timtrack.tasks import captures, lake, tables
+from timtrack.tasks import captures, tables
 from timtrack.tasks.backlog import survey
+from timtrack.tasks.lake.publish import write_tables
+from timtrack.tasks.lake.steps import all_steps, find_step, is_pruned
 
 
 @pytest.fixture
@@ -20,12 +22,12 @@ def five_steps(saved, home, tmp_path):
         )
         os.utime(path, (number * 1e9 / 10, number * 1e9 / 10))
         step = ingest(path, home / "lake")
-        lake.write_tables(step, tables.version(), tables.compute(step))
+        write_tables(step, tables.version(), tables.compute(step))
     return tmp_path / "runs"
 
 
 def with_tokens(home):
-    return [(s.run, s.step) for s in lake.steps(home / "lake") if not lake.is_pruned(s)]
+    return [(s.run, s.step) for s in all_steps(home / "lake") if not is_pruned(s)]
 
 
 def test_prune_only_says_what_would_go(five_steps, home, capsys):
@@ -37,7 +39,7 @@ def test_prune_only_says_what_would_go(five_steps, home, capsys):
 
 
 def test_prune_keeps_the_last_steps_of_each_run_and_all_numbers(five_steps, home):
-    steps = lake.steps(home / "lake")
+    steps = all_steps(home / "lake")
     before = tables.query(steps, "from step_metrics order by run, step")
     assert main(["--home", str(home), "prune", "--keep-last", "2", "--yes"]) == 0
     assert with_tokens(home) == [("a", 4), ("a", 5), ("b", 1)]
@@ -46,7 +48,7 @@ def test_prune_keeps_the_last_steps_of_each_run_and_all_numbers(five_steps, home
     assert left == [("a", 4), ("a", 5), ("b", 1)]
     assert survey.survey(five_steps, home).pending == []
     for path in captures.find(five_steps):
-        assert lake.find(home / "lake", captures.identify(path))
+        assert find_step(home / "lake", captures.identify(path))
 
 
 def test_prune_by_age_and_run(five_steps, home):
@@ -60,7 +62,7 @@ def test_pruned_steps_keep_tables_of_older_sql(five_steps, home, monkeypatch):
     """They cannot be made again; steps with tokens are computed by the new SQL."""
     main(["--home", str(home), "prune", "--keep-last", "2", "--yes"])
     monkeypatch.setattr(tables, "version", lambda: "0123456789ab")
-    steps = lake.steps(home / "lake")
+    steps = all_steps(home / "lake")
     assert [tables.are_computed(s) for s in steps] == [True, True, True, False, False, False]
     found = tables.query(steps, "select run, step from step_metrics order by run, step").rows()
     assert found == [("a", 1), ("a", 2), ("a", 3), ("a", 4), ("a", 5), ("b", 1)]

@@ -13,8 +13,9 @@ from tests.test_step_batch import ragged, read
 from tests.test_watch import data
 from timtrack.flows import runner
 from timtrack.flows.cli import main
-from timtrack.tasks import arrival, captures, lake, tables
+from timtrack.tasks import arrival, captures, tables
 from timtrack.tasks.hook import save_step_batch
+from timtrack.tasks.lake.steps import all_steps, token_files
 from timtrack.tasks.tokens import BadCapture
 
 DASK = pytest.mark.skipif(
@@ -64,7 +65,7 @@ def test_ranks_are_one_capture_that_equals_the_whole(tmp_path):
     whole = ingest(save_step_batch(tmp_path / "one", 3, batch), tmp_path / "lake")
     parts = ingest(ranked(tmp_path / "many", batch, 3, ranks=3), tmp_path / "lake")
     assert captures.find(tmp_path / "many") == [tmp_path / "many/step_3/step_batch.rank_0.pt"]
-    assert [f.name for f in lake.token_files(parts)] == [f"part-0000{i}.parquet" for i in range(3)]
+    assert [f.name for f in token_files(parts)] == [f"part-0000{i}.parquet" for i in range(3)]
     for one, other in zip(read(whole), read(parts), strict=True):
         assert_frame_equal(one, other)
     for name, table in tables.compute(whole).items():
@@ -87,7 +88,7 @@ def test_two_ranks_with_the_same_rows_are_refused(tmp_path):
         save_step_batch(tmp_path, 3, {**batch, "row_index": list(range(6))}, rank, 2)
     with pytest.raises(BadCapture, match="6 of 12 rollouts are in two ranks' files"):
         ingest(tmp_path / "step_3" / "step_batch.rank_0.pt", tmp_path / "lake")
-    assert not lake.steps(tmp_path / "lake")
+    assert not all_steps(tmp_path / "lake")
 
 
 def test_ranks_that_are_not_of_one_step_are_refused(tmp_path):
@@ -121,11 +122,11 @@ def test_the_first_rank_may_come_last(home, tmp_path):
     path = ranked(tmp_path / "runs/a", formats.a_batch(), 5, ranks=3)
     late = path.replace(tmp_path / "late")
     assert main(["--home", str(home), "ingest", str(tmp_path / "runs")]) == 0
-    [step] = lake.steps(home / "lake")
+    [step] = all_steps(home / "lake")
     assert step.facts()["rows"] == 4
     late.replace(path)
     assert main(["--home", str(home), "ingest", str(tmp_path / "runs")]) == 0
-    [step] = lake.steps(home / "lake")
+    [step] = all_steps(home / "lake")
     assert step.facts()["rows"] == 6
 
 

@@ -20,7 +20,7 @@ from timtrack.flows.cli import main
 from timtrack.flows.progress import COLUMNS
 from timtrack.tasks import inspection, notation
 from timtrack.tasks.backlog import quarantine
-from timtrack.tasks.lake import Step
+from timtrack.tasks.lake.steps import Step
 from timtrack.tasks.reports import samples
 from timtrack.tasks.tokens import BadCapture
 from timtrack.tasks.verdicts.alerts import Change, Status

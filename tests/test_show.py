@@ -9,15 +9,16 @@ import pytest
 
 from tests.given import ingest
 from timtrack.flows.cli import main
-from timtrack.tasks import lake, tables
+from timtrack.tasks import tables
 from timtrack.tasks.demo import published_run
+from timtrack.tasks.lake.publish import prune_tokens, write_tables
 
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory):
     folder = tmp_path_factory.mktemp("home")
     step = ingest(published_run.write_capture(folder), folder / "lake")
-    lake.write_tables(step, tables.version(), tables.compute(step))
+    write_tables(step, tables.version(), tables.compute(step))
     return folder
 
 
@@ -77,7 +78,7 @@ def test_report_is_written_where_asked(home, tmp_path, monkeypatch, capsys):
 def test_report_of_a_pruned_step_has_no_samples(home, tmp_path):
     folder = tmp_path / "pruned"
     step = ingest(published_run.write_capture(folder), folder / "lake")
-    lake.write_tables(step, tables.version(), tables.compute(step))
-    lake.prune(step)
+    write_tables(step, tables.version(), tables.compute(step))
+    prune_tokens(step)
     assert run(folder, "report", published_run.RUN, "-o", tmp_path / "page.html") == 0
     assert "tokens were pruned" in (tmp_path / "page.html").read_text()

@@ -7,8 +7,10 @@ import torch
 from pytest import approx
 
 from tests.given import batch_fields, ingest
-from timtrack.tasks import captures, lake, parquet
+from timtrack.tasks import captures
 from timtrack.tasks.hook import save_step_batch
+from timtrack.tasks.lake import parquet
+from timtrack.tasks.lake.steps import Step, token_files
 from timtrack.tasks.tokens import BadCapture
 
 TOKEN_FIELDS = (
@@ -21,8 +23,8 @@ TOKEN_FIELDS = (
 )
 
 
-def read(step: lake.Step) -> tuple[pl.DataFrame, pl.DataFrame]:
-    tokens = pl.read_parquet(lake.token_files(step)).sort("row", "pos")
+def read(step: Step) -> tuple[pl.DataFrame, pl.DataFrame]:
+    tokens = pl.read_parquet(token_files(step)).sort("row", "pos")
     return tokens, pl.read_parquet(parquet.files(step.path, "sequences")).sort("row")
 
 

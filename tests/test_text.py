@@ -10,8 +10,9 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
 from tests.given import batch_fields
-from timtrack.tasks import captures, lake, tables, text
+from timtrack.tasks import captures, tables, text
 from timtrack.tasks.captures import reading
+from timtrack.tasks.lake.publish import write_step
 from timtrack.tasks.tokenizer import BadTokenizer, load
 from timtrack.tasks.tokens import BadCapture
 
@@ -56,7 +57,7 @@ def test_texts_of_rows_and_tokens(saved, tmp_path, tokenizer):
     fields["prompts"][:] = torch.tensor(prompt)
     capture = captures.identify(saved(fields))
     assert capture.tokenizer == tokenizer
-    step = lake.write_step(tmp_path / "lake", capture, **reading(capture))
+    step = write_step(tmp_path / "lake", capture, **reading(capture))
     sequences = pl.read_parquet(step.path / "sequences.parquet")
     assert sequences["prompt"].to_list() == ["hi<|end|>"] * 2
     assert sequences["response"].to_list() == [" hi ÷"] * 2

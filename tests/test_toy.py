@@ -10,10 +10,11 @@ import torch
 from pytest import approx
 
 from tests.given import ingest
-from timtrack.tasks import lake, tables
+from timtrack.tasks import tables
 from timtrack.tasks.demo.toy_grpo import grpo, problems
 from timtrack.tasks.demo.toy_grpo.codec import Codec, SignedEma, orthonormal
 from timtrack.tasks.demo.toy_grpo.decoder import HIDDEN, LAYERS, Cache, Decoder
+from timtrack.tasks.lake.publish import write_tables
 from timtrack.tasks.reports import run_page
 from timtrack.tasks.verdicts import change_points
 
@@ -126,7 +127,7 @@ def runs(tmp_path_factory):
     home = folder / "lake"
     steps = {name: [ingest(done.capture, home) for done in told[name]] for name in told}
     for step in [*steps["off"], *steps["codec"], *steps["late"]]:
-        lake.write_tables(step, tables.version(), tables.compute(step))
+        write_tables(step, tables.version(), tables.compute(step))
     return told, steps
 
 

@@ -13,8 +13,9 @@ from tests.given import ingest
 from tests.test_fuzz import MANY, damaged, taken
 from tests.test_step_batch import read
 from timtrack.flows.cli import main
-from timtrack.tasks import captures, lake
+from timtrack.tasks import captures
 from timtrack.tasks.backlog import quarantine, survey
+from timtrack.tasks.lake.steps import all_steps, find_step
 from timtrack.tasks.readers.prime_rl import stream
 from timtrack.tasks.tokens import BadCapture
 
@@ -77,7 +78,7 @@ def test_a_later_step_leaves_an_earlier_one_as_it_was(tmp_path):
     captures.check_unchanged(before)
     seen = survey.survey(tmp_path / "run", tmp_path)
     assert [p.name for p in seen.pending] == [f"stream#{STEP}", f"stream#{STEP + 1}"]
-    assert lake.find(tmp_path / "lake", before)
+    assert find_step(tmp_path / "lake", before)
 
 
 def test_a_step_that_was_trained_again_is_its_last_attempt(tmp_path):
@@ -182,7 +183,7 @@ def test_a_watcher_sets_a_broken_step_aside_and_takes_the_others(tmp_path, home)
         path.parent, "trainer", lambda at, record: {**record, "branches": []} if at == 1 else record
     )
     assert main(["--home", str(home), "watch", str(tmp_path / "run"), "--once"]) == 1
-    [step] = lake.steps(home / "lake")
+    [step] = all_steps(home / "lake")
     assert (step.run, step.step) == ("run-1", STEP + 1)
     [record] = quarantine.records(home)
     assert record.path == str(path)

@@ -15,8 +15,9 @@ from tests.test_lake import files
 from timtrack.flows.analyse import CapturesFailed
 from timtrack.flows.cli import main
 from timtrack.flows.watch import Source, follow, watch
-from timtrack.tasks import lake, stages
+from timtrack.tasks import stages
 from timtrack.tasks.backlog import quarantine, survey
+from timtrack.tasks.lake.steps import all_steps
 from timtrack.tasks.tracking import Tracker
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("prefect")]
@@ -76,7 +77,7 @@ def test_an_overwritten_step_is_replaced_everywhere(write, root, home):
     assert len(after) == 2
     assert after[0] == before[0]
     assert after[1] != before[1]
-    assert lake.steps(home / "lake")[1] == outcome.step
+    assert all_steps(home / "lake")[1] == outcome.step
     assert survey.survey(root, home).is_empty
 
 
@@ -101,7 +102,7 @@ def test_lines_that_come_slower_than_the_quiet_time_are_taken_again_whole(root, 
     assert told[0].startswith("a step 4: trained_tokens 60,")
     [again] = [line for line in told if "again" in line]
     assert again.startswith("a step 4, taken again, in place of what was there: trained_tokens 140")
-    [step] = lake.steps(home / "lake")
+    [step] = all_steps(home / "lake")
     assert step.facts()["rows"] == 7
     assert [number for number, _ in stored_points(home, "kl_k1")] == [4]
 
@@ -186,7 +187,7 @@ def test_without_mlflow_the_lake_goes_on_and_mlflow_catches_up(write, root, home
     first, second = follow(Source(root), home, lambda: True)  # told to end, it does not wait
     assert "analysed, not logged to MLflow" in str(first.error)
     assert "waits for MLflow" in str(second.error)
-    assert [step.step for step in lake.steps(home / "lake")] == [1, 2]
+    assert [step.step for step in all_steps(home / "lake")] == [1, 2]
     assert quarantine.records(home) == []
     monkeypatch.delenv("MLFLOW_TRACKING_URI")
     assert [step.step for step in survey.survey(root, home).unlogged] == [1, 2]
@@ -273,7 +274,7 @@ def test_a_pattern_names_captures_runs_and_steps(saved, root, home, capsys):
     at_home, called = ["--home", str(home)], ["--pattern", "{run}/dump-{step}.bin"]
     assert main([*at_home, "watch", str(root), "--once", *called]) == 0
     assert capsys.readouterr().out.startswith("a step 7: ")
-    assert [(step.run, step.step) for step in lake.steps(home / "lake")] == [("a", 7)]
+    assert [(step.run, step.step) for step in all_steps(home / "lake")] == [("a", 7)]
     assert main([*at_home, "status", str(root), *called, "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["analysed"] == 1
 

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 
 from timtrack.tasks import tables
-from timtrack.tasks.lake import Step
+from timtrack.tasks.lake.steps import Step
 from timtrack.tasks.system import durable
 
 NAME = "refused.json"

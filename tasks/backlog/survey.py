@@ -14,11 +14,12 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from timtrack.tasks import captures, lake, notation, parity, places, tables
+from timtrack.tasks import captures, notation, parity, places, tables
 from timtrack.tasks.backlog import quarantine, refusals
 from timtrack.tasks.backlog.quarantine import Record
 from timtrack.tasks.backlog.refusals import Refusal
-from timtrack.tasks.lake import Step
+from timtrack.tasks.lake.copies import copy_of, known_copies, knows_source
+from timtrack.tasks.lake.steps import Step, all_steps, clear_mark, has_mark
 from timtrack.tasks.places import Pattern
 from timtrack.tasks.system import durable
 from timtrack.tasks.tokens import BadCapture
@@ -52,7 +53,7 @@ def survey(
     A capture counts as analysed without being read again if the lake knows its path with the same
     size, time and tokenizer; whatever else is there is identified by its bytes when it is taken on.
     """
-    steps = lake.steps(home / "lake")
+    steps = all_steps(home / "lake")
     looked = captures.below(root, Pattern(pattern) if pattern else None)
     found, known = looked.captures, _Known(home, steps)
     noted = [record for record in quarantine.records(home) if _is_there(record, root)]
@@ -79,21 +80,21 @@ def survey(
 def unlogged(home: Path, runs: set[str]) -> list[Step]:
     """Steps of these runs that MLflow lacks: as it is set up, and with the tables as they are."""
     marks = logged_marks(home)
-    wanted = (step for step in lake.steps(home / "lake") if step.run in runs)
+    wanted = (step for step in all_steps(home / "lake") if step.run in runs)
     return [step for step in _lacking(wanted, marks) if not refusals.keeps(step, marks)]
 
 
 def _lacking(steps: Iterable[Step], marks: list[str]) -> list[Step]:
     """Steps without one of the marks; only these can be refused."""
-    return [step for step in steps if not all(lake.has_mark(step, mark) for mark in marks)]
+    return [step for step in steps if not all(has_mark(step, mark) for mark in marks)]
 
 
 def settlements(home: Path, steps: list[Step] | None = None) -> dict[str, str]:
     """By run, which of its steps are logged: what trend and status are made from."""
     mark = logged_marks(home)[0]
     made: dict[str, Any] = {}
-    for step in lake.steps(home / "lake") if steps is None else steps:
-        if lake.has_mark(step, mark):
+    for step in all_steps(home / "lake") if steps is None else steps:
+        if has_mark(step, mark):
             known = made.setdefault(step.run, hashlib.sha256(mark.encode()))
             known.update(f"{step.step} {step.capture}\n".encode())
     return {run: known.hexdigest() for run, known in made.items()}
@@ -123,11 +124,11 @@ def _settlement(home: Path, run: str) -> Path:
 def forget(home: Path, kept: set[str]) -> list[Step]:
     """Steps that were logged, of runs that MLflow has no more: they count as not logged again."""
     marks = logged_marks(home)
-    steps = [step for step in lake.steps(home / "lake") if step.run not in kept]
-    lost = [step for step in steps if lake.has_mark(step, marks[0])]
+    steps = [step for step in all_steps(home / "lake") if step.run not in kept]
+    lost = [step for step in steps if has_mark(step, marks[0])]
     for step in lost:
         for mark in marks:
-            lake.unmark(step, mark)
+            clear_mark(step, mark)
     return lost
 
 
@@ -232,12 +233,12 @@ class _Known:
 
     @cached_property
     def _copies(self) -> dict[str, Path]:
-        return lake.copies(self._lake)
+        return known_copies(self._lake)
 
     def is_analysed(self, path: Path) -> bool:
         """Whether the lake has the file's content, as far as can be told without reading it."""
         known = self._by_path.get(str(path.absolute()))
-        if known is None and (copied := lake.copy_of(self._copies, path)):
+        if known is None and (copied := copy_of(self._copies, path)):
             known = self._by_folder.get(copied)
         return known is not None and _is_analysed(path, *known)
 
@@ -245,7 +246,7 @@ class _Known:
 def _is_analysed(path: Path, step: Step, facts: dict[str, Any]) -> bool:
     columns = facts.get("columns")
     try:
-        same = lake.recognises(step, facts, path, captures.stamp(path, columns))
+        same = knows_source(step, facts, path, captures.stamp(path, columns))
     except (BadCapture, OSError):  # gone, or a stream that was begun anew, between two looks
         return False
     used = [Path(facts["tokenizer"])] if facts["tokenizer"] else []

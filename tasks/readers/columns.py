@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from timtrack.tasks import parquet
+from timtrack.tasks.lake import parquet
 from timtrack.tasks.notation import listed
 from timtrack.tasks.readers.containers import jsonl
 from timtrack.tasks.readers.containers.bounds import (

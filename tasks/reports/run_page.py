@@ -12,7 +12,7 @@ from typing import Any
 import polars as pl
 
 from timtrack.tasks import tables
-from timtrack.tasks.lake import Step
+from timtrack.tasks.lake.steps import Step
 from timtrack.tasks.reports import cells, html
 from timtrack.tasks.reports.charts import over_steps
 from timtrack.tasks.verdicts import bands, change_points

@@ -11,8 +11,8 @@ from typing import Any
 
 import polars as pl
 
-from timtrack.tasks import lake, notation, tables
-from timtrack.tasks.lake import Step
+from timtrack.tasks import notation, tables
+from timtrack.tasks.lake.steps import Step, require_tokens
 
 SAMPLES_VERSION = 1
 RULES = {
@@ -132,7 +132,7 @@ def _places(by_group: pl.DataFrame, choice: Choice) -> list[int]:
 
 def read(step: Step, rows: list[int]) -> dict[int, Sample]:
     """The rollouts of these rows; raises NoSuchRow, or NoSuchStep if the tokens are gone."""
-    lake.need_tokens(step)
+    require_tokens(step)
     listed = ", ".join(map(str, rows))
     asked = {"facts": SEQUENCES.format(rows=listed), "tokens": TOKENS.format(rows=listed)}
     facts, tokens = tables.queries([step], asked).values()

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 
 import polars as pl
 
-from timtrack.tasks import lake, tables
-from timtrack.tasks.lake import Step
+from timtrack.tasks import tables
+from timtrack.tasks.lake.steps import Step, require_tokens
 
 # Every rollout of the two steps by the hashes of its prompt and its response, numbered among those
 # that are alike.
@@ -95,7 +95,7 @@ class Pair:
 def compare(a: Step, b: Step) -> Pair:
     """The tokens that two steps both scored; raises NoSuchStep if those of one are gone."""
     for step in (a, b):
-        lake.need_tokens(step)
+        require_tokens(step)
     steps = list(dict.fromkeys([a, b]))
     sides = (("a", a), ("b", b))
     names = {f"{side}_run": tables.literal(s.run) for side, s in sides}

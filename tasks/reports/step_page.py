@@ -12,8 +12,8 @@ from typing import Any
 import polars as pl
 from markupsafe import Markup
 
-from timtrack.tasks import lake, notation
-from timtrack.tasks.lake import Step
+from timtrack.tasks import notation
+from timtrack.tasks.lake.steps import Step, is_pruned
 from timtrack.tasks.reports import html, samples, token_strip
 from timtrack.tasks.reports.samples import Choice, Sample
 from timtrack.tasks.tables import catalogue, literal
@@ -92,7 +92,7 @@ def page(
 
 def gather(step: Step, sequence_metrics: pl.DataFrame, choice: Choice) -> Samples:
     """The chosen rollouts, and as many others of their prompts as the page can hold."""
-    if lake.is_pruned(step):
+    if is_pruned(step):
         return Samples([], 0, "the step's tokens were pruned, there are none")
     groups = samples.groups(sequence_metrics, choice)
     lengths = dict(sequence_metrics.select("row", "response_tokens").rows())

@@ -16,8 +16,8 @@ from urllib.parse import quote
 
 from filelock import FileLock
 
-from timtrack.tasks import lake, tables
-from timtrack.tasks.lake import Step
+from timtrack.tasks import tables
+from timtrack.tasks.lake.steps import Step, all_steps, is_bypass
 from timtrack.tasks.notation import number
 from timtrack.tasks.system import durable
 from timtrack.tasks.verdicts import bands, gate, summary
@@ -153,7 +153,7 @@ def update(home: Path, run: str, alerts: Alerts, tell: Callable[[Change], None])
 def _by_run(home: Path) -> dict[str, list[Step]]:
     """The analysed steps of each run, in order."""
     found: dict[str, list[Step]] = {}
-    for step in lake.steps(home / "lake"):
+    for step in all_steps(home / "lake"):
         if tables.are_computed(step):
             found.setdefault(step.run, []).append(step)
     return found
@@ -171,9 +171,7 @@ def _judgements(steps: Iterable[Step], alerts: Alerts) -> list[str]:
 
 def judged(before: Status | None, steps: Sequence[Step], alerts: Alerts, seen: int = 0) -> Status:
     """The status of a run after its steps, in order; the first `seen` led to `before`."""
-    measured = [
-        (place, step) for place, step in enumerate(steps) if not lake.is_bypass(step.facts())
-    ]
+    measured = [(place, step) for place, step in enumerate(steps) if not is_bypass(step.facts())]
     if not measured:
         return Status(NOT_MEASURED, steps[-1].step, ("both engines' log-probs are the same bits",))
     forwards = _Levels([step for _, step in measured], alerts)

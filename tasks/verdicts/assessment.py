@@ -9,7 +9,7 @@ from typing import Any
 
 import polars as pl
 
-from timtrack.tasks import lake
+from timtrack.tasks.lake.steps import is_bypass
 from timtrack.tasks.notation import number
 from timtrack.tasks.verdicts import bands, findings
 from timtrack.tasks.verdicts.advice import Advice, advise, shift
@@ -39,10 +39,10 @@ class Assessment:
 def assess(facts: Mapping[str, Any], tables: Tables) -> Assessment:
     """Judge a step by the bands of its family, its diagnoses and what corrections could do."""
     family = bands.family(facts)
-    is_bypass = lake.is_bypass(facts)
-    advice = advise(tables) if "corrections" in tables and not is_bypass else None
+    measured = not is_bypass(facts)
+    advice = advise(tables) if "corrections" in tables and measured else None
     found = findings.of(tables, advice)
-    if is_bypass:
+    if not measured:
         return Assessment("not measured", BYPASS, family, (), tuple(found), advice)
     readings = bands.readings(facts, tables["step_metrics"].row(0, named=True))
     status, text = _verdict(family, readings, tables, found, advice)

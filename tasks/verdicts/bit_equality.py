@@ -11,8 +11,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from timtrack.tasks import lake
-from timtrack.tasks.lake import Step
+from timtrack.tasks.lake.steps import Step, require_tokens, token_files
 from timtrack.tasks.tokens import IN_FLOAT32
 
 
@@ -47,9 +46,9 @@ ROWS = 20  # whose first unequal position is told
 
 def of(step: Step) -> Certificate:
     """The certificate of a step; raises NoSuchStep if its tokens are gone."""
-    lake.need_tokens(step)
+    require_tokens(step)
     columns = ["row", "pos", "logp_rollout", "logp_train"]
-    frame = pl.scan_parquet(lake.token_files(step), glob=False).filter("is_trained").select(columns)
+    frame = pl.scan_parquet(token_files(step), glob=False).filter("is_trained").select(columns)
     tokens = frame.collect().sort("row", "pos")
     rollout, train = (tokens[name].to_numpy() for name in columns[2:])
     distance = ulp(rollout, train)

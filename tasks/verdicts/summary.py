@@ -9,7 +9,7 @@ from typing import Any
 import polars as pl
 
 from timtrack.tasks import corrections, notation
-from timtrack.tasks.lake import Step
+from timtrack.tasks.lake.steps import Step
 from timtrack.tasks.verdicts.assessment import Assessment, assess
 from timtrack.tasks.verdicts.findings import Finding
 

@@ -9,8 +9,9 @@ from pathlib import Path
 
 from make_capture import fields
 
-from timtrack.tasks import captures, lake, tables
+from timtrack.tasks import captures, tables
 from timtrack.tasks.hook import save_step_batch
+from timtrack.tasks.lake.publish import write_step, write_tables
 
 TIMES = 5
 COMMANDS = {
@@ -29,8 +30,8 @@ def seconds(home: Path, arguments: tuple[str, ...]) -> float:
 
 def main(home: Path) -> None:
     identified = captures.identify(save_step_batch(home, 1, fields(64, 100, 200)))
-    step = lake.write_step(home / "lake", identified, **captures.reading(identified))
-    lake.write_tables(step, tables.version(), tables.compute(step))
+    step = write_step(home / "lake", identified, **captures.reading(identified))
+    write_tables(step, tables.version(), tables.compute(step))
     measured = {
         name: statistics.median(seconds(home, arguments) for _ in range(TIMES))
         for name, arguments in COMMANDS.items()

@@ -29,7 +29,8 @@ def timtrack(capture: Path, out: Path, watch: Stopwatch) -> Steps:
     """Load, Parquet, tables, charts, report, MLflow: every stage of the flow but Prefect itself."""
     import torch  # noqa: F401 - the reader imports it when it needs it
 
-    from timtrack.tasks import captures, charts, identities, lake, parity, tables, tracking
+    from timtrack.tasks import captures, charts, identities, parity, tables, tracking
+    from timtrack.tasks.lake.publish import write_step, write_tables
     from timtrack.tasks.reports import step_page
     from timtrack.tasks.verdicts import summary
 
@@ -38,7 +39,7 @@ def timtrack(capture: Path, out: Path, watch: Stopwatch) -> Steps:
     with watch.stage("identify (sha256)"):
         identified = captures.identify(capture)
     with watch.stage("load + Parquet"):
-        step = lake.write_step(out / "lake", identified, **captures.reading(identified))
+        step = write_step(out / "lake", identified, **captures.reading(identified))
     size = (step.path / "tokens.parquet").stat().st_size
     yield {"bytes": size, "tokens": step.facts()["tokens"]}
     with watch.stage("tables"):
@@ -47,7 +48,7 @@ def timtrack(capture: Path, out: Path, watch: Stopwatch) -> Steps:
     with watch.stage("what-if"):
         computed = tables._computed(step, whatif) | computed
     with watch.stage("tables"):
-        lake.write_tables(step, tables.version(), computed)
+        write_tables(step, tables.version(), computed)
     with watch.stage(ALIKE):
         tables._computed(step, tables.named(" ".join(SAME)))
     files = out / "files"

@@ -14,8 +14,10 @@ from make_capture import fields
 from prefect.testing.utilities import prefect_test_harness
 
 from timtrack.flows.watch import watch
-from timtrack.tasks import captures, lake, stages, tables
+from timtrack.tasks import captures, stages, tables
 from timtrack.tasks.hook import save_step_batch
+from timtrack.tasks.lake.publish import write_step, write_tables
+from timtrack.tasks.lake.steps import find_step
 
 ROWS, MEAN = 64, 100
 
@@ -24,10 +26,10 @@ def bare(root: Path, home: Path) -> None:
     """The stages without orchestration and tracking."""
     for path in captures.find(root):
         identified = captures.identify(path)
-        step = lake.find(home / "lake", identified)
+        step = find_step(home / "lake", identified)
         if step is None:
-            step = lake.write_step(home / "lake", identified, **captures.reading(identified))
-            lake.write_tables(step, tables.version(), tables.compute(step))
+            step = write_step(home / "lake", identified, **captures.reading(identified))
+            write_tables(step, tables.version(), tables.compute(step))
             stages.draw_step.fn(step, home / f"files-{step.step}")
 
 

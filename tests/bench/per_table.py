@@ -14,7 +14,8 @@ from typing import Any
 import duckdb
 from stopwatch import Stopwatch
 
-from timtrack.tasks import captures, lake, tables
+from timtrack.tasks import captures, tables
+from timtrack.tasks.lake.publish import write_step
 from timtrack.tasks.system import memory
 
 
@@ -79,7 +80,7 @@ def main(capture: Path, out: Path, limit: str | None = None) -> None:
     show("imports", 0, watch.peaks["imports"])
     step = timed(watch, "identify", lambda: captures.identify(capture))
     read = timed(watch, "open", lambda: captures.reading(step))
-    stored = timed(watch, "load + Parquet", lambda: lake.write_step(out / "lake", step, **read))
+    stored = timed(watch, "load + Parquet", lambda: write_step(out / "lake", step, **read))
     names = {table.sql: name for name, table in tables.catalogue().items()}
     plain = tables.inputs
     tables.inputs = lambda *given: Traced(plain(*given), names, watch)  # type: ignore[assignment]

@@ -15,8 +15,9 @@ from typing import Any
 
 import polars as pl
 
-from timtrack.tasks import captures, lake, tables
-from timtrack.tasks.lake import Step
+from timtrack.tasks import captures, tables
+from timtrack.tasks.lake.publish import write_step, write_tables
+from timtrack.tasks.lake.steps import Step, all_steps
 
 STEPS = {"small": 200, "medium": 50}
 TIMES = 5
@@ -72,8 +73,8 @@ def build(home: Path, files: dict[str, Path]) -> None:
     shutil.rmtree(home, ignore_errors=True)
     for run, file in files.items():
         identified = captures.identify(file, run=run, step=0)
-        first = lake.write_step(home, identified, **captures.reading(identified))
-        lake.write_tables(first, tables.version(), tables.compute(first))
+        first = write_step(home, identified, **captures.reading(identified))
+        write_tables(first, tables.version(), tables.compute(first))
         for number in range(1, STEPS[run]):
             copy(first, number)
     mark.write_text(json.dumps(tables.version()))
@@ -94,7 +95,7 @@ def copy(first: Step, number: int) -> None:
 def ask(home: Path, sql: str) -> dict[str, float]:
     """Seconds of a question as `tim sql` asks it, and of its parts."""
     began = time.perf_counter()
-    steps = lake.steps(home)
+    steps = all_steps(home)
     listed = time.perf_counter()
     tables.query(steps, sql)
     answered = time.perf_counter()

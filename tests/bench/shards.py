@@ -15,9 +15,10 @@ from pathlib import Path
 
 from make_capture import fields
 
-from timtrack.tasks import captures, lake
+from timtrack.tasks import captures
 from timtrack.tasks.captures import Capture
 from timtrack.tasks.hook import save_step_batch
+from timtrack.tasks.lake.publish import finish_step, write_part
 from timtrack.tasks.tokens import Check
 
 CACHE = Path(__file__).parents[2] / "build" / "bench" / "ranked"
@@ -36,7 +37,7 @@ def capture() -> Capture:
 
 def part(of: Capture, folder: Path, number: int) -> Check:
     """What a worker does."""
-    return lake.write_part(folder, of, captures.read(of.path), number)
+    return write_part(folder, of, captures.read(of.path), number)
 
 
 def warm(_: int) -> None:
@@ -57,7 +58,7 @@ def seconds(of: Capture, processes: int) -> float:
         folder.mkdir()
         began = time.perf_counter()
         futures = [pool.submit(part, of, folder, number) for number in range(RANKS)]
-        lake.finish(
+        finish_step(
             Path(out) / "lake", folder, of, captures.read(of.path), [f.result() for f in futures]
         )
         return time.perf_counter() - began

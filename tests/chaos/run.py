@@ -16,7 +16,7 @@ from tests.chaos.plan import ACTORS, Action
 from tests.chaos.seen import Seen, look
 from tests.chaos.world import World
 from tests.chaos.writers import next_step
-from timtrack.tasks import lake
+from timtrack.tasks.lake.steps import all_steps
 
 AT_ONCE = 12  # actions under way
 LAST = ("--once", "--quiet", "1")
@@ -92,7 +92,7 @@ def _settle(world: World) -> None:
     world.watchers.end()
     for left in world.watchers.left():
         world.fail(f"watchers left {left}")
-    done = len(lake.steps(world.home / "lake"))
+    done = len(all_steps(world.home / "lake"))
     world.say("harness", f"stopped all disturbance; {done} steps are in the lake")
     for server in world.servers.all:
         server.wait()

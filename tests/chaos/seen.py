@@ -14,8 +14,9 @@ from urllib.parse import unquote
 import polars as pl
 
 from tests.chaos.ledger import Key, Rows, digest
-from timtrack.tasks import captures, lake, tables
+from timtrack.tasks import captures, tables
 from timtrack.tasks.backlog import quarantine
+from timtrack.tasks.lake.steps import Step, all_steps, token_files
 from timtrack.tasks.verdicts import summary
 
 PLACES = ("source", "mtime_ns", "ctime_ns", "tokenizer")  # facts that say where and when
@@ -65,15 +66,15 @@ def look(root: Path, home: Path, database: Path, artifacts: Path) -> Seen:
     held = [path for path in records if captures.exists(path) and quarantine.holds(home, path)]
     staging = home / "lake" / ".staging"
     return Seen(
-        steps={(step.run, step.step): _step(step, root) for step in lake.steps(home / "lake")},
+        steps={(step.run, step.step): _step(step, root) for step in all_steps(home / "lake")},
         mlflow=_mlflow(database, artifacts),
         aside=frozenset(str(path.relative_to(root.absolute())) for path in held),
         left=frozenset(p.name for p in staging.glob("*") if p.suffix != ".lock"),
     )
 
 
-def _step(step: lake.Step, root: Path) -> StepSeen:
-    files = lake.token_files(step)
+def _step(step: Step, root: Path) -> StepSeen:
+    files = token_files(step)
     tokens = pl.read_parquet(files, glob=False).sort("row", "pos") if files else None
     stored = tables.stored(step)
     facts = json.loads(json.dumps(step.facts()).replace(str(root), ""))

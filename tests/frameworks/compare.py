@@ -19,8 +19,10 @@ from typing import Any
 
 import polars as pl
 
-from timtrack.tasks import captures, corrections, lake, tables
+from timtrack.tasks import captures, corrections, tables
 from timtrack.tasks.corrections import Setting
+from timtrack.tasks.lake.publish import write_step
+from timtrack.tasks.lake.steps import Step, token_files
 from timtrack.tasks.tokens import BadCapture, BadTokens
 
 RELATIVE = 1e-5  # frameworks compute in float32, the tables in float64
@@ -85,19 +87,19 @@ def compared(folder: Path) -> Tally:
     return found
 
 
-def ingested(path: Path, into: Path) -> lake.Step:
+def ingested(path: Path, into: Path) -> Step:
     """A capture in a lake."""
     capture = captures.identify(path)
-    return lake.write_step(into, capture, **captures.reading(capture))
+    return write_step(into, capture, **captures.reading(capture))
 
 
-def tokens_of(step: lake.Step) -> pl.DataFrame:
+def tokens_of(step: Step) -> pl.DataFrame:
     """What a reader made of a capture, as far as every container of a batch has it."""
     known = ["row", "pos", "token_id", "is_trained", "logp_rollout", "logp_train", "advantage"]
-    return pl.read_parquet(lake.token_files(step)).sort("row", "pos").select(known)
+    return pl.read_parquet(token_files(step)).sort("row", "pos").select(known)
 
 
-def compare_tokens(found: Tally, file: str, step: lake.Step, expected: pl.DataFrame | None) -> None:
+def compare_tokens(found: Tally, file: str, step: Step, expected: pl.DataFrame | None) -> None:
     """Another container of the same batch has the same tokens."""
     if expected is not None and tokens_of(step).equals(expected):
         found.equal.append("tokens")
@@ -105,7 +107,7 @@ def compare_tokens(found: Tally, file: str, step: lake.Step, expected: pl.DataFr
         found.differ("tokens", f"{file}: other tokens than in the first container")
 
 
-def compare_metrics(found: Tally, framework: str, file: str, step: lake.Step, entry: Entry) -> None:
+def compare_metrics(found: Tally, framework: str, file: str, step: Step, entry: Entry) -> None:
     """What is always logged, and what each correction logs."""
     name = f"{framework}_metrics"
     rows = tables.query([step], f"from {name}").to_dicts() if name in tables.catalogue() else []
@@ -146,7 +148,7 @@ def settings_of(correction: Entry) -> Iterator[str]:
     yield ", ".join(f"{key}={value}" for key, value in options.items())
 
 
-def compare_weights(found: Tally, file: str, step: lake.Step, entries: list[Entry]) -> None:
+def compare_weights(found: Tally, file: str, step: Step, entries: list[Entry]) -> None:
     """Each correction that the project has under a setting: its coefficient at every token."""
     named = [(entry, setting_named(entry["setting"])) for entry in entries]
     known = {s.name: s for _, s in named if s}

@@ -1,0 +1,207 @@
+"""The one way into the lake: written aside, checked, then published whole."""
+
+import hashlib
+import json
+from collections.abc import Callable
+from dataclasses import asdict
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+from filelock import FileLock
+
+from timtrack.tasks import notation
+from timtrack.tasks.captures import Capture, check_unchanged
+from timtrack.tasks.lake import integrity, parquet
+from timtrack.tasks.lake.staging import aside, discard, publish
+from timtrack.tasks.lake.steps import PRUNED, Step, home_of, prunable_files, set_mark
+from timtrack.tasks.system.durable import sync
+from timtrack.tasks.tokens import SCHEMA_VERSION, BadCapture, Batch, Block, Check, Verdict
+
+# Of a capture with more shards, each part takes several: every file of a step costs a query.
+MOST_PARTS = 16
+
+
+class BadPlace(Exception):
+    """A lake cannot be where it was put."""
+
+
+def check_place(lake: Path) -> None:
+    """Raise BadPlace where DuckDB would take a folder around the lake for one of its own."""
+    taken = [part for part in lake.absolute().parts if "=" in part]
+    if taken:
+        raise BadPlace(
+            f"{lake} lies below the folder {taken[0]!r}, which would become a column of every "
+            "table; put it where no folder has a = in its name"
+        )
+
+
+def write_step(
+    lake: Path,
+    capture: Capture,
+    batch: Batch,
+    decode: Callable[[Block], Block] = lambda block: block,
+    vocabulary: Callable[[list[int]], pl.DataFrame] | None = None,
+    vocabulary_size: int | None = None,
+) -> Step:
+    """Stream a batch into the lake and publish it; what fails a check leaves the lake as it was.
+
+    Memory is bounded by one block of rows, whatever the size of the capture.
+    """
+    with aside(lake) as folder:
+        numbers = range(parts_of(capture))
+        parts = [write_part(folder, capture, batch, number, decode) for number in numbers]
+        return finish_step(lake, folder, capture, batch, parts, vocabulary, vocabulary_size)
+
+
+def parts_of(capture: Capture) -> int:
+    """Into how many parts a capture goes that can be written apart: 1 if it did not come so."""
+    return min(capture.shards, MOST_PARTS)
+
+
+def write_part(
+    folder: Path,
+    capture: Capture,
+    batch: Batch,
+    part: int,
+    decode: Callable[[Block], Block] = lambda block: block,
+) -> Check:
+    """Write every n-th shard of a batch into a folder, from the `part`-th on; n is `parts_of`."""
+    check, parts = Check(), parts_of(capture)
+    blocks = chain.from_iterable(shard() for shard in batch.shards[part::parts])
+    try:
+        named = None if parts == 1 else part
+        read = blocks if batch.shards else batch.blocks()
+        parquet.write_blocks(folder, map(decode, check.watch(read)), named)
+    except BadCapture:
+        check_unchanged(capture)  # if it was written to, that is the reason to tell
+        raise
+    return check
+
+
+def finish_step(
+    lake: Path,
+    folder: Path,
+    capture: Capture,
+    batch: Batch,
+    parts: list[Check],
+    vocabulary: Callable[[list[int]], pl.DataFrame] | None = None,
+    vocabulary_size: int | None = None,
+) -> Step:
+    """Publish the parts in a folder as a step, if what was seen of them passes the checks."""
+    check_place(lake)
+    check = Check()
+    for part in parts:
+        check.add(part)
+    try:
+        verdict = check.verdict()
+        _check_rows(folder, verdict)
+    except BadCapture:
+        check_unchanged(capture)
+        raise
+    if vocabulary:
+        tokens = pl.scan_parquet(parquet.files(folder, "tokens"), glob=False).select("token_id")
+        ids = tokens.drop_nulls().unique().collect()["token_id"].sort().to_list()
+        parquet.write_small(folder / "vocabulary.parquet", vocabulary(ids))
+    check_unchanged(capture)
+    facts = _facts(capture, batch, verdict) | _vocabulary(batch, vocabulary_size)
+    facts[integrity.KEPT] = integrity.sums_of(folder)
+    (folder / "capture.json").write_text(json.dumps(facts, indent=2, allow_nan=False) + "\n")
+    step = Step(capture.run, capture.step, capture.id, home_of(lake, capture))
+    with _step_lock(step):
+        publish(folder, step.path)
+        _discard_others(step)
+    return step
+
+
+def _check_rows(folder: Path, verdict: Verdict) -> None:
+    """Raise BadCapture where two shards have a row of the same number."""
+    files = parquet.files(folder, "sequences")
+    if len(files) > 1:
+        rows = pl.scan_parquet(files, glob=False).select(pl.col("row").n_unique()).collect().item()
+        if rows < verdict.rows:
+            raise BadCapture(
+                f"{verdict.rows - rows} of {verdict.rows} rollouts are in two ranks' files: their "
+                "row_index must say which of the whole batch each is"
+            )
+
+
+def settle_step(step: Step) -> Step:
+    """Make a step that is there the only one of its number: a kill may have left two captures."""
+    if len(list(step.path.parent.glob("capture=*"))) > 1:
+        with _step_lock(step):
+            _discard_others(step)
+    return step
+
+
+def _discard_others(step: Step) -> None:
+    others = [other for other in step.path.parent.glob("capture=*") if other != step.path]
+    discard(step.path.parents[2], others)
+
+
+def _step_lock(step: Step) -> FileLock:
+    """Two processes with two captures of one step: the later one stays, never none."""
+    name = hashlib.sha256(f"{step.run}/{step.step}".encode()).hexdigest()[:16]
+    return FileLock(step.path.parents[2] / ".staging" / f"{name}.lock")
+
+
+def write_tables(step: Step, version: str, tables: dict[str, pl.DataFrame]) -> None:
+    """Add a step's tables to it, all at once; tables of another version go."""
+    lake = step.path.parents[2]
+    with aside(lake) as folder:
+        for name, table in tables.items():
+            parquet.write_small(folder / f"{name}.parquet", table)
+        integrity.write_sums(folder)
+        publish(folder, step.path / f"tables-{version}")
+    others = step.path.glob("tables-*")
+    discard(lake, [other for other in others if other.name != f"tables-{version}"])
+
+
+def prune_tokens(step: Step) -> None:
+    """Delete the step's tokens, sequences and vocabulary; tables and capture.json stay."""
+    set_mark(step, PRUNED)
+    sync(step.path)
+    for file in prunable_files(step):
+        file.unlink()
+
+
+MOST_IDS = 2**31  # token ids that a column of the token table can hold
+
+
+def _vocabulary(batch: Batch, of_tokenizer: int | None) -> dict[str, Any]:
+    """How many token ids the model knows, as the capture or else its tokenizer says."""
+    said = next((batch.meta[k] for k in ("vocab_size", "vocabulary_size") if k in batch.meta), None)
+    if isinstance(said, int) and 0 < said <= MOST_IDS:
+        return {"vocabulary_size": said, "vocabulary_from": "capture"}
+    return {"vocabulary_size": of_tokenizer, "vocabulary_from": of_tokenizer and "tokenizer"}
+
+
+def _unscored(batch: Batch, verdict: Verdict) -> list[str]:
+    """What else than NaN counted as no log-prob, if anything did."""
+    counted = verdict.nonfinite_rollout or verdict.nonfinite_train
+    return [batch.unscored] if counted and batch.unscored else []
+
+
+COUNTED = ("rows", "tokens", "trained_tokens", "nonfinite_rollout", "nonfinite_train")
+
+
+def _facts(capture: Capture, batch: Batch, verdict: Verdict) -> dict[str, Any]:
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "run": capture.run,
+        "step": capture.step,
+        "source": str(capture.path),
+        "sha256": capture.sha256,
+        "bytes": capture.bytes,
+        "mtime_ns": capture.mtime_ns,
+        "ctime_ns": capture.ctime_ns,
+        "format": batch.format,
+        "columns": capture.columns,
+        "tokenizer": str(capture.tokenizer) if capture.tokenizer else None,
+        "measurement": "bypass" if verdict.bit_equal else "measured",
+        **{name: asdict(verdict)[name] for name in COUNTED},
+        "views": list(batch.views),
+        "notes": [*batch.notes, *_unscored(batch, verdict), *verdict.notes],
+        "meta": notation.plain(batch.meta),  # but `source` to the letter, to be found again
+    }

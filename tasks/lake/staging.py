@@ -1,0 +1,75 @@
+"""What is being written: aside, where no reader looks, then visible by one rename."""
+
+import os
+import shutil
+import socket
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from timtrack.tasks.lake import integrity
+from timtrack.tasks.system.durable import sync
+
+# Machines that share a lake may share a name, so what is left aside must be old, too.
+ABANDONED = 600.0  # seconds
+
+
+def sweep_staging(lake: Path) -> None:
+    """Delete what processes of this machine left aside when they were killed."""
+    for folder in (lake / ".staging").glob(f"*@{socket.gethostname()}@*"):
+        if time.time() - folder.stat().st_mtime > ABANDONED and not _lives(folder.name):
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _lives(folder: str) -> bool:
+    """Whether the process whose number begins a staging folder's name is there."""
+    try:
+        os.kill(int(folder.split("@")[0]), 0)  # signal 0 only asks
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass  # somebody else's, and alive
+    return True
+
+
+def publish(aside: Path, path: Path) -> None:
+    """Make a finished folder visible under its name; if it is there already, leave that one."""
+    integrity.seal(file for file in aside.rglob("*") if file.is_file())
+    for file in sorted(aside.rglob("*"), reverse=True):  # a folder after what is in it
+        sync(file)
+    sync(aside)
+    new = [folder for folder in path.parents if not folder.exists()]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    for folder in reversed(new):  # a run's and a step's, which a power cut must not lose
+        sync(folder.parent)
+    try:
+        aside.rename(path)
+    except OSError:
+        if not path.is_dir():
+            raise
+    sync(path.parent)
+
+
+def scratch_folder(lake: Path) -> Path:
+    """A name for a folder of this process on the lake's file system, that no reader looks at."""
+    return lake / ".staging" / f"{os.getpid()}@{socket.gethostname()}@{uuid.uuid4().hex[:8]}"
+
+
+@contextmanager
+def aside(lake: Path) -> Iterator[Path]:
+    """Such a folder; gone afterwards."""
+    folder = scratch_folder(lake)
+    folder.mkdir(parents=True)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def discard(lake: Path, paths: list[Path]) -> None:
+    """Take folders out of sight at once, then delete them."""
+    for path in paths:
+        with aside(lake) as folder:
+            path.rename(folder / "old")
