@@ -25,7 +25,7 @@ HOMES = {
     "jinja2": {"tasks/reports/html.py"},
     "ruptures": {"tasks/verdicts/change_points.py"},
     "pyarrow": {"tasks/lake/parquet.py"},
-    "filelock": {"tasks/verdicts/alerts.py", "tasks/lake.py", "tasks/tracking.py"},
+    "filelock": {"tasks/verdicts/alerts.py", "tasks/lake", "tasks/tracking.py"},
     "orjson": {"tasks/readers/containers/jsonl.py"},
     "zstandard": {"tasks/readers/containers/zstd_stream.py"},
     "torch": {
