@@ -13,14 +13,15 @@ from prefect import flow
 from prefect.logging import get_logger
 
 from timtrack.flows import runner
-from timtrack.tasks import captures, stages, tables
+from timtrack.tasks import captures, stages
 from timtrack.tasks.backlog import refusals, survey
 from timtrack.tasks.captures import Capture
 from timtrack.tasks.lake.publish import parts_of
 from timtrack.tasks.lake.staging import scratch_folder
 from timtrack.tasks.lake.steps import Step, all_steps, find_step, has_other_capture
 from timtrack.tasks.notation import OneLine, printable
-from timtrack.tasks.tables import BadTables
+from timtrack.tasks.tables.catalogue import sql_version
+from timtrack.tasks.tables.compute import BadTables
 from timtrack.tasks.tracking import Tracker
 from timtrack.tasks.verdicts import alerts
 from timtrack.tasks.verdicts.alerts import Alerts, BadAlerts, Change
@@ -312,7 +313,7 @@ class _Log:
         """What became of a capture, once its step is logged or cannot be."""
         step, error = begun.end()
         if step and isinstance(error, BadTables):
-            _note_refusal(step, tables.version(), error)
+            _note_refusal(step, sql_version(), error)
         if step is None or error:
             return _tell(Outcome(begun.path, step, error=error))
         try:

@@ -18,8 +18,9 @@ from typing import TYPE_CHECKING
 from timtrack.flows import runner
 from timtrack.flows.options import parser
 from timtrack.flows.saying import as_it_is, complain, say
-from timtrack.tasks import notation, parity
+from timtrack.tasks import notation
 from timtrack.tasks.system import memory
+from timtrack.tasks.tables import frameworks
 
 if TYPE_CHECKING:
     from timtrack.tasks.lake.steps import Step
@@ -41,7 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _fail(str(error))
     for name, value in (
         (runner.VARIABLE, getattr(options, "runner", None)),
-        (parity.VARIABLE, getattr(options, "parity", None)),
+        (frameworks.VARIABLE, getattr(options, "parity", None)),
     ):
         if value:
             os.environ[name] = value
@@ -88,7 +89,7 @@ def _unset(home: Path) -> str | None:
     """What keeps a flow from running: the environment, or a folder that cannot be written to."""
     try:
         runner.check(os.environ.get(runner.VARIABLE) or "threads")
-        parity.asked()
+        frameworks.asked()
     except ValueError as error:
         return str(error)
     try:
@@ -292,19 +293,19 @@ def _status(options: Namespace) -> int:
 
 def _sql(options: Namespace) -> int:
     from timtrack.flows import screen
-    from timtrack.tasks import tables
     from timtrack.tasks.lake.steps import all_steps
+    from timtrack.tasks.tables.query import BadQuery, FilesGone, run_query
 
     steps = all_steps(options.home / "lake")
     if not steps:
         return _fail(f"no steps in {options.home / 'lake'}; `tim ingest` puts them there")
     try:
         try:
-            answer = tables.query(steps, options.query, any_files=options.allow_files)
-        except tables.FilesGone:  # pruned or replaced just now
+            answer = run_query(steps, options.query, any_files=options.allow_files)
+        except FilesGone:  # pruned or replaced just now
             steps = all_steps(options.home / "lake")
-            answer = tables.query(steps, options.query, any_files=options.allow_files)
-    except tables.BadQuery as error:
+            answer = run_query(steps, options.query, any_files=options.allow_files)
+    except BadQuery as error:
         return _fail(*str(error).split("\n"))  # DuckDB points at the place in a line of its own
     screen.print_frame(answer, options.format)
     return DONE
@@ -312,8 +313,9 @@ def _sql(options: Namespace) -> int:
 
 def _whatif(options: Namespace) -> int:
     from timtrack.flows import screen
-    from timtrack.tasks import corrections, tables
     from timtrack.tasks.lake.steps import NoSuchStep
+    from timtrack.tasks.tables import corrections
+    from timtrack.tasks.tables.compute import what_if
     from timtrack.tasks.tokens import BadCapture
 
     try:
@@ -323,7 +325,7 @@ def _whatif(options: Namespace) -> int:
     with tempfile.TemporaryDirectory(prefix="timtrack-") as aside:
         try:
             step = _meant(options, Path(aside))
-            answer = tables.what_if(step, settings)
+            answer = what_if(step, settings)
         except (BadCapture, NoSuchStep) as error:
             return _fail(str(error))
     asked = [setting.name for setting in settings]
@@ -345,17 +347,18 @@ def _meant(options: Namespace, aside: Path) -> "Step":
 
 
 def _report(options: Namespace) -> int:
-    from timtrack.tasks import charts, tables
+    from timtrack.tasks import charts
     from timtrack.tasks.lake.steps import NoSuchStep, pick_step
     from timtrack.tasks.reports import step_page
     from timtrack.tasks.reports.samples import Choice
+    from timtrack.tasks.tables.compute import tables_of
 
     try:
         step = pick_step(options.home / "lake", options.run, options.step)
     except NoSuchStep as error:
         return _fail(str(error))
     choice = Choice(options.pick, options.groups, options.per_group, options.seed)
-    computed = tables.of(step)
+    computed = tables_of(step)
     page, _ = step_page.page(step, computed, charts.draw(computed), choice)
     output = options.output or Path(f"{_file_name(step)}.html")
     return _written(output, lambda: output.write_text(page))
@@ -494,12 +497,12 @@ def _inspect(options: Namespace) -> int:
 
 def _tables(options: Namespace) -> int:
     from timtrack.flows import screen
-    from timtrack.tasks import tables
+    from timtrack.tasks.tables.catalogue import catalogue
 
-    catalogue = tables.catalogue()
-    if options.name and options.name not in catalogue:
-        return _fail(f"no table {options.name}; there are {', '.join(sorted(catalogue))}")
-    screen.print_headers(catalogue, options.name)
+    tables = catalogue()
+    if options.name and options.name not in tables:
+        return _fail(f"no table {options.name}; there are {', '.join(sorted(tables))}")
+    screen.print_headers(tables, options.name)
     return DONE
 
 

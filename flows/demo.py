@@ -17,10 +17,10 @@ from timtrack.flows.analyse import Outcome
 from timtrack.flows.progress import COLUMNS, analyse_with_progress
 from timtrack.flows.saying import say
 from timtrack.flows.watch import Hindrance, Source, follow
-from timtrack.tasks import tables
 from timtrack.tasks.demo import published_run
 from timtrack.tasks.lake.steps import all_steps
 from timtrack.tasks.notation import printable
+from timtrack.tasks.tables.query import run_query
 
 COMPARISON = """
 select
@@ -133,6 +133,6 @@ def _compare(home: Path, runs: list[str], last: int) -> None:
     """The runs' steps up to `last`: an earlier demo may have left more."""
     steps = [s for s in all_steps(home / "lake") if s.run in runs and s.step <= last]
     say("", "The two runs, medians over their steps (rewards: first and last step)")
-    screen.print_frame(tables.query(steps, COMPARISON), "table")
+    screen.print_frame(run_query(steps, COMPARISON), "table")
     say("", "Where the gap comes from, means over steps (k1 in nats)")
-    screen.print_frame(tables.query(steps, ATTRIBUTION), "table")
+    screen.print_frame(run_query(steps, ATTRIBUTION), "table")

@@ -6,8 +6,9 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 from timtrack.flows.saying import complain, say
-from timtrack.tasks import notation, tables
+from timtrack.tasks import notation
 from timtrack.tasks.lake.steps import NoSuchStep, Step, is_bypass, steps_between
+from timtrack.tasks.tables.compute import tables_of
 from timtrack.tasks.verdicts import gate, summary
 from timtrack.tasks.verdicts.gate import BadRule, Numbers, Outcome
 
@@ -47,7 +48,7 @@ def _check_measured(steps: list[Step], bit_equal: bool) -> None:
 
 def _numbers(steps: list[Step]) -> Numbers:
     """What MLflow has of each step: metrics and what-if numbers, by name."""
-    return {step.step: summary.logged(tables.of(step, summary.LOGGED_FROM)) for step in steps}
+    return {step.step: summary.logged(tables_of(step, summary.LOGGED_FROM)) for step in steps}
 
 
 def _judged(options: Namespace, numbers: Numbers) -> list[Outcome]:
@@ -72,7 +73,7 @@ def _judged(options: Namespace, numbers: Numbers) -> list[Outcome]:
 def _worst(steps: list[Step], broken: Outcome) -> list[str]:
     """The tokens with the widest gap at the step that broke a rule, else at the last, in lines."""
     step = next((step for step in steps if step.step == broken.step), steps[-1])
-    rows = tables.of(step)["worst_tokens"].head(WORST).to_dicts()
+    rows = tables_of(step)["worst_tokens"].head(WORST).to_dicts()
     lines = [
         f"  row {row['row']} pos {row['pos']} {row['token'] or row['token_id']!r}: "
         f"{notation.nats(row['logp_rollout'])} -> {notation.nats(row['logp_train'])}, "

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
 from timtrack.flows import runner
-from timtrack.tasks import parity
 from timtrack.tasks.notation import printable
 from timtrack.tasks.places import Pattern
+from timtrack.tasks.tables import frameworks
 
 T = TypeVar("T")
 
@@ -356,7 +356,7 @@ def _running() -> argparse.ArgumentParser:
     )
     options.add_argument(
         "--parity",
-        type=_checked(parity.check),
+        type=_checked(frameworks.check),
         metavar="NAMES",
         help="log what verl, nemo_rl or slime would log too, under their names (comma between)",
     )

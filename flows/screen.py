@@ -15,11 +15,13 @@ from rich.table import Table as Grid
 from rich.text import Text
 
 from timtrack.flows.saying import as_it_is, complain, say
-from timtrack.tasks import notation, tables
+from timtrack.tasks import notation
 from timtrack.tasks.inspection import Inspection
 from timtrack.tasks.reports import cells, step_diff, token_strip
 from timtrack.tasks.reports.samples import Sample
 from timtrack.tasks.reports.step_diff import Pair
+from timtrack.tasks.tables.catalogue import Table
+from timtrack.tasks.tables.stored import stored_tables
 from timtrack.tasks.verdicts import summary
 from timtrack.tasks.verdicts.advice import advise
 from timtrack.tasks.verdicts.assessment import assess
@@ -248,7 +250,7 @@ def print_inspection(found: Inspection) -> None:
     say("", f"cannot be read: {found.problem}" if found.problem else "can be read")
 
 
-def print_headers(catalogue: dict[str, tables.Table], name: str | None) -> None:
+def print_headers(catalogue: dict[str, Table], name: str | None) -> None:
     """Every table with its title, or the columns of one."""
     if name is None:
         by_name = sorted(catalogue.values(), key=lambda table: table.name)
@@ -261,14 +263,14 @@ def print_headers(catalogue: dict[str, tables.Table], name: str | None) -> None:
 
 def _headline(outcome: "Outcome") -> dict[str, str]:
     assert outcome.step
-    numbers = summary.metrics(tables.stored(outcome.step))
+    numbers = summary.metrics(stored_tables(outcome.step))
     where = {"run": outcome.step.run, "step": str(outcome.step.step)}
     return {**where, **summary.headline(numbers)}
 
 
 def _line(outcome: "Outcome") -> list[str]:
     assert outcome.step
-    numbers = summary.metrics(tables.stored(outcome.step))
+    numbers = summary.metrics(stored_tables(outcome.step))
     printed = [summary.HEADLINE[name](numbers[name]) for name in summary.SHORT]
     return [outcome.step.run, str(outcome.step.step), *printed]
 
@@ -276,7 +278,7 @@ def _line(outcome: "Outcome") -> list[str]:
 def _tell_findings(outcome: "Outcome") -> None:
     """What the diagnoses say, what matters marked."""
     assert outcome.step
-    assessment = assess(outcome.step.facts(), tables.stored(outcome.step))
+    assessment = assess(outcome.step.facts(), stored_tables(outcome.step))
     say("", f"{assessment.status.upper()}: {assessment.text}", "")
     say(*(f"{'!' if finding.matters else '-'} {finding.text}" for finding in assessment.findings))
     say("")

@@ -32,7 +32,7 @@ from timtrack.tasks.lake.staging import sweep_staging
 from timtrack.tasks.lake.steps import Step, all_steps
 from timtrack.tasks.places import Pattern
 from timtrack.tasks.system import isolation
-from timtrack.tasks.tables import BadTables
+from timtrack.tasks.tables.compute import BadTables
 from timtrack.tasks.tokens import BadCapture, Rival
 from timtrack.tasks.tracking import Tracker
 from timtrack.tasks.verdicts import alerts as alerts_module

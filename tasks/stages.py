@@ -17,7 +17,7 @@ from prefect.artifacts import create_markdown_artifact, create_table_artifact
 from prefect.cache_policies import NO_CACHE
 from prefect.events import emit_event
 
-from timtrack.tasks import charts, conversion, parity, tables
+from timtrack.tasks import charts, conversion
 from timtrack.tasks.backlog import survey
 from timtrack.tasks.backlog.survey import Backlog
 from timtrack.tasks.captures import Capture
@@ -35,6 +35,11 @@ from timtrack.tasks.lake.steps import (
 from timtrack.tasks.notation import encodable, markdown, printable
 from timtrack.tasks.reports import cells, run_page, step_page
 from timtrack.tasks.reports.charts import over_steps
+from timtrack.tasks.tables import frameworks
+from timtrack.tasks.tables.catalogue import sql_version
+from timtrack.tasks.tables.compute import compute_step
+from timtrack.tasks.tables.query import run_query
+from timtrack.tasks.tables.stored import are_computed, stored_tables
 from timtrack.tasks.tokens import Check, Rival
 
 # Here, not where it is used: MLflow brings pandas, which other threads would find half imported.
@@ -114,8 +119,8 @@ def compute_tables(step: Step) -> None:
 
     Raises BadTables.
     """
-    if not tables.are_computed(step):
-        write_tables(step, tables.version(), tables.compute(step))
+    if not are_computed(step):
+        write_tables(step, sql_version(), compute_step(step))
 
 
 @task(task_run_name="draw {step.name}", cache_policy=NO_CACHE)
@@ -135,7 +140,7 @@ def draw_step(step: Step, into: Path, after: None = None) -> None:
 
 def _draw(step: Step, into: Path) -> None:
     into.mkdir(parents=True)
-    computed = tables.stored(step)
+    computed = stored_tables(step)
     drawn = charts.draw(computed)
     charts.save(drawn, into)
     step_page.write(step, computed, drawn, into)
@@ -154,10 +159,10 @@ def _draw(step: Step, into: Path) -> None:
 def log_step(step: Step, files: Path, home: Path) -> str:
     """Metrics and files to MLflow; a link to the run, which the Prefect UI shows too."""
     tracker = Tracker(home)
-    computed = tables.stored(step)
+    computed = stored_tables(step)
     numbers = {f"mismatch/{name}": value for name, value in summary.logged(computed).items()}
-    numbers |= parity.metrics(computed)
-    run_id = tracker.log_step(step, numbers, files, tables.version())
+    numbers |= frameworks.metrics(computed)
+    run_id = tracker.log_step(step, numbers, files, sql_version())
     link = tracker.link(run_id)
     note = summary.markdown(step, computed, link)
     tracker.note(run_id, step.step, note)
@@ -180,7 +185,7 @@ def log_step(step: Step, files: Path, home: Path) -> str:
 def log_trend(run: str, into: Path, home: Path) -> None:
     """The run's metrics over its steps: chart and table, to the run's artifacts in MLflow."""
     steps = [step for step in all_steps(home / "lake") if step.run == run]
-    trend = tables.query(steps, "from run_trend")
+    trend = run_query(steps, "from run_trend")
     changes = change_points.of_runs(trend, run_page.events(steps))
     family = bands.family(steps[-1].facts())
     drawn = {"run_trend": over_steps.trend(trend, changes, bands.for_family(family))}

@@ -19,9 +19,9 @@ import torch
 from playwright.sync_api import Browser, sync_playwright
 
 from tests.given import Row, ingest, sql_connection, token_frame
-from timtrack.tasks import tables
 from timtrack.tasks.demo import published_run
 from timtrack.tasks.lake.steps import Step
+from timtrack.tasks.tables.compute import compute_step
 
 
 @pytest.fixture
@@ -61,7 +61,7 @@ def published(
     """The step of the published 400 tokens, by the whole road, and its tables."""
     folder = tmp_path_factory.mktemp("published")
     step = ingest(published_run.write_capture(folder), folder / "lake")
-    return step, tables.compute(step)
+    return step, compute_step(step)
 
 
 @pytest.fixture(scope="session")

@@ -1,19 +1,22 @@
 """What tests are given: token rows, batches, captures, built from what a test is about."""
 
+import sys
 from pathlib import Path
 from typing import Any
 
 import duckdb
 import numpy as np
 import polars as pl
+import pytest
 import torch
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Page
 
-from timtrack.tasks import captures, tables
+from timtrack.tasks import captures
 from timtrack.tasks.lake.publish import write_step
 from timtrack.tasks.lake.steps import Step
-from timtrack.tasks.tables import CHAIN
+from timtrack.tasks.tables.catalogue import catalogue, sql_version, tables_named
+from timtrack.tasks.tables.database import CHAIN, open_inputs
 from timtrack.tasks.tokens import SEQUENCES, TOKENS
 
 Row = dict[str, Any]
@@ -77,7 +80,7 @@ class Connection:
     """DuckDB over tokens and sequences; each table is made when a query first names it."""
 
     def __init__(self, tokens: pl.DataFrame, sequences: pl.DataFrame) -> None:
-        self.duckdb = tables.inputs([])
+        self.duckdb = open_inputs([])
         self.made: set[str] = set()
         given = {"tokens_file": (tokens, TOKENS), "sequences": (sequences, SEQUENCES)}
         for name, (frame, schema) in given.items():
@@ -89,8 +92,8 @@ class Connection:
 
     def sql(self, query: str) -> duckdb.DuckDBPyRelation:
         """A query's answer; the tables it needs are computed once, in order, as for a step."""
-        needed = tables.named(query) - self.made
-        for name, table in tables.catalogue().items():
+        needed = tables_named(query) - self.made
+        for name, table in catalogue().items():
             if name in needed and table.folder == "base":
                 self.duckdb.execute(f"create view {name} as {table.sql}")
             elif name in needed:
@@ -169,3 +172,15 @@ def ingest(path: Path, into: Path, **given: Any) -> Step:
     """One capture into the lake, without Prefect."""
     capture = captures.identify(path, **given)
     return write_step(into, capture, **captures.reading(capture))
+
+
+def replace_everywhere(monkeypatch: pytest.MonkeyPatch, function: Any, by: Any) -> None:
+    """A function of timtrack replaced in every module that imported it."""
+    for module in [m for name, m in sys.modules.items() if name.startswith("timtrack.")]:
+        if getattr(module, function.__name__, None) is function:
+            monkeypatch.setattr(module, function.__name__, by)
+
+
+def with_other_sql(monkeypatch: pytest.MonkeyPatch) -> None:
+    """From here on, the SQL of steps is another than that which stored tables were made by."""
+    replace_everywhere(monkeypatch, sql_version, lambda: "0123456789ab")

@@ -3,8 +3,10 @@
 import re
 from pathlib import Path
 
-from timtrack.tasks import captures, corrections, tables
-from timtrack.tasks.corrections import Method
+from timtrack.tasks import captures
+from timtrack.tasks.tables import corrections
+from timtrack.tasks.tables.catalogue import catalogue
+from timtrack.tasks.tables.corrections import Method
 from timtrack.tasks.verdicts import gate
 
 ROOT = Path(__file__).parents[1]
@@ -25,9 +27,9 @@ def block(section: str, language: str) -> str:
 
 def parts() -> dict[str, str]:
     """Markdown by the name of the marker it stands under."""
-    catalogue = sorted(tables.catalogue().values(), key=lambda table: table.name)
-    listed = [(f"`{t.name}`", ", ".join(t.grain), t.title) for t in catalogue]
-    columns = tables.catalogue()["step_metrics"].columns
+    tables = sorted(catalogue().values(), key=lambda table: table.name)
+    listed = [(f"`{t.name}`", ", ".join(t.grain), t.title) for t in tables]
+    columns = catalogue()["step_metrics"].columns
     metrics = [(f"`{name}`", text) for name, text in columns.items()]
     methods = corrections.methods().values()
     presets = gate.presets().items()

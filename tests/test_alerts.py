@@ -9,9 +9,10 @@ from mlflow.tracking import MlflowClient
 from tests.given import batch_fields
 from timtrack.flows.cli import main
 from timtrack.flows.watch import watch
-from timtrack.tasks import tables
 from timtrack.tasks.backlog import survey
 from timtrack.tasks.lake.publish import write_tables
+from timtrack.tasks.tables.catalogue import sql_version
+from timtrack.tasks.tables.compute import compute_step
 from timtrack.tasks.verdicts import alerts
 from timtrack.tasks.verdicts.alerts import Alerts, BadAlerts, Change, Seen, Status
 
@@ -142,7 +143,7 @@ def write(saved, tmp_path):
 def test_by_rules_of_a_file(write, home, tmp_path, to_lake):
     steps = [to_lake(write(step, gap)) for step, gap in enumerate([CALM, WILD, WILD])]
     for step in steps:
-        write_tables(step, tables.version(), tables.compute(step))
+        write_tables(step, sql_version(), compute_step(step))
     rules = tmp_path / "mine.toml"
     rules.write_text("warning = ['kl_k3 < 1e-3']\ncritical = ['kl_k3 < 1e9']\nafter = 2")
     assert alerts.judged(None, steps, alerts.read(rules)).level == "warning"
@@ -153,7 +154,7 @@ def test_by_rules_of_a_file(write, home, tmp_path, to_lake):
 def test_a_step_that_came_late_is_judged_in_its_place(write, tmp_path, to_lake):
     def judge(number: int, gap: float) -> Change | None:
         step = to_lake(write(number, gap))
-        write_tables(step, tables.version(), tables.compute(step))
+        write_tables(step, sql_version(), compute_step(step))
         assert alerts.unjudged(tmp_path, Alerts()) == ["a"]
         return alerts.update(tmp_path, "a", Alerts(), told.append)
 

@@ -11,9 +11,13 @@ import pytest
 
 from tests.given import batch_fields, ingest
 from timtrack.flows.cli import main
-from timtrack.tasks import tables
 from timtrack.tasks.lake.publish import prune_tokens, write_tables
 from timtrack.tasks.lake.steps import all_steps
+from timtrack.tasks.tables.catalogue import catalogue, sql_version
+from timtrack.tasks.tables.compute import compute_step
+from timtrack.tasks.tables.database import open_inputs
+from timtrack.tasks.tables.query import BadQuery, run_query
+from timtrack.tasks.tables.stored import tables_folder
 
 
 @pytest.fixture
@@ -22,13 +26,13 @@ def filled(saved, home):
     fields = batch_fields()
     fields["dense_log_probs"] = fields["old_log_probs"] * 0.9
     step = ingest(saved(fields), home / "lake")
-    write_tables(step, tables.version(), tables.compute(step))
+    write_tables(step, sql_version(), compute_step(step))
     return home
 
 
 def test_sql_answers_in_three_forms(filled, capsys):
     query = "select step, kl_k1 from step_metrics"
-    [(step, kl_k1)] = tables.query(all_steps(filled / "lake"), query).rows()
+    [(step, kl_k1)] = run_query(all_steps(filled / "lake"), query).rows()
     printed = {}
     for form in ("table", "csv", "json"):
         assert main(["--home", str(filled), "sql", query, "--format", form]) == 0
@@ -42,30 +46,30 @@ def test_sql_answers_in_three_forms(filled, capsys):
 def test_every_table_answers_over_the_lake(filled):
     # Not captured; no shared prefixes; no rollout of several turns; one step.
     without = {"gap_by_entropy", "entropy_edges", "noise_floor", "token_turns"}
-    several = {t.name for t in tables.catalogue().values() if t.folder == "run"} - {"run_trend"}
-    for name in tables.catalogue():
-        table = tables.query(all_steps(filled / "lake"), f"from {name}")
+    several = {t.name for t in catalogue().values() if t.folder == "run"} - {"run_trend"}
+    for name in catalogue():
+        table = run_query(all_steps(filled / "lake"), f"from {name}")
         assert len(table) or name in without | several
 
 
 def test_tables_are_found_however_they_are_written(filled):
     steps = all_steps(filled / "lake")
-    assert tables.query(steps, "select Step from STEP_METRICS").rows() == [(steps[0].step,)]
+    assert run_query(steps, "select Step from STEP_METRICS").rows() == [(steps[0].step,)]
 
 
 def test_tables_of_older_sql_lack_columns_not_answers(filled):
     """Of a pruned step nothing better can be had."""
     [step] = all_steps(filled / "lake")
     prune_tokens(step)
-    folder = tables.folder_of(step)
+    folder = tables_folder(step)
     older = pl.read_parquet(folder / "step_metrics.parquet").drop("kl_k1_se")
     older.write_parquet(folder / "step_metrics.parquet")
     (folder / "culprits.parquet").unlink()
     folder.rename(folder.with_name("tables-0123456789ab"))
-    [(se,)] = tables.query([step], "select se from run_trend where metric = 'kl_k1'").rows()
+    [(se,)] = run_query([step], "select se from run_trend where metric = 'kl_k1'").rows()
     assert se is None
-    assert len(tables.query([step], "from culprits")) == 0
-    assert len(tables.query([step], "show tables")) > 40
+    assert len(run_query([step], "from culprits")) == 0
+    assert len(run_query([step], "show tables")) > 40
 
 
 @pytest.mark.parametrize(
@@ -81,7 +85,7 @@ def test_stored_tables_are_read_not_computed_again(filled):
     """Trends over many steps must not scan tokens."""
     [step] = all_steps(filled / "lake")
     (step.path / "tokens.parquet").unlink()
-    assert len(tables.query([step], "from step_metrics")) == 1
+    assert len(run_query([step], "from step_metrics")) == 1
 
 
 def test_wrong_sql_is_wrong_usage(filled, capsys):
@@ -119,7 +123,7 @@ def test_one_step_for_many_captures_is_wrong_usage(saved, home, tmp_path, capsys
 def test_tables_lists_names_and_columns(capsys):
     assert main(["tables"]) == 0
     out = capsys.readouterr().out
-    assert all(name in out for name in tables.catalogue())
+    assert all(name in out for name in catalogue())
     assert main(["tables", "step_metrics"]) == 0
     out = capsys.readouterr().out
     assert "One row for each: run, step" in out
@@ -181,7 +185,7 @@ def test_memory_that_is_no_size_is_wrong_usage(size, monkeypatch, capsys):
 
 def test_queries_hold_no_more_than_they_are_given(monkeypatch):
     monkeypatch.setenv("TIMTRACK_MEMORY", "64MiB")
-    with tables.inputs([]) as connection:
+    with open_inputs([]) as connection:
         [(limit,)] = connection.sql("select current_setting('memory_limit')").fetchall()
     assert limit == "64.0 MiB"
 
@@ -190,6 +194,6 @@ def test_a_query_opens_only_what_it_names(filled):
     """Of hundreds of steps, the token files are not touched to read a table."""
     [step] = all_steps(filled / "lake")
     (step.path / "tokens.parquet").write_bytes(b"no Parquet")
-    assert tables.query([step], "select rows from step_metrics")["rows"].to_list() == [6]
-    with pytest.raises(tables.BadQuery, match=r"tokens\.parquet"):
-        tables.query([step], "select count(*) from tokens")
+    assert run_query([step], "select rows from step_metrics")["rows"].to_list() == [6]
+    with pytest.raises(BadQuery, match=r"tokens\.parquet"):
+        run_query([step], "select count(*) from tokens")

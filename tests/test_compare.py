@@ -11,12 +11,14 @@ from pytest import approx
 
 from tests.given import barriers, batch_fields, ingest, sql_connection, token_frame
 from timtrack.flows.cli import main
-from timtrack.tasks import tables
 from timtrack.tasks.hook import save_step_batch
 from timtrack.tasks.lake.publish import write_tables
 from timtrack.tasks.lake.steps import Step, all_steps
 from timtrack.tasks.reports import run_page, step_diff
 from timtrack.tasks.reports.charts import over_steps
+from timtrack.tasks.tables.catalogue import sql_version
+from timtrack.tasks.tables.compute import compute_step
+from timtrack.tasks.tables.query import run_query
 from timtrack.tasks.verdicts import bit_equality, change_points
 
 
@@ -70,10 +72,10 @@ def test_prompts_are_followed_over_steps(saved, home):
             fields["prompts"] = fields["prompts"].clone()
             fields["prompts"][0] += 1  # asked at step 2 only
         step = ingest(saved(fields, f"r/step_{number}/step_batch.pt"), home / "lake")
-    table = tables.query(all_steps(home / "lake"), "from sample_trend")
+    table = run_query(all_steps(home / "lake"), "from sample_trend")
     assert set(table["steps"]) == {2}
     assert set(table["step"]) == {1, 2}
-    once = tables.query([step], "select count(distinct prompt_ids) from sequences").item()
+    once = run_query([step], "select count(distinct prompt_ids) from sequences").item()
     assert table["prompt_hash"].n_unique() == once - 1
 
 
@@ -181,7 +183,7 @@ def test_changes_are_explained_by_events(tmp_path):
 def stored(folder: Path, run: str, number: int, **changes) -> Step:
     fields = {**batch_fields(seed=5), **changes, "global_step": number}
     step = ingest(save_step_batch(folder / run, number, fields), folder / "lake")
-    write_tables(step, tables.version(), tables.compute(step))
+    write_tables(step, sql_version(), compute_step(step))
     return step
 
 

@@ -18,7 +18,7 @@ from tests.oracles.framework_corrections import (
     vespo_trl,
 )
 from tests.test_sql import described
-from timtrack.tasks import corrections
+from timtrack.tasks.tables import corrections
 
 GAPS = [0.02, 0.5, 3.0, 12.0, 40.0]
 FLOOR = 3e-9  # e^-20, to which weights are clipped; frameworks that do not clip go below

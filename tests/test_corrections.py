@@ -13,9 +13,11 @@ from tests.given import batch_fields, ingest, random_tokens, sql_connection
 from tests.readme import README
 from tests.test_sql import described
 from timtrack.flows.cli import main
-from timtrack.tasks import corrections, tables
 from timtrack.tasks.lake.publish import prune_tokens, write_tables
 from timtrack.tasks.lake.steps import all_steps
+from timtrack.tasks.tables import corrections
+from timtrack.tasks.tables.catalogue import sql_version
+from timtrack.tasks.tables.compute import ADVISED_BY, compute_step
 from timtrack.tasks.verdicts import advice
 
 
@@ -112,7 +114,7 @@ def test_the_table_equals_numpy(gap):
 
 def of_gap(gap: float) -> dict[str, pl.DataFrame]:
     with sql_connection(random_tokens(5, rows=60, gap=gap)) as connection:
-        return {name: connection.sql(f"from {name}").pl() for name in tables.ADVISED_BY}
+        return {name: connection.sql(f"from {name}").pl() for name in ADVISED_BY}
 
 
 def test_a_healthy_step_needs_no_correction():
@@ -183,7 +185,7 @@ def test_a_setting_that_is_none_is_refused(typed, reason, tmp_path, capsys):
 @pytest.fixture
 def analysed(saved, home):
     step = ingest(saved(batch_fields()), home / "lake")
-    write_tables(step, tables.version(), tables.compute(step))
+    write_tables(step, sql_version(), compute_step(step))
     return step
 
 

@@ -18,13 +18,16 @@ from prefect.client.orchestration import get_client
 from tests.given import ACTING, MARKUP, SHOWN, batch_fields, ingest
 from timtrack.flows import gating
 from timtrack.flows.watch import watch
-from timtrack.tasks import charts, notation, stages, tables
+from timtrack.tasks import charts, notation, stages
 from timtrack.tasks.backlog import quarantine, survey
 from timtrack.tasks.lake.publish import write_tables
 from timtrack.tasks.lake.steps import Step
 from timtrack.tasks.reports import cells, html, repro, run_page, samples
 from timtrack.tasks.reports.step_page import Choice
 from timtrack.tasks.reports.step_page import page as report_page
+from timtrack.tasks.tables.catalogue import sql_version
+from timtrack.tasks.tables.compute import compute_step
+from timtrack.tasks.tables.stored import stored_tables, tables_folder
 from timtrack.tasks.tracking import Tracker
 from timtrack.tasks.verdicts import change_points, gate, summary
 
@@ -35,13 +38,13 @@ CONTROLS = [*map(chr, range(32)), "\x7f", "\ufffe", "\uffff"]
 def step(saved, home):
     """A step in the home's lake, with its tables; its run is named in Markdown."""
     made = ingest(saved({**batch_fields(), "run_name": MARKUP}), home / "lake")
-    write_tables(made, tables.version(), tables.compute(made))
+    write_tables(made, sql_version(), compute_step(made))
     return made
 
 
 def with_tokens(step: Step, texts: list[str]) -> dict[str, pl.DataFrame]:
     """The step's tables, the worst tokens called so, one after the other."""
-    computed = tables.stored(step)
+    computed = stored_tables(step)
     worst = computed["worst_tokens"]
     named = [texts[i % len(texts)] for i in range(len(worst))]
     computed["worst_tokens"] = worst.with_columns(pl.Series("token", named))
@@ -66,8 +69,8 @@ def test_text_that_a_spreadsheet_would_compute_is_text(tmp_path):
 
 def test_no_table_of_a_step_has_a_formula(step, tmp_path):
     computed = with_tokens(step, FORMULAS)
-    shutil.rmtree(tables.folder_of(step))
-    write_tables(step, tables.version(), computed)
+    shutil.rmtree(tables_folder(step))
+    write_tables(step, sql_version(), computed)
     stages.draw_step.fn(step, tmp_path / "files")
     with (tmp_path / "files" / "tables" / "worst_tokens.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
@@ -119,7 +122,7 @@ def test_a_steps_note_shows_names_and_notes_and_obeys_none(step):
     told = json.loads(facts.read_text())
     told |= {"source": MARKUP, "notes": [MARKUP, f"- {MARKUP}\n# head", "1. one", "---"]}
     facts.write_text(json.dumps(told))
-    page = check_inert(summary.markdown(step, tables.stored(step), "http://127.0.0.1:5000"))
+    page = check_inert(summary.markdown(step, stored_tables(step), "http://127.0.0.1:5000"))
     text = shown_in(page)
     assert text.count(MARKUP) == 4  # heading, two notes, source
     assert f"- {MARKUP}\\n# head" in text
@@ -208,14 +211,14 @@ def test_what_a_capture_says_of_itself_is_strict_json_and_taken_by_mlflow(saved,
     made = ingest(saved(fields), home / "lake")
     meta = strict((made.path / "capture.json").read_text())["meta"]
     assert (meta["temperature"], meta["top_p"], meta["key\\ud800"]) == (None, None, "x")
-    write_tables(made, tables.version(), tables.compute(made))
+    write_tables(made, sql_version(), compute_step(made))
     files = tmp_path / "files"
     stages.draw_step.fn(made, files)
     for file in files.rglob("*.json"):
         assert strict(file.read_text())
     tracker = Tracker(home)
     run_id = tracker.log_step(made, {"kl_k1": 0.5}, files, "v1")
-    tracker.note(run_id, 3, summary.markdown(made, tables.stored(made), "x"))
+    tracker.note(run_id, 3, summary.markdown(made, stored_tables(made), "x"))
     run = tracker.client.get_run(run_id)
     assert run.data.params == {"model": r"m\ud800\x00\x1b"}
     assert r"odd\\ud800\_log\_probs" in run.data.tags["mlflow.note.content"]
@@ -226,7 +229,7 @@ def test_facts_of_an_older_lake_that_are_no_json_are_summed_up(step, tmp_path):
     told = json.loads(facts.read_text())
     told["meta"] |= {"temperature": float("nan"), "model": "\ud800"}
     facts.write_text(json.dumps(told))
-    summary.write(step, tables.stored(step), tmp_path / "summary.json")
+    summary.write(step, stored_tables(step), tmp_path / "summary.json")
     assert strict((tmp_path / "summary.json").read_text())["capture"]["meta"]["temperature"] is None
     repro.write(step, samples.read(step, [0])[0], tmp_path / "z")
     with zipfile.ZipFile(tmp_path / "z") as archive:

@@ -8,7 +8,7 @@ from tests import readme
 from tests.given import Row, sql_connection, token_frame
 from tests.test_diagnoses import clean, codec, engines
 from tests.test_sql import described, one_row
-from timtrack.tasks import identities, parity
+from timtrack.tasks.tables import frameworks, invariants
 from timtrack.tasks.verdicts import advice, findings
 from timtrack.tasks.verdicts.assessment import Assessment, assess
 
@@ -262,7 +262,7 @@ def test_rounding_noise_on_improbable_tokens_is_no_culprit():
 
 @pytest.mark.parametrize("gap", [1e-3, 0.3, 5.0, 50.0])
 def test_identities_hold(gap):
-    identities.check(one_row(*described(seed=1, gap=gap)))
+    invariants.check(one_row(*described(seed=1, gap=gap)))
 
 
 @pytest.mark.parametrize(
@@ -277,37 +277,37 @@ def test_identities_hold(gap):
 )
 def test_a_broken_identity_is_named_with_its_step(changed, reason):
     row = one_row(*described(seed=1, gap=0.3))
-    with pytest.raises(identities.BrokenIdentity, match=r"r step 1: \d identities") as raised:
-        identities.check(row | changed)
+    with pytest.raises(invariants.BrokenIdentity, match=r"r step 1: \d identities") as raised:
+        invariants.check(row | changed)
     assert reason in str(raised.value)
 
 
 def test_a_trainer_that_is_sure_of_the_contrary_breaks_no_identity(run_sql):
     """r so small that mean(r^2) - 1 has no digits of it left."""
     [row] = run_sql("step_metrics", {"logp_rollout": -0.1, "logp_train": -10.0})
-    identities.check(row)
+    invariants.check(row)
 
 
 def test_tables_of_older_sql_are_said_as_far_as_they_go(published, monkeypatch):
-    monkeypatch.setenv(parity.VARIABLE, "verl")
+    monkeypatch.setenv(frameworks.VARIABLE, "verl")
     older = {"step_metrics": published[1]["step_metrics"]}
     assert assess({"meta": {}}, older).findings == ()
-    assert parity.metrics(older) == {}
+    assert frameworks.metrics(older) == {}
 
 
 def test_undefined_numbers_break_nothing():
-    identities.check(one_row(engines(rows=1, length=1)))
+    invariants.check(one_row(engines(rows=1, length=1)))
 
 
 def test_frameworks_are_logged_when_asked_for(published, monkeypatch):
-    monkeypatch.delenv(parity.VARIABLE, raising=False)
-    assert parity.metrics(published[1]) == {}
-    monkeypatch.setenv(parity.VARIABLE, "verl,slime")
-    logged = parity.metrics(published[1])
+    monkeypatch.delenv(frameworks.VARIABLE, raising=False)
+    assert frameworks.metrics(published[1]) == {}
+    monkeypatch.setenv(frameworks.VARIABLE, "verl,slime")
+    logged = frameworks.metrics(published[1])
     row = published[1]["step_metrics"].row(0, named=True)
     assert logged["verl/rollout_corr/kl"] == row["kl_k1"]
     assert logged["slime/mis_kl"] == pytest.approx(row["kl_k1_seqmean"], rel=1e-12)
     assert logged["verl/token/rollout_corr/rollout_is_max"] == 2
-    monkeypatch.setenv(parity.VARIABLE, "verl,trl")
+    monkeypatch.setenv(frameworks.VARIABLE, "verl,trl")
     with pytest.raises(ValueError, match="no framework trl; there are verl, nemo_rl, slime"):
-        parity.metrics(published[1])
+        frameworks.metrics(published[1])

@@ -9,12 +9,12 @@ import pytest
 from mlflow.tracking import MlflowClient
 from prefect.client.orchestration import get_client
 
-from tests.given import batch_fields
+from tests.given import batch_fields, with_other_sql
 from tests.servers import TIM
 from timtrack.flows.analyse import CapturesFailed, analyse
 from timtrack.flows.cli import main
-from timtrack.tasks import tables
 from timtrack.tasks.lake.steps import all_steps
+from timtrack.tasks.tables.query import run_query
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("prefect")]
 
@@ -40,7 +40,7 @@ def test_three_captures_become_three_points_in_step_order(three_steps, home):
     outcomes = analyse(three_steps, home)
     assert [outcome.step.step for outcome in outcomes] == [1, 2, 3]
     logged = stored_points(home, "kl_k1")
-    asked = tables.query(all_steps(home / "lake"), "select step, kl_k1 from step_metrics")
+    asked = run_query(all_steps(home / "lake"), "select step, kl_k1 from step_metrics")
     assert logged == asked.rows()
     again = analyse(three_steps, home)
     assert [o.step for o in again] == [o.step for o in outcomes]
@@ -92,7 +92,7 @@ def test_prefect_shows_the_headline(three_steps, home):
 
 def test_tables_of_older_sql_are_computed_again(three_steps, home, monkeypatch):
     [outcome] = analyse(three_steps[:1], home)
-    monkeypatch.setattr(tables, "version", lambda: "0123456789ab")
+    with_other_sql(monkeypatch)
     analyse(three_steps[:1], home)
     folders = [path.name for path in outcome.step.path.glob("tables-*")]
     assert folders == ["tables-0123456789ab"]
@@ -175,7 +175,7 @@ def test_another_experiment_does_not_replace_a_step_unasked(saved, home):
 def test_after_other_sql_one_ingest_brings_the_whole_run_back(three_steps, home, monkeypatch):
     """The run is written anew with the new numbers, and no step of it is missing."""
     analyse(three_steps, home)
-    monkeypatch.setattr(tables, "version", lambda: "0123456789ab")
+    with_other_sql(monkeypatch)
     analyse(three_steps[:1], home)
     assert [step for step, _ in stored_points(home, "kl_k1")] == [1, 2, 3]
 

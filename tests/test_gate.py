@@ -6,9 +6,10 @@ import pytest
 
 from tests.given import batch_fields, ingest
 from timtrack.flows.cli import main
-from timtrack.tasks import tables
 from timtrack.tasks.hook import save_step_batch
 from timtrack.tasks.lake.publish import write_tables
+from timtrack.tasks.tables.catalogue import catalogue, sql_version
+from timtrack.tasks.tables.compute import compute_step
 from timtrack.tasks.verdicts import gate
 from timtrack.tasks.verdicts.gate import BadRule
 
@@ -95,7 +96,7 @@ def test_a_baseline_that_says_nothing_does_not_pass(baseline):
 
 
 def test_presets_are_rules_of_metrics_that_are_there():
-    columns = tables.catalogue()["step_metrics"].columns
+    columns = catalogue()["step_metrics"].columns
     for preset in gate.presets().values():
         assert {gate.parse(rule).metric for rule in preset.rules} <= columns.keys()
         assert preset.says
@@ -109,7 +110,7 @@ def two_runs(tmp_path_factory):
         for number in (1, 2, 3):
             fields = {**batch_fields(seed=number, gap=gap), "global_step": number}
             step = ingest(save_step_batch(home / run, number, fields), home / "lake")
-            write_tables(step, tables.version(), tables.compute(step))
+            write_tables(step, sql_version(), compute_step(step))
     return home
 
 
@@ -141,7 +142,7 @@ def test_copies_are_not_judged_unless_the_engines_are_built_so(tmp_path, capsys)
     for number, gap in ((1, 0.01), (2, 0.0)):
         fields = {**batch_fields(seed=number, gap=gap), "global_step": number}
         step = ingest(save_step_batch(tmp_path / "copied", number, fields), tmp_path / "lake")
-        write_tables(step, tables.version(), tables.compute(step))
+        write_tables(step, sql_version(), compute_step(step))
     assert gated(tmp_path, "copied", "--preset", "slime-ci") == 2
     said = capsys.readouterr().err
     assert "the same bits at 1 of 2 steps, first at 2: copies, not measured" in said

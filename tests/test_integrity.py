@@ -8,15 +8,17 @@ import pytest
 
 from tests.given import batch_fields, ingest
 from timtrack.flows.cli import main
-from timtrack.tasks import tables
 from timtrack.tasks.lake.publish import prune_tokens, write_tables
 from timtrack.tasks.lake.steps import is_pruned, prunable_bytes
+from timtrack.tasks.tables.catalogue import sql_version
+from timtrack.tasks.tables.compute import compute_step
+from timtrack.tasks.tables.query import run_query
 
 
 @pytest.fixture
 def step(saved, home):
     step = ingest(saved(batch_fields()), home / "lake")
-    write_tables(step, tables.version(), tables.compute(step))
+    write_tables(step, sql_version(), compute_step(step))
     return step
 
 
@@ -44,7 +46,7 @@ def test_a_lake_as_it_was_written_is_in_order(step, fsck):
 
 @pytest.mark.parametrize("name", ["tokens.parquet", "sequences.parquet", "tables/step_metrics"])
 def test_a_changed_byte_is_named(name, step, fsck):
-    table = step.path / f"tables-{tables.version()}" / "step_metrics.parquet"
+    table = step.path / f"tables-{sql_version()}" / "step_metrics.parquet"
     file = table if name.startswith("tables/") else step.path / name
     spoil(file)
     code, said = fsck()
@@ -104,8 +106,8 @@ def test_a_prune_that_was_killed_between_two_files_leaves_no_half_step(step, mon
             prune_tokens(step)
     assert prunable_bytes(step) > 0
     assert is_pruned(step)
-    assert tables.query([step], "select count(*) from tokens").item() == 0
-    assert tables.query([step], "select count(*) from sequences").item() == 0
-    assert len(tables.query([step], "from step_metrics")) == 1
+    assert run_query([step], "select count(*) from tokens").item() == 0
+    assert run_query([step], "select count(*) from sequences").item() == 0
+    assert len(run_query([step], "from step_metrics")) == 1
     prune_tokens(step)
     assert prunable_bytes(step) == 0

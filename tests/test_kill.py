@@ -15,10 +15,10 @@ from tests.servers import TIM
 from tests.test_flow import stored_points
 from tests.test_lake import files
 from timtrack.flows.watch import watch
-from timtrack.tasks import tables
 from timtrack.tasks.backlog import survey
 from timtrack.tasks.hook import save_step_batch
 from timtrack.tasks.lake.steps import all_steps
+from timtrack.tasks.tables.query import run_query
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("prefect")]
 
@@ -55,7 +55,7 @@ def read_all_along(home, stop: threading.Event, seen: list[str]) -> None:
     while not stop.wait(0.2):
         steps = all_steps(home / "lake")
         if steps:
-            counts = tables.query(steps, "select step, count(*) from tokens group by step").rows()
+            counts = run_query(steps, "select step, count(*) from tokens group by step").rows()
             expected = {step.step: step.facts()["tokens"] for step in steps}
             if dict(counts) != expected:
                 seen.append(f"{dict(counts)} instead of {expected}")

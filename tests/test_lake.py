@@ -8,11 +8,15 @@ import polars as pl
 import pytest
 
 from tests.given import batch_fields, ingest
-from timtrack.tasks import captures, tables
+from timtrack.tasks import captures
 from timtrack.tasks.hook import write_step_batch
 from timtrack.tasks.lake import publish
 from timtrack.tasks.lake.publish import BadPlace, settle_step, write_step, write_tables
 from timtrack.tasks.lake.steps import all_steps, find_step
+from timtrack.tasks.tables.catalogue import sql_version
+from timtrack.tasks.tables.compute import compute_step
+from timtrack.tasks.tables.query import run_query
+from timtrack.tasks.tables.stored import are_computed
 from timtrack.tasks.tokens import SCHEMA_VERSION, BadCapture
 
 
@@ -45,7 +49,7 @@ def test_the_same_capture_again_changes_nothing(saved, to_lake, tmp_path):
 
 def test_a_changed_capture_replaces_the_step_whole(saved, to_lake, tmp_path):
     first = to_lake(saved(batch_fields(seed=1)))
-    write_tables(first, tables.version(), tables.compute(first))
+    write_tables(first, sql_version(), compute_step(first))
     second = to_lake(saved(batch_fields(seed=2)))
     assert all_steps(tmp_path / "lake") == [second]
     assert not first.path.exists()
@@ -61,7 +65,7 @@ def test_while_two_captures_of_a_step_are_visible_the_newer_counts(
     to_lake(saved(batch_fields(seed=1)))
     second = to_lake(saved(batch_fields(seed=2)))
     assert all_steps(tmp_path / "lake") == [second]
-    [count] = tables.query(all_steps(tmp_path / "lake"), "select count(*) from tokens").row(0)
+    [count] = run_query(all_steps(tmp_path / "lake"), "select count(*) from tokens").row(0)
     assert count == second.facts()["tokens"]
 
 
@@ -80,16 +84,16 @@ def test_names_of_runs_may_hold_anything(saved, to_lake, tmp_path):
     step = to_lake(saved(batch_fields()), run=name)
     assert all_steps(tmp_path / "lake") == [step]
     assert step.path.is_relative_to(tmp_path / "lake")
-    assert tables.query([step], "select distinct run from tokens").item() == name
+    assert run_query([step], "select distinct run from tokens").item() == name
 
 
 def test_runs_and_steps_are_columns_of_every_view(saved, to_lake, tmp_path):
     for run, number in (("a", 1), ("a", 10), ("b", 1)):
         step = to_lake(saved(batch_fields(seed=number)), run=run, step=number)
-        write_tables(step, tables.version(), tables.compute(step))
+        write_tables(step, sql_version(), compute_step(step))
     steps = all_steps(tmp_path / "lake")
     for view in ("tokens", "sequences", "step_metrics"):
-        keys = tables.query(steps, f"select distinct run, step from {view} order by all").rows()
+        keys = run_query(steps, f"select distinct run, step from {view} order by all").rows()
         assert keys == [("a", 1), ("a", 10), ("b", 1)]
 
 
@@ -97,7 +101,7 @@ def test_steps_with_different_views_are_read_together(saved, to_lake, tmp_path):
     fields = batch_fields()
     to_lake(saved(fields), step=1)
     to_lake(saved({**fields, "dense_log_probs": fields["old_log_probs"]}), step=2)
-    counts = tables.query(
+    counts = run_query(
         all_steps(tmp_path / "lake"),
         "select step, count(logp_dense) > 0 from trained_tokens group by step order by step",
     )
@@ -165,12 +169,12 @@ def test_a_step_without_tables_is_missing_from_no_answer(saved, to_lake, tmp_pat
     """Killed before its tables were written, or written by older SQL: computed for the answer."""
     for number in (1, 2):
         step = to_lake(saved(batch_fields(seed=number)), step=number)
-    write_tables(step, tables.version(), tables.compute(step))
+    write_tables(step, sql_version(), compute_step(step))
     steps = all_steps(tmp_path / "lake")
     for view in ("step_metrics", "run_trend", "tokens"):
-        found = tables.query(steps, f"select distinct step from {view} order by step")
+        found = run_query(steps, f"select distinct step from {view} order by step")
         assert found["step"].to_list() == [1, 2]
-    assert not tables.are_computed(steps[0])
+    assert not are_computed(steps[0])
 
 
 def test_what_a_kill_left_of_an_older_capture_goes_with_the_next_ingest(
@@ -193,8 +197,8 @@ def test_a_lake_below_a_folder_with_an_equals_sign_is_refused(saved, tmp_path):
 
 def test_a_view_never_takes_the_name_of_what_is_computed(saved, to_lake):
     fields = batch_fields()
-    plain = tables.compute(to_lake(saved(fields)))["step_metrics"]
+    plain = compute_step(to_lake(saved(fields)))["step_metrics"]
     fields["diff_log_probs"] = fields["old_log_probs"] * 0 - 7
     step = to_lake(saved(fields))
-    assert tables.compute(step)["step_metrics"].equals(plain)
+    assert compute_step(step)["step_metrics"].equals(plain)
     assert any("diff_log_probs left out" in note for note in step.facts()["notes"])

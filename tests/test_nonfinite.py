@@ -10,7 +10,8 @@ from tests import formats
 from tests.given import batch_fields, ingest
 from tests.test_readers import STEP, WRITERS
 from tests.test_step_batch import read
-from timtrack.tasks import tables
+from timtrack.tasks.tables.compute import compute_step
+from timtrack.tasks.tables.query import run_query
 from timtrack.tasks.tokens import BadTokens
 from timtrack.tasks.verdicts.assessment import assess
 
@@ -66,7 +67,7 @@ def test_what_a_trace_has_no_log_prob_for_is_counted_where_the_trainer_wrote_of_
 def test_the_numbers_are_those_of_the_other_tokens(saved, to_lake):
     fields = large({"train": [(3, 0)], "rollout": [(5, 0), (7, 0)]})
     step = to_lake(saved(fields))
-    row = tables.compute(step)["step_metrics"].row(0, named=True)
+    row = compute_step(step)["step_metrics"].row(0, named=True)
     mask = fields["response_mask"].bool()
     d = (fields["old_log_probs"] - fields["rollout_log_probs"]).double()
     finite = mask & torch.isfinite(d)
@@ -82,7 +83,7 @@ def test_a_finding_from_a_thousandth_on(count, matters, saved, to_lake):
     fields["rollout_log_probs"][longest, :count] = float("-inf")
     assert 1000 < int(fields["response_mask"].sum()) < 5000
     step = to_lake(saved(fields))
-    judged = assess(step.facts(), tables.compute(step))
+    judged = assess(step.facts(), compute_step(step))
     told = [f for f in judged.findings if "no finite log-prob by the rollout engine" in f.text]
     assert len(told) == matters
     assert (judged.status == "watch") == matters
@@ -152,7 +153,7 @@ def test_a_step_of_an_earlier_schema_answers_beside_new_ones(saved, to_lake, tmp
     facts = old.facts() | {"schema_version": 1}
     (old.path / "capture.json").write_text(json.dumps(facts))
     for chosen in ([old], steps):
-        answer = tables.query(chosen, "select step, kl_k3, nonfinite_train from step_metrics")
+        answer = run_query(chosen, "select step, kl_k3, nonfinite_train from step_metrics")
         assert answer["kl_k3"].null_count() == 0
         assert answer["nonfinite_train"].to_list() == [0] * len(chosen)
 

@@ -4,8 +4,11 @@ import pytest
 from markdown_it import MarkdownIt
 
 from tests.given import batch_fields, ingest
-from timtrack.tasks import notation, tables
+from timtrack.tasks import notation
 from timtrack.tasks.lake.publish import write_tables
+from timtrack.tasks.tables.catalogue import sql_version
+from timtrack.tasks.tables.compute import compute_step
+from timtrack.tasks.tables.stored import stored_tables
 from timtrack.tasks.verdicts import summary
 
 
@@ -52,8 +55,8 @@ HOSTILE = "a|b *c* [d](http://x) ![i](http://x/i.png) <img src=x> `e` _f_ # ~g~ 
 def test_what_a_capture_says_is_never_markup(saved, tmp_path):
     fields = {**batch_fields(), "run_name": HOSTILE[:40]}
     step = ingest(saved(fields), tmp_path / "lake")
-    write_tables(step, tables.version(), tables.compute(step))
-    markdown = summary.markdown(step, tables.stored(step), "http://127.0.0.1:5000")
+    write_tables(step, sql_version(), compute_step(step))
+    markdown = summary.markdown(step, stored_tables(step), "http://127.0.0.1:5000")
     _, text = parsed(markdown)
     assert HOSTILE[:40] in text
     assert "<img" not in MarkdownIt("commonmark", {"html": True}).render(markdown)

@@ -7,17 +7,20 @@ import pytest
 
 from tests.given import batch_fields, ingest
 from timtrack.flows.cli import main
-from timtrack.tasks import tables
 from timtrack.tasks.lake.publish import write_tables
 from timtrack.tasks.lake.steps import token_files
-from timtrack.tasks.read_only import file_list
+from timtrack.tasks.tables.catalogue import sql_version
+from timtrack.tasks.tables.compute import compute_step
+from timtrack.tasks.tables.query import run_query
+from timtrack.tasks.tables.read_only import file_list
+from timtrack.tasks.tables.stored import stored_tables, tables_folder
 from timtrack.tasks.verdicts import bit_equality
 
 
 @pytest.fixture
 def analysed(saved, home):
     step = ingest(saved(batch_fields()), home / "lake")
-    write_tables(step, tables.version(), tables.compute(step))
+    write_tables(step, sql_version(), compute_step(step))
     return step
 
 
@@ -53,7 +56,7 @@ def test_a_query_that_does_more_than_read_the_lake_is_refused(
 ):
     secret = tmp_path / "secret.csv"
     secret.write_text("a\n1\n")
-    table = tables.folder_of(analysed) / "step_metrics.parquet"
+    table = tables_folder(analysed) / "step_metrics.parquet"
     before = contents(tmp_path)
     filled = query.format(table=table, elsewhere=tmp_path / "new", secret=secret)
     assert main(["--home", str(home), "sql", filled]) == 2
@@ -96,13 +99,13 @@ def test_a_home_reads_its_own_files_whatever_its_name(name, other, saved, tmp_pa
     for seed, folder in enumerate((name, other)):
         fields = batch_fields(seed=seed, gap=0.1 * (seed + 1))
         steps[folder] = ingest(saved(fields, f"{seed}/step_3/step_batch.pt"), tmp_path / folder)
-        write_tables(steps[folder], tables.version(), tables.compute(steps[folder]))
+        write_tables(steps[folder], sql_version(), compute_step(steps[folder]))
     own, theirs = (
-        tables.query([steps[folder]], "select kl_k3 from step_metrics")["kl_k3"].to_list()
+        run_query([steps[folder]], "select kl_k3 from step_metrics")["kl_k3"].to_list()
         for folder in (name, other)
     )
-    assert own == tables.stored(steps[name])["step_metrics"]["kl_k3"].to_list() != theirs
-    tokens = tables.query(
+    assert own == stored_tables(steps[name])["step_metrics"]["kl_k3"].to_list() != theirs
+    tokens = run_query(
         [steps[name]], "select count(*) as n, count(distinct run) as runs from tokens"
     )
     assert tokens.row(0) == (steps[name].facts()["tokens"], 1)
@@ -120,7 +123,7 @@ def test_a_vocabulary_beyond_any_is_not_believed(size, saved, to_lake):
     step = to_lake(saved(fields))
     other = to_lake(saved(batch_fields(seed=1), "b/step_1/step_batch.pt"))
     assert step.facts()["vocabulary_size"] is None
-    answer = tables.query([step, other], "select run, worse_than_uniform from context_blindness")
+    answer = run_query([step, other], "select run, worse_than_uniform from context_blindness")
     assert answer["run"].n_unique() == 2
 
 

@@ -15,10 +15,11 @@ from tests import formats
 from tests.given import ingest
 from tests.test_step_batch import read
 from timtrack.flows.cli import main
-from timtrack.tasks import arrival, captures, tables
+from timtrack.tasks import arrival, captures
 from timtrack.tasks.backlog import quarantine
 from timtrack.tasks.lake.steps import all_steps
 from timtrack.tasks.readers.containers import ranks
+from timtrack.tasks.tables.compute import compute_step
 from timtrack.tasks.tokens import BadCapture
 from timtrack.tasks.verdicts.assessment import assess
 
@@ -106,7 +107,7 @@ def test_nemo_rl_up_to_v05_has_no_ids_and_a_guessed_mask(batch, tmp_path):
     assert tokens["token_id"].null_count() == len(tokens)
     assert rows["uid"].null_count() == len(rows)
     assert "no token_loss_mask" in " ".join(step.facts()["notes"])
-    computed = tables.compute(step)
+    computed = compute_step(step)
     assert computed["step_metrics"]["token_r2_train"][0] is None
     assert computed["gap_by_token"].is_empty()
     assert assess(step.facts(), computed).findings

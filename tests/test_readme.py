@@ -9,9 +9,10 @@ from tests import readme
 from tests.given import ingest
 from timtrack.flows.cli import main
 from timtrack.flows.options import parser
-from timtrack.tasks import tables
 from timtrack.tasks.demo import published_run
 from timtrack.tasks.lake.publish import write_tables
+from timtrack.tasks.tables.catalogue import sql_version
+from timtrack.tasks.tables.compute import compute_step
 
 TEXT = readme.README.read_text()
 ROOT = readme.ROOT
@@ -46,7 +47,7 @@ def test_shown_output_is_real(home, capsys):
     """The console blocks, run on what the demo ingests."""
     path = published_run.write_capture(home / "captures")
     step = ingest(path, home / "lake")
-    write_tables(step, tables.version(), tables.compute(step))
+    write_tables(step, sql_version(), compute_step(step))
     blocks = re.findall(r"```console\n\$ tim (.*?)\n(.*?)```", TEXT, re.DOTALL)
     assert blocks
     for command, output in blocks:

@@ -8,13 +8,14 @@ import pytest
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
-from tests.given import batch_fields, ingest
+from tests.given import batch_fields, ingest, replace_everywhere, with_other_sql
 from timtrack.flows.cli import main
 from timtrack.flows.watch import watch
-from timtrack.tasks import stages, tables
+from timtrack.tasks import stages
 from timtrack.tasks.backlog import refusals, survey
 from timtrack.tasks.hook import save_step_batch
 from timtrack.tasks.lake.steps import all_steps, has_mark
+from timtrack.tasks.tables import compute
 from timtrack.tasks.tracking import Tracker
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("prefect")]
@@ -83,14 +84,14 @@ def test_a_mistake_that_passes_is_none_of_the_step(root, home, monkeypatch):
 
 
 def test_a_step_without_tables_spoils_no_other(root, home, monkeypatch, capsys, caplog):
-    really = tables._computed
+    really = compute.computed_tables
 
-    def computed(step, *given):
+    def computed_tables(step, *given):
         if step and step.run == "b":
             raise duckdb.ConversionException("out of range")
         return really(step, *given)
 
-    monkeypatch.setattr(tables, "_computed", computed)
+    replace_everywhere(monkeypatch, really, computed_tables)
     command = ["--home", str(home), "watch", str(root), "--once"]
     assert main(command) == 1
     assert is_logged(home) == {"a": True, "b": False, "c": True}
@@ -102,8 +103,8 @@ def test_a_step_without_tables_spoils_no_other(root, home, monkeypatch, capsys, 
     assert main(["--home", str(home), "sql", query, "--format", "csv"]) == 0
     assert capsys.readouterr().out.split() == ["run", "a", "c"]
     assert "b step 3" in caplog.text
-    monkeypatch.setattr(tables, "_computed", really)
-    monkeypatch.setattr(tables, "version", lambda: "0123456789ab")  # other SQL is another try
+    replace_everywhere(monkeypatch, computed_tables, really)
+    with_other_sql(monkeypatch)  # other SQL is another try
     assert survey.survey(root, home).refused == []
 
 

@@ -14,12 +14,15 @@ import torch
 from playwright.sync_api import Browser, Page
 
 from tests.given import barriers, batch_fields, ingest
-from timtrack.tasks import charts, notation, tables
+from timtrack.tasks import charts, notation
 from timtrack.tasks.demo import published_run
 from timtrack.tasks.hook import save_step_batch
 from timtrack.tasks.lake.publish import write_tables
 from timtrack.tasks.lake.steps import Step
 from timtrack.tasks.reports import samples, step_page, token_strip
+from timtrack.tasks.tables.catalogue import catalogue, sql_version
+from timtrack.tasks.tables.compute import compute_step
+from timtrack.tasks.tables.stored import stored_tables
 from timtrack.tasks.verdicts import bands, summary
 from timtrack.tasks.verdicts.assessment import assess
 
@@ -67,7 +70,7 @@ def whole_samples() -> dict[str, Any]:
 
 def page_of(step: Step, into: Path) -> Path:
     """The step's report in a folder."""
-    computed = tables.compute(step)
+    computed = compute_step(step)
     step_page.write(step, computed, charts.draw(computed), into)
     return into / "report.html"
 
@@ -251,7 +254,7 @@ def test_long_responses_are_drawn_when_asked_for(tmp_path, opened):
 def test_a_healthy_step_reads_as_healthy(tmp_path):
     fields = batch_fields(rows=40, width=60, gap=1e-5)
     step = ingest(save_step_batch(tmp_path / "run", 3, fields), tmp_path / "lake")
-    computed = tables.compute(step)
+    computed = compute_step(step)
     judged = assess(step.facts(), computed)
     assert (judged.status, {r.level for r in judged.readings}) == ("healthy", {"ok"})
     assert not any(finding.matters for finding in judged.findings)
@@ -363,7 +366,7 @@ def test_engines_that_agree_by_construction_are_not_called_healthy(tmp_path):
     fields = batch_fields(seed=5)
     fields["old_log_probs"] = fields["rollout_log_probs"]
     step = ingest(save_step_batch(tmp_path / "run", 3, fields), tmp_path / "lake")
-    computed = tables.compute(step)
+    computed = compute_step(step)
     assert assess(step.facts(), computed).status == "not measured"
     assert "nothing was measured" in page_of(step, tmp_path).read_text()
 
@@ -378,8 +381,8 @@ def test_what_overflows_breaks_no_page(tmp_path, opened):
     step = ingest(save_step_batch(tmp_path / "run", 3, fields), tmp_path / "lake")
     page = opened(page_of(step, tmp_path), "#row=0&pos=0")
     assert page.locator(".token:focus").count() == 1
-    write_tables(step, tables.version(), tables.compute(step))
-    summary.write(step, tables.stored(step), tmp_path / "summary.json")
+    write_tables(step, sql_version(), compute_step(step))
+    summary.write(step, stored_tables(step), tmp_path / "summary.json")
     assert json.loads((tmp_path / "summary.json").read_text())["metrics"]["kl_k3"] is None
 
 
@@ -414,5 +417,5 @@ def test_the_published_run_is_beyond_correction(published):
 
 
 def test_every_band_is_of_a_metric_that_is_there():
-    columns = tables.catalogue()["step_metrics"].columns
+    columns = catalogue()["step_metrics"].columns
     assert {band.metric for band in bands.for_family("moe").values()} <= columns.keys()

@@ -4,12 +4,16 @@ import os
 
 import pytest
 
-from tests.given import batch_fields, ingest
+from tests.given import batch_fields, ingest, with_other_sql
 from timtrack.flows.cli import main
-from timtrack.tasks import captures, tables
+from timtrack.tasks import captures
 from timtrack.tasks.backlog import survey
 from timtrack.tasks.lake.publish import write_tables
 from timtrack.tasks.lake.steps import all_steps, find_step, is_pruned
+from timtrack.tasks.tables.catalogue import sql_version
+from timtrack.tasks.tables.compute import compute_step
+from timtrack.tasks.tables.query import run_query
+from timtrack.tasks.tables.stored import are_computed
 
 
 @pytest.fixture
@@ -22,7 +26,7 @@ def five_steps(saved, home, tmp_path):
         )
         os.utime(path, (number * 1e9 / 10, number * 1e9 / 10))
         step = ingest(path, home / "lake")
-        write_tables(step, tables.version(), tables.compute(step))
+        write_tables(step, sql_version(), compute_step(step))
     return tmp_path / "runs"
 
 
@@ -40,11 +44,11 @@ def test_prune_only_says_what_would_go(five_steps, home, capsys):
 
 def test_prune_keeps_the_last_steps_of_each_run_and_all_numbers(five_steps, home):
     steps = all_steps(home / "lake")
-    before = tables.query(steps, "from step_metrics order by run, step")
+    before = run_query(steps, "from step_metrics order by run, step")
     assert main(["--home", str(home), "prune", "--keep-last", "2", "--yes"]) == 0
     assert with_tokens(home) == [("a", 4), ("a", 5), ("b", 1)]
-    assert tables.query(steps, "from step_metrics order by run, step").equals(before)
-    left = tables.query(steps, "select distinct run, step from tokens order by all").rows()
+    assert run_query(steps, "from step_metrics order by run, step").equals(before)
+    left = run_query(steps, "select distinct run, step from tokens order by all").rows()
     assert left == [("a", 4), ("a", 5), ("b", 1)]
     assert survey.survey(five_steps, home).pending == []
     for path in captures.find(five_steps):
@@ -61,10 +65,10 @@ def test_prune_by_age_and_run(five_steps, home):
 def test_pruned_steps_keep_tables_of_older_sql(five_steps, home, monkeypatch):
     """They cannot be made again; steps with tokens are computed by the new SQL."""
     main(["--home", str(home), "prune", "--keep-last", "2", "--yes"])
-    monkeypatch.setattr(tables, "version", lambda: "0123456789ab")
+    with_other_sql(monkeypatch)
     steps = all_steps(home / "lake")
-    assert [tables.are_computed(s) for s in steps] == [True, True, True, False, False, False]
-    found = tables.query(steps, "select run, step from step_metrics order by run, step").rows()
+    assert [are_computed(s) for s in steps] == [True, True, True, False, False, False]
+    found = run_query(steps, "select run, step from step_metrics order by run, step").rows()
     assert found == [("a", 1), ("a", 2), ("a", 3), ("a", 4), ("a", 5), ("b", 1)]
 
 

@@ -10,7 +10,7 @@ import pytest
 from polars.testing import assert_frame_equal
 
 from tests.given import random_tokens, sequence_frame, sql_connection, token_frame
-from timtrack.tasks import tables
+from timtrack.tasks.tables.catalogue import catalogue
 
 ROOT = Path(__file__).parents[1]
 
@@ -18,7 +18,7 @@ ROOT = Path(__file__).parents[1]
 HOMES = {
     "prefect": {"flows", "tasks/stages.py"},
     "mlflow": {"tasks/tracking.py"},
-    "duckdb": {"tasks/read_only.py", "tasks/selected.py", "tasks/tables.py"},
+    "duckdb": {"tasks/tables"},
     "altair": {"tasks/charts.py", "tasks/reports/charts/over_steps.py"},
     "vl_convert": {"tasks/charts.py"},
     "tokenizers": {"tasks/tokenizer.py", "tasks/demo/toy_grpo"},
@@ -75,10 +75,10 @@ def test_every_folder_of_code_is_packaged():
     assert set(settings["packages"]) == {"timtrack", *named}
 
 
-@pytest.mark.parametrize("name", sorted(tables.catalogue()))
+@pytest.mark.parametrize("name", sorted(catalogue()))
 def test_header_names_every_column_in_order(name):
     """Base views add to the tokens' columns and document at least what they add."""
-    table = tables.catalogue()[name]
+    table = catalogue()[name]
     with sql_connection(random_tokens(1)) as connection:
         columns = connection.sql(f"from {name}").columns
     if table.folder == "base":
@@ -114,20 +114,18 @@ def crossed_tokens() -> pl.DataFrame:
     )
 
 
-@pytest.mark.parametrize("name", sorted(tables.catalogue()))
+@pytest.mark.parametrize("name", sorted(catalogue()))
 def test_grain_is_unique_and_every_run_and_step_has_its_own_rows(name):
-    grain, tokens = tables.catalogue()[name].grain, crossed_tokens()
+    grain, tokens = catalogue()[name].grain, crossed_tokens()
     sequences = sequence_frame(tokens).with_columns(turns=pl.lit(2, pl.Int32))
     with sql_connection(tokens, sequences) as connection:
         table = connection.sql(f"from {name}").pl()
     assert table.select(grain).n_unique() == len(table)
-    if tables.catalogue()[name].folder != "run":  # those need more steps: tests/test_compare.py
+    if catalogue()[name].folder != "run":  # those need more steps: tests/test_compare.py
         assert table.select("run", "step").n_unique() == 4
 
 
-@pytest.mark.parametrize(
-    "name", [n for n, table in tables.catalogue().items() if table.folder == "step"]
-)
+@pytest.mark.parametrize("name", [n for n, table in catalogue().items() if table.folder == "step"])
 def test_a_step_among_others_has_the_numbers_that_it_has_alone(name):
     tokens = crossed_tokens()
     alone = tokens.filter(run="b", step=2)

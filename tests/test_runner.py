@@ -13,9 +13,10 @@ from tests.test_step_batch import ragged, read
 from tests.test_watch import data
 from timtrack.flows import runner
 from timtrack.flows.cli import main
-from timtrack.tasks import arrival, captures, tables
+from timtrack.tasks import arrival, captures
 from timtrack.tasks.hook import save_step_batch
 from timtrack.tasks.lake.steps import all_steps, token_files
+from timtrack.tasks.tables.compute import compute_step
 from timtrack.tasks.tokens import BadCapture
 
 DASK = pytest.mark.skipif(
@@ -68,8 +69,8 @@ def test_ranks_are_one_capture_that_equals_the_whole(tmp_path):
     assert [f.name for f in token_files(parts)] == [f"part-0000{i}.parquet" for i in range(3)]
     for one, other in zip(read(whole), read(parts), strict=True):
         assert_frame_equal(one, other)
-    for name, table in tables.compute(whole).items():
-        other = tables.compute(parts)[name].with_columns(pl.lit("one").alias("run"))
+    for name, table in compute_step(whole).items():
+        other = compute_step(parts)[name].with_columns(pl.lit("one").alias("run"))
         assert_frame_equal(table, other, check_row_order=False)
 
 

@@ -3,8 +3,9 @@
 import duckdb
 import pytest
 
-from timtrack.tasks import tables
-from timtrack.tasks.selected import tables_read
+from timtrack.tasks.tables.catalogue import catalogue
+from timtrack.tasks.tables.database import INPUTS
+from timtrack.tasks.tables.selected import tables_read
 
 
 @pytest.mark.parametrize(
@@ -29,7 +30,7 @@ def test_what_is_no_select_is_refused():
 
 
 def test_every_table_of_ours_reads_only_what_there_is():
-    known = tables.catalogue().keys() | tables.INPUTS.keys()
-    for table in tables.catalogue().values():
+    known = catalogue().keys() | INPUTS.keys()
+    for table in catalogue().values():
         assert table.sources, table.name
         assert table.sources <= known, table.name

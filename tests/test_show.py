@@ -9,16 +9,17 @@ import pytest
 
 from tests.given import ingest
 from timtrack.flows.cli import main
-from timtrack.tasks import tables
 from timtrack.tasks.demo import published_run
 from timtrack.tasks.lake.publish import prune_tokens, write_tables
+from timtrack.tasks.tables.catalogue import sql_version
+from timtrack.tasks.tables.compute import compute_step
 
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory):
     folder = tmp_path_factory.mktemp("home")
     step = ingest(published_run.write_capture(folder), folder / "lake")
-    write_tables(step, tables.version(), tables.compute(step))
+    write_tables(step, sql_version(), compute_step(step))
     return folder
 
 
@@ -78,7 +79,7 @@ def test_report_is_written_where_asked(home, tmp_path, monkeypatch, capsys):
 def test_report_of_a_pruned_step_has_no_samples(home, tmp_path):
     folder = tmp_path / "pruned"
     step = ingest(published_run.write_capture(folder), folder / "lake")
-    write_tables(step, tables.version(), tables.compute(step))
+    write_tables(step, sql_version(), compute_step(step))
     prune_tokens(step)
     assert run(folder, "report", published_run.RUN, "-o", tmp_path / "page.html") == 0
     assert "tokens were pruned" in (tmp_path / "page.html").read_text()

@@ -12,7 +12,7 @@ from pytest import approx
 
 from tests import by_numpy
 from tests.given import random_tokens, sequence_frame, sql_connection, token_frame
-from timtrack.tasks import tables
+from timtrack.tasks.tables.catalogue import catalogue
 
 
 def test_only_trained_tokens_count(run_sql):
@@ -93,7 +93,7 @@ def assert_equals_numpy(tokens: pl.DataFrame, sequences: pl.DataFrame) -> None:
     row, expected = one_row(tokens, sequences), by_numpy.step_metrics(tokens, sequences)
     beside = {"run", "step", "rows", "tokens", "trained_tokens", "abs_logp_diff_p50_se"}
     beside |= {"masked_tokens", "nonfinite_rollout", "nonfinite_train"}  # tests/test_nonfinite.py
-    diagnosed = set(tables.catalogue()["diagnoses"].columns)  # tests/test_diagnoses.py
+    diagnosed = set(catalogue()["diagnoses"].columns)  # tests/test_diagnoses.py
     assert set(expected) == set(row) - beside - diagnosed
     row = {k: None if isinstance(v, float) and not np.isfinite(v) else v for k, v in row.items()}
     wrong = {

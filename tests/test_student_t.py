@@ -5,7 +5,7 @@ import pytest
 from pytest import approx
 from scipy import stats
 
-from timtrack.tasks import tables
+from timtrack.tasks.tables.database import open_inputs
 
 DEGREES = [1, 1.5, 2, 4.7, 9, 15, 63, 999, 10_000]
 ALONE = "select student_t_p_value($1::double, $2::double)"
@@ -13,7 +13,7 @@ ALONE = "select student_t_p_value($1::double, $2::double)"
 
 @pytest.fixture(scope="module")
 def connection():
-    with tables.inputs([]) as connection:
+    with open_inputs([]) as connection:
         yield connection
 
 

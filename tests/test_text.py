@@ -10,9 +10,10 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
 from tests.given import batch_fields
-from timtrack.tasks import captures, tables, text
+from timtrack.tasks import captures, text
 from timtrack.tasks.captures import reading
 from timtrack.tasks.lake.publish import write_step
+from timtrack.tasks.tables.query import run_query
 from timtrack.tasks.tokenizer import BadTokenizer, load
 from timtrack.tasks.tokens import BadCapture
 
@@ -61,7 +62,7 @@ def test_texts_of_rows_and_tokens(saved, tmp_path, tokenizer):
     sequences = pl.read_parquet(step.path / "sequences.parquet")
     assert sequences["prompt"].to_list() == ["hi<|end|>"] * 2
     assert sequences["response"].to_list() == [" hi ÷"] * 2
-    tokens = tables.query([step], "select token from tokens where row = 0 order by pos")
+    tokens = run_query([step], "select token from tokens where row = 0 order by pos")
     assert tokens["token"].to_list() == [" hi", " ", "\\xc3", "\\xb7", "<|end|>"]
 
 

@@ -10,12 +10,14 @@ import torch
 from pytest import approx
 
 from tests.given import ingest
-from timtrack.tasks import tables
 from timtrack.tasks.demo.toy_grpo import grpo, problems
 from timtrack.tasks.demo.toy_grpo.codec import Codec, SignedEma, orthonormal
 from timtrack.tasks.demo.toy_grpo.decoder import HIDDEN, LAYERS, Cache, Decoder
 from timtrack.tasks.lake.publish import write_tables
 from timtrack.tasks.reports import run_page
+from timtrack.tasks.tables.catalogue import sql_version
+from timtrack.tasks.tables.compute import compute_step, tables_of
+from timtrack.tasks.tables.query import run_query
 from timtrack.tasks.verdicts import change_points
 
 
@@ -127,12 +129,12 @@ def runs(tmp_path_factory):
     home = folder / "lake"
     steps = {name: [ingest(done.capture, home) for done in told[name]] for name in told}
     for step in [*steps["off"], *steps["codec"], *steps["late"]]:
-        write_tables(step, tables.version(), tables.compute(step))
+        write_tables(step, sql_version(), compute_step(step))
     return told, steps
 
 
 def metrics(step):
-    return tables.of(step)["step_metrics"].row(0, named=True)
+    return tables_of(step)["step_metrics"].row(0, named=True)
 
 
 def test_without_codec_the_mismatch_is_the_literatures(runs):
@@ -141,7 +143,7 @@ def test_without_codec_the_mismatch_is_the_literatures(runs):
         assert abs(row["kl_k1"]) < 1e-2
         assert 1e-6 < row["kl_k3"] < 1e-2
         assert row["pearson_prob"] > 0.99
-    tokens = tables.query(runs[1]["off"], "select avg(-logp_diff) from trained_tokens").item()
+    tokens = run_query(runs[1]["off"], "select avg(-logp_diff) from trained_tokens").item()
     assert 1e-6 < abs(tokens) < 1e-2
 
 
@@ -158,7 +160,7 @@ def test_with_codec_the_mismatch_is_the_published_runs(runs):
 
 def test_a_codec_that_comes_late_is_found_where_it_came(runs):
     steps = [*runs[1]["off"], *runs[1]["late"]]
-    trend = tables.query(steps, "from run_trend")
+    trend = run_query(steps, "from run_trend")
     found = change_points.of_runs(trend, run_page.events(steps))
     assert set(found["run"]) == {"late"}
     assert found["step"].is_between(LATE - 1, LATE + 1).all()
@@ -173,7 +175,7 @@ def test_rewards_rise_without_codec(runs):
 
 def test_what_is_sampled_is_what_is_reported(runs):
     """Mean p_train / p_rollout is 1 within sampling error: samples are from the probs told."""
-    r = tables.query(runs[1]["off"], "select ratio from trained_tokens")["ratio"].to_numpy()
+    r = run_query(runs[1]["off"], "select ratio from trained_tokens")["ratio"].to_numpy()
     assert abs(r.mean() - 1) < 4 * r.std() / sqrt(len(r))
 
 
@@ -189,7 +191,7 @@ def test_the_links_add_up_on_every_token(runs):
         }
         gap = v["train"] - v["rollout"]
         assert np.abs(sum(links.values()) - gap).max() < 1e-12
-        table = tables.of(step)["attribution"]
+        table = tables_of(step)["attribution"]
         assert table["residual_max"].max() < 1e-12
         assert table["share_abs"].sum() == approx(1)
         assert table["k1"].sum() == approx(metrics(step)["kl_k1"], rel=1e-9)
@@ -205,7 +207,7 @@ def test_the_cause_is_where_it_was_put(runs):
     share = {
         name: {
             row["component"]: row["share_abs"]
-            for row in tables.of(steps[-1])["attribution"].to_dicts()
+            for row in tables_of(steps[-1])["attribution"].to_dicts()
         }
         for name, steps in runs[1].items()
     }

@@ -10,9 +10,9 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 
-from timtrack.tasks import tables
 from timtrack.tasks.lake.steps import Step
 from timtrack.tasks.system import durable
+from timtrack.tasks.tables.catalogue import sql_version
 
 NAME = "refused.json"
 AGAIN = 3600.0  # seconds after which MLflow is asked again: a server's limits can be changed
@@ -46,7 +46,7 @@ def clear(step: Step) -> None:
 def of(step: Step, marks: Iterable[str]) -> Refusal | None:
     """What keeps a step now, if its tables or MLflow, known by these marks, refused it."""
     found = _read(step)
-    if found is None or found.by not in (tables.version(), *marks):
+    if found is None or found.by not in (sql_version(), *marks):
         return None
     return found
 
@@ -56,7 +56,7 @@ def keeps(step: Step, marks: Iterable[str]) -> bool:
     found = of(step, marks)
     if found is None:
         return False
-    return found.by == tables.version() or 0 <= time.time() - found.tried < AGAIN
+    return found.by == sql_version() or 0 <= time.time() - found.tried < AGAIN
 
 
 def _read(step: Step) -> Refusal | None:

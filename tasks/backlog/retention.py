@@ -3,8 +3,8 @@
 import time
 from itertools import groupby
 
-from timtrack.tasks import tables
 from timtrack.tasks.lake.steps import Step, prunable_bytes
+from timtrack.tasks.tables.stored import are_computed
 
 DAY = 86_400  # seconds
 
@@ -24,4 +24,4 @@ def older_than(steps: list[Step], days: float) -> list[Step]:
 
 def _may_go(steps: list[Step]) -> list[Step]:
     """Not without tables: the tokens are all that there is then; and not twice."""
-    return [step for step in steps if tables.are_computed(step) and prunable_bytes(step)]
+    return [step for step in steps if are_computed(step) and prunable_bytes(step)]

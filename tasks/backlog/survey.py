@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from timtrack.tasks import captures, notation, parity, places, tables
+from timtrack.tasks import captures, notation, places
 from timtrack.tasks.backlog import quarantine, refusals
 from timtrack.tasks.backlog.quarantine import Record
 from timtrack.tasks.backlog.refusals import Refusal
@@ -22,6 +22,9 @@ from timtrack.tasks.lake.copies import copy_of, known_copies, knows_source
 from timtrack.tasks.lake.steps import Step, all_steps, clear_mark, has_mark
 from timtrack.tasks.places import Pattern
 from timtrack.tasks.system import durable
+from timtrack.tasks.tables import frameworks
+from timtrack.tasks.tables.catalogue import sql_version
+from timtrack.tasks.tables.stored import are_computed
 from timtrack.tasks.tokens import BadCapture
 
 
@@ -199,9 +202,9 @@ def logged_marks(home: Path) -> list[str]:
     """
     store = os.environ.get("MLFLOW_TRACKING_URI") or _local(home / "mlflow.db")
     experiment = os.environ.get("MLFLOW_EXPERIMENT_NAME", "")
-    known = f"{tables.version()} {store} {experiment}".encode()
+    known = f"{sql_version()} {store} {experiment}".encode()
     mark = f"logged-{hashlib.sha256(known).hexdigest()[:12]}"
-    return [mark, *(f"{mark}-{framework}" for framework in parity.asked())]
+    return [mark, *(f"{mark}-{framework}" for framework in frameworks.asked())]
 
 
 def _local(database: Path) -> str:
@@ -255,5 +258,5 @@ def _is_analysed(path: Path, step: Step, facts: dict[str, Any]) -> bool:
     return (
         same
         and captures.identity(facts["sha256"], expected, columns) == step.capture
-        and (tables.are_computed(step) or refusals.keeps(step, ()))
+        and (are_computed(step) or refusals.keeps(step, ()))
     )

@@ -14,7 +14,7 @@ from markupsafe import Markup
 
 from timtrack.tasks import charts, notation
 from timtrack.tasks.notation import printable
-from timtrack.tasks.tables import catalogue
+from timtrack.tasks.tables.catalogue import catalogue
 
 PAGE = Path(__file__).parent / "page"
 LONGEST = 60  # rows of a table on a page; the rest is in its CSV

@@ -11,10 +11,10 @@ from typing import Any
 
 import polars as pl
 
-from timtrack.tasks import tables
 from timtrack.tasks.lake.steps import Step
 from timtrack.tasks.reports import cells, html
 from timtrack.tasks.reports.charts import over_steps
+from timtrack.tasks.tables.query import run_queries, run_query
 from timtrack.tasks.verdicts import bands, change_points
 
 TABLES = (
@@ -56,7 +56,7 @@ class Comparison:
 def compare(steps: Sequence[Step], runs: Sequence[str], baseline: str | None) -> Comparison:
     """The comparison of these steps of these runs."""
     asked = list(steps)
-    found = tables.queries(asked, {name: f"from {name}" for name in TABLES})
+    found = run_queries(asked, {name: f"from {name}" for name in TABLES})
     if baseline:
         found["run_pairs"] = _from(baseline, found["run_pairs"])
     changes = change_points.of_runs(found["run_trend"], events(asked))
@@ -66,7 +66,7 @@ def compare(steps: Sequence[Step], runs: Sequence[str], baseline: str | None) ->
 def events(steps: Sequence[Step]) -> dict[str, list[dict[str, Any]]]:
     """What happened to each run: its `events.jsonl`, and where the rollouts' weights got older."""
     told = {step.run: change_points.events(Path(step.facts()["source"])) for step in steps}
-    ages = tables.query(list(steps), WEIGHTS)
+    ages = run_query(list(steps), WEIGHTS)
     for run, step, age, before in ages.filter(pl.col("age") != pl.col("before")).iter_rows():
         event = f"rollouts by weights {age:g} steps old, {before:g} before"
         told[run].append({"step": step, "event": event})
@@ -97,7 +97,7 @@ def inputs(steps: Sequence[Step], runs: Sequence[str]) -> list[str]:
     if len(runs) < 2:
         return ["one run, nothing to match"]
     digests = {(step.run, step.step): step.facts()["sha256"] for step in steps}
-    answer = tables.query(list(steps), PROMPTS)
+    answer = run_query(list(steps), PROMPTS)
     prompts = {(row["run"], row["step"]): row["prompts"] for row in answer.to_dicts()}
     numbers = {run: {step.step for step in steps if step.run == run} for run in runs}
     return [

@@ -11,8 +11,9 @@ from typing import Any
 
 import polars as pl
 
-from timtrack.tasks import notation, tables
+from timtrack.tasks import notation
 from timtrack.tasks.lake.steps import Step, require_tokens
+from timtrack.tasks.tables.query import run_queries
 
 SAMPLES_VERSION = 1
 RULES = {
@@ -135,7 +136,7 @@ def read(step: Step, rows: list[int]) -> dict[int, Sample]:
     require_tokens(step)
     listed = ", ".join(map(str, rows))
     asked = {"facts": SEQUENCES.format(rows=listed), "tokens": TOKENS.format(rows=listed)}
-    facts, tokens = tables.queries([step], asked).values()
+    facts, tokens = run_queries([step], asked).values()
     if missing := sorted(set(rows) - set(facts["row"])):
         raise NoSuchRow(f"{step.name} has no row {missing[0]}")
     by_row = tokens.partition_by("row", as_dict=True)

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 
 import polars as pl
 
-from timtrack.tasks import tables
 from timtrack.tasks.lake.steps import Step, require_tokens
+from timtrack.tasks.tables.database import literal
+from timtrack.tasks.tables.query import run_query
 
 # Every rollout of the two steps by the hashes of its prompt and its response, numbered among those
 # that are alike.
@@ -98,16 +99,16 @@ def compare(a: Step, b: Step) -> Pair:
         require_tokens(step)
     steps = list(dict.fromkeys([a, b]))
     sides = (("a", a), ("b", b))
-    names = {f"{side}_run": tables.literal(s.run) for side, s in sides}
+    names = {f"{side}_run": literal(s.run) for side, s in sides}
     names |= {f"{side}_step": str(s.step) for side, s in sides}
     head = ROLLOUTS.format(**names)
     counted = head + "c as (select 1) select (select count(*) from a), (select count(*) from b)"
-    rollouts = tables.query(steps, counted).row(0)
+    rollouts = run_query(steps, counted).row(0)
     for relation, alike in (("same tokens", "question, answer"), ("shared prefixes", "question")):
         matching = head + SAME.format(alike=alike)
-        matched = tables.query(steps, matching + "select count(*) from pairs").item()
+        matched = run_query(steps, matching + "select count(*) from pairs").item()
         if matched:
-            tokens = tables.query(steps, matching + TOKENS.format(**names))
+            tokens = run_query(steps, matching + TOKENS.format(**names))
             return Pair(relation, matched, (rollouts[0], rollouts[1]), tokens)
     nothing = pl.DataFrame()
     return Pair("distributions only", 0, (rollouts[0], rollouts[1]), nothing)

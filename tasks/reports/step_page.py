@@ -16,7 +16,8 @@ from timtrack.tasks import notation
 from timtrack.tasks.lake.steps import Step, is_pruned
 from timtrack.tasks.reports import html, samples, token_strip
 from timtrack.tasks.reports.samples import Choice, Sample
-from timtrack.tasks.tables import catalogue, literal
+from timtrack.tasks.tables.catalogue import catalogue
+from timtrack.tasks.tables.database import literal
 from timtrack.tasks.verdicts import summary
 from timtrack.tasks.verdicts.assessment import Assessment, assess
 

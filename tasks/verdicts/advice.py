@@ -11,8 +11,8 @@ from typing import Any
 
 import polars as pl
 
-from timtrack.tasks import corrections
 from timtrack.tasks.notation import interval, number, share
+from timtrack.tasks.tables import corrections
 from timtrack.tasks.verdicts import bands
 
 Tables = Mapping[str, pl.DataFrame]

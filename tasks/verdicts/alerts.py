@@ -16,10 +16,12 @@ from urllib.parse import quote
 
 from filelock import FileLock
 
-from timtrack.tasks import tables
 from timtrack.tasks.lake.steps import Step, all_steps, is_bypass
 from timtrack.tasks.notation import number
 from timtrack.tasks.system import durable
+from timtrack.tasks.tables.catalogue import catalogue
+from timtrack.tasks.tables.compute import tables_of
+from timtrack.tasks.tables.stored import are_computed
 from timtrack.tasks.verdicts import bands, gate, summary
 from timtrack.tasks.verdicts.gate import Rule
 
@@ -109,7 +111,7 @@ def _rules(texts: Any) -> tuple[Rule, ...]:
     if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
         raise BadAlerts(f"{texts!r} is not a list of rules like 'kl_k3 < 0.01'")
     rules = tuple(gate.parse(text) for text in texts)
-    known = tables.catalogue()["step_metrics"].columns
+    known = catalogue()["step_metrics"].columns
     for rule in rules:
         if rule.over:
             raise BadAlerts(f"{rule.text!r}: an alert is about single steps, without {rule.over}()")
@@ -154,7 +156,7 @@ def _by_run(home: Path) -> dict[str, list[Step]]:
     """The analysed steps of each run, in order."""
     found: dict[str, list[Step]] = {}
     for step in all_steps(home / "lake"):
-        if tables.are_computed(step):
+        if are_computed(step):
             found.setdefault(step.run, []).append(step)
     return found
 
@@ -233,7 +235,7 @@ def _last_good(steps: Sequence[Seen], end: int) -> int | None:
 
 def _level(step: Step, alerts: Alerts) -> tuple[int, tuple[str, ...]]:
     """How bad one step is, an index of LEVELS, and which of its numbers say so."""
-    numbers = summary.logged(tables.of(step, summary.LOGGED_FROM))
+    numbers = summary.logged(tables_of(step, summary.LOGGED_FROM))
     if alerts.rules is None:
         readings = bands.readings(step.facts(), numbers)
         worst = max((bands.LEVELS.index(reading.level) for reading in readings), default=0)

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from timtrack.tasks.notation import number
-from timtrack.tasks.tables import catalogue
+from timtrack.tasks.tables.catalogue import catalogue
 
 FILE = Path(__file__).parent / "bands.toml"
 VARIABLE = "TIMTRACK_BANDS"

@@ -8,8 +8,9 @@ from typing import Any
 
 import polars as pl
 
-from timtrack.tasks import corrections, notation
+from timtrack.tasks import notation
 from timtrack.tasks.lake.steps import Step
+from timtrack.tasks.tables import corrections
 from timtrack.tasks.verdicts.assessment import Assessment, assess
 from timtrack.tasks.verdicts.findings import Finding
 

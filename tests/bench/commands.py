@@ -9,9 +9,11 @@ from pathlib import Path
 
 from make_capture import fields
 
-from timtrack.tasks import captures, tables
+from timtrack.tasks import captures
 from timtrack.tasks.hook import save_step_batch
 from timtrack.tasks.lake.publish import write_step, write_tables
+from timtrack.tasks.tables.catalogue import sql_version
+from timtrack.tasks.tables.compute import compute_step
 
 TIMES = 5
 COMMANDS = {
@@ -31,7 +33,7 @@ def seconds(home: Path, arguments: tuple[str, ...]) -> float:
 def main(home: Path) -> None:
     identified = captures.identify(save_step_batch(home, 1, fields(64, 100, 200)))
     step = write_step(home / "lake", identified, **captures.reading(identified))
-    write_tables(step, tables.version(), tables.compute(step))
+    write_tables(step, sql_version(), compute_step(step))
     measured = {
         name: statistics.median(seconds(home, arguments) for _ in range(TIMES))
         for name, arguments in COMMANDS.items()

@@ -29,9 +29,13 @@ def timtrack(capture: Path, out: Path, watch: Stopwatch) -> Steps:
     """Load, Parquet, tables, charts, report, MLflow: every stage of the flow but Prefect itself."""
     import torch  # noqa: F401 - the reader imports it when it needs it
 
-    from timtrack.tasks import captures, charts, identities, parity, tables, tracking
+    from timtrack.tasks import captures, charts, tracking
     from timtrack.tasks.lake.publish import write_step, write_tables
     from timtrack.tasks.reports import step_page
+    from timtrack.tasks.tables import frameworks, invariants
+    from timtrack.tasks.tables.catalogue import sql_version, tables_named
+    from timtrack.tasks.tables.compute import computed_tables
+    from timtrack.tasks.tables.stored import stored_tables
     from timtrack.tasks.verdicts import summary
 
     without, whatif = tables_wanted()
@@ -43,18 +47,18 @@ def timtrack(capture: Path, out: Path, watch: Stopwatch) -> Steps:
     size = (step.path / "tokens.parquet").stat().st_size
     yield {"bytes": size, "tokens": step.facts()["tokens"]}
     with watch.stage("tables"):
-        computed = tables._computed(step, without)
-        identities.check(computed["step_metrics"].row(0, named=True))
+        computed = computed_tables(step, without)
+        invariants.check(computed["step_metrics"].row(0, named=True))
     with watch.stage("what-if"):
-        computed = tables._computed(step, whatif) | computed
+        computed = computed_tables(step, whatif) | computed
     with watch.stage("tables"):
-        write_tables(step, tables.version(), computed)
+        write_tables(step, sql_version(), computed)
     with watch.stage(ALIKE):
-        tables._computed(step, tables.named(" ".join(SAME)))
+        computed_tables(step, tables_named(" ".join(SAME)))
     files = out / "files"
     (files / "tables").mkdir(parents=True)
     with watch.stage("charts"):
-        computed = tables.stored(step)
+        computed = stored_tables(step)
         drawn = charts.draw(computed)
         charts.save(drawn, files)
     with watch.stage("report"):
@@ -64,20 +68,20 @@ def timtrack(capture: Path, out: Path, watch: Stopwatch) -> Steps:
             table.write_csv(files / "tables" / f"{name}.csv")
     tracker = tracking.Tracker(out)
     with watch.stage("MLflow"):
-        computed = tables.stored(step)
+        computed = stored_tables(step)
         numbers = {f"mismatch/{name}": value for name, value in summary.logged(computed).items()}
-        numbers |= parity.metrics(computed)
-        tracker.log_step(step, numbers, files, tables.version())
+        numbers |= frameworks.metrics(computed)
+        tracker.log_step(step, numbers, files, sql_version())
 
 
 def tables_wanted() -> tuple[set[str], set[str]]:
     """The tables of a step without, and of, the what-if: that is what needs row_weightings."""
-    from timtrack.tasks import tables
+    from timtrack.tasks.tables.catalogue import catalogue, tables_named
 
-    of_step = [name for name, table in tables.catalogue().items() if table.folder == "step"]
-    whatif = {name for name in of_step if "row_weightings" in tables.named(name)}
+    of_step = [name for name, table in catalogue().items() if table.folder == "step"]
+    whatif = {name for name in of_step if "row_weightings" in tables_named(name)}
     rest = set(of_step) - whatif
-    return tables.named(" ".join(rest)), tables.named(" ".join(whatif))
+    return tables_named(" ".join(rest)), tables_named(" ".join(whatif))
 
 
 def script(capture: Path, out: Path, watch: Stopwatch) -> Steps:

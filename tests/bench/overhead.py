@@ -14,10 +14,12 @@ from make_capture import fields
 from prefect.testing.utilities import prefect_test_harness
 
 from timtrack.flows.watch import watch
-from timtrack.tasks import captures, stages, tables
+from timtrack.tasks import captures, stages
 from timtrack.tasks.hook import save_step_batch
 from timtrack.tasks.lake.publish import write_step, write_tables
 from timtrack.tasks.lake.steps import find_step
+from timtrack.tasks.tables.catalogue import sql_version
+from timtrack.tasks.tables.compute import compute_step
 
 ROWS, MEAN = 64, 100
 
@@ -29,7 +31,7 @@ def bare(root: Path, home: Path) -> None:
         step = find_step(home / "lake", identified)
         if step is None:
             step = write_step(home / "lake", identified, **captures.reading(identified))
-            write_tables(step, tables.version(), tables.compute(step))
+            write_tables(step, sql_version(), compute_step(step))
             stages.draw_step.fn(step, home / f"files-{step.step}")
 
 

@@ -14,9 +14,12 @@ from typing import Any
 import duckdb
 from stopwatch import Stopwatch
 
-from timtrack.tasks import captures, tables
+from timtrack.tasks import captures
 from timtrack.tasks.lake.publish import write_step
 from timtrack.tasks.system import memory
+from timtrack.tasks.tables import compute
+from timtrack.tasks.tables.catalogue import catalogue
+from timtrack.tasks.tables.compute import computed_tables
 
 
 class Traced:
@@ -81,10 +84,10 @@ def main(capture: Path, out: Path, limit: str | None = None) -> None:
     step = timed(watch, "identify", lambda: captures.identify(capture))
     read = timed(watch, "open", lambda: captures.reading(step))
     stored = timed(watch, "load + Parquet", lambda: write_step(out / "lake", step, **read))
-    names = {table.sql: name for name, table in tables.catalogue().items()}
-    plain = tables.inputs
-    tables.inputs = lambda *given: Traced(plain(*given), names, watch)  # type: ignore[assignment]
-    timed(watch, "all tables", lambda: tables._computed(stored, set(tables.catalogue())))
+    names = {table.sql: name for name, table in catalogue().items()}
+    plain = compute.open_inputs
+    compute.open_inputs = lambda *given: Traced(plain(*given), names, watch)  # type: ignore[assignment]
+    timed(watch, "all tables", lambda: computed_tables(stored, set(catalogue())))
 
 
 def timed(watch: Stopwatch, name: str, work: Callable[[], Any]) -> Any:

@@ -15,9 +15,12 @@ from typing import Any
 
 import polars as pl
 
-from timtrack.tasks import captures, tables
+from timtrack.tasks import captures
 from timtrack.tasks.lake.publish import write_step, write_tables
 from timtrack.tasks.lake.steps import Step, all_steps
+from timtrack.tasks.tables.catalogue import sql_version
+from timtrack.tasks.tables.compute import compute_step
+from timtrack.tasks.tables.query import connect, run_query
 
 STEPS = {"small": 200, "medium": 50}
 TIMES = 5
@@ -68,16 +71,16 @@ QUESTIONS = (
 def build(home: Path, files: dict[str, Path]) -> None:
     """The lake, unless it is there as the SQL makes it now."""
     mark = home / MARK
-    if mark.is_file() and json.loads(mark.read_text()) == tables.version():
+    if mark.is_file() and json.loads(mark.read_text()) == sql_version():
         return
     shutil.rmtree(home, ignore_errors=True)
     for run, file in files.items():
         identified = captures.identify(file, run=run, step=0)
         first = write_step(home, identified, **captures.reading(identified))
-        write_tables(first, tables.version(), tables.compute(first))
+        write_tables(first, sql_version(), compute_step(first))
         for number in range(1, STEPS[run]):
             copy(first, number)
-    mark.write_text(json.dumps(tables.version()))
+    mark.write_text(json.dumps(sql_version()))
 
 
 def copy(first: Step, number: int) -> None:
@@ -97,9 +100,9 @@ def ask(home: Path, sql: str) -> dict[str, float]:
     began = time.perf_counter()
     steps = all_steps(home)
     listed = time.perf_counter()
-    tables.query(steps, sql)
+    run_query(steps, sql)
     answered = time.perf_counter()
-    with tables.connect(steps, sql) as connection:
+    with connect(steps, sql) as connection:
         connected = time.perf_counter()
         rows = len(connection.sql(sql).pl())
     assert rows, sql

@@ -14,9 +14,10 @@ from urllib.parse import unquote
 import polars as pl
 
 from tests.chaos.ledger import Key, Rows, digest
-from timtrack.tasks import captures, tables
+from timtrack.tasks import captures
 from timtrack.tasks.backlog import quarantine
 from timtrack.tasks.lake.steps import Step, all_steps, token_files
+from timtrack.tasks.tables.stored import stored_tables
 from timtrack.tasks.verdicts import summary
 
 PLACES = ("source", "mtime_ns", "ctime_ns", "tokenizer")  # facts that say where and when
@@ -76,7 +77,7 @@ def look(root: Path, home: Path, database: Path, artifacts: Path) -> Seen:
 def _step(step: Step, root: Path) -> StepSeen:
     files = token_files(step)
     tokens = pl.read_parquet(files, glob=False).sort("row", "pos") if files else None
-    stored = tables.stored(step)
+    stored = stored_tables(step)
     facts = json.loads(json.dumps(step.facts()).replace(str(root), ""))
     return StepSeen(
         captures=len(list(step.path.parent.glob("capture=*"))),

@@ -19,10 +19,13 @@ from typing import Any
 
 import polars as pl
 
-from timtrack.tasks import captures, corrections, tables
-from timtrack.tasks.corrections import Setting
+from timtrack.tasks import captures
 from timtrack.tasks.lake.publish import write_step
 from timtrack.tasks.lake.steps import Step, token_files
+from timtrack.tasks.tables import corrections
+from timtrack.tasks.tables.catalogue import catalogue
+from timtrack.tasks.tables.corrections import Setting
+from timtrack.tasks.tables.query import run_query
 from timtrack.tasks.tokens import BadCapture, BadTokens
 
 RELATIVE = 1e-5  # frameworks compute in float32, the tables in float64
@@ -110,7 +113,7 @@ def compare_tokens(found: Tally, file: str, step: Step, expected: pl.DataFrame |
 def compare_metrics(found: Tally, framework: str, file: str, step: Step, entry: Entry) -> None:
     """What is always logged, and what each correction logs."""
     name = f"{framework}_metrics"
-    rows = tables.query([step], f"from {name}").to_dicts() if name in tables.catalogue() else []
+    rows = run_query([step], f"from {name}").to_dicts() if name in catalogue() else []
     ours = {(row.get("setting", "none"), row["name"]): row["value"] for row in rows}
     for name, theirs in entry["metrics"].items():
         under = [setting for setting, logged in ours if logged == name]
@@ -153,7 +156,7 @@ def compare_weights(found: Tally, file: str, step: Step, entries: list[Entry]) -
     named = [(entry, setting_named(entry["setting"])) for entry in entries]
     known = {s.name: s for _, s in named if s}
     columns = [f'{s.filled(s.method.coefficient)} as "{name}"' for name, s in known.items()]
-    table = tables.query([step], f"select row, pos, {', '.join(columns)} from token_weights")
+    table = run_query([step], f"select row, pos, {', '.join(columns)} from token_weights")
     ours = {(row["row"], row["pos"]): row for row in table.to_dicts()}
     for entry, setting in named:
         if setting:

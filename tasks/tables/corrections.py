@@ -12,7 +12,7 @@ from typing import Any
 
 import polars as pl
 
-FILE = Path(__file__).parents[1] / "sql" / "corrections.toml"
+FILE = Path(__file__).parents[2] / "sql" / "corrections.toml"
 FRAMEWORKS = ("verl", "trl", "slime")
 
 # slime's helper for other corrections than its flags have: both, with all keys.

@@ -1,0 +1,118 @@
+"""The tables of one step, computed from its tokens."""
+
+import graphlib
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import contextmanager
+from types import MappingProxyType
+from typing import Any
+
+import duckdb
+import polars as pl
+
+from timtrack.tasks.lake.steps import Step, require_tokens
+from timtrack.tasks.notation import OneLine
+from timtrack.tasks.tables import corrections, invariants
+from timtrack.tasks.tables.catalogue import SQL, Table, catalogue, tables_named
+from timtrack.tasks.tables.corrections import Setting
+from timtrack.tasks.tables.database import open_inputs
+from timtrack.tasks.tables.stored import stored_tables
+
+# Up to here a table is computed by one thread: sums are the same to the last bit whenever they are
+# done again. Two tables at a time take two thirds of the time of one (0.3 M tokens, 2026-11).
+ONE_THREAD = 2_000_000  # tokens
+
+
+SIDE_BY_SIDE = 2
+
+
+class BadTables(OneLine):
+    """A step's tokens are there, but its tables cannot be computed from them."""
+
+
+def compute_step(step: Step) -> dict[str, pl.DataFrame]:
+    """Every table of one step, from its tokens, each once: others build on what is there.
+
+    Raises BadTables, also when the numbers contradict each other.
+    """
+    with as_bad_tables(step):
+        computed = computed_tables(step, set(catalogue()))
+        invariants.check(computed["step_metrics"].row(0, named=True))
+    return computed
+
+
+# Not the step's fault: a full disk, a budget that is too small.
+OUTSIDE = (duckdb.IOException, duckdb.OutOfMemoryException)
+
+
+ITS_OWN = (duckdb.Error, pl.exceptions.PolarsError, invariants.BrokenIdentity)
+
+
+@contextmanager
+def as_bad_tables(step: Step) -> Iterator[None]:
+    """Errors that are the step's own, as BadTables."""
+    try:
+        yield
+    except OUTSIDE:
+        raise
+    except ITS_OWN as error:
+        raise BadTables(f"the tables of {step.name} cannot be computed: {error}") from error
+
+
+ADVISED_BY = ("corrections", "alignment", "step_metrics")  # what advice is made from
+
+
+def what_if(step: Step, settings: Iterable[Setting]) -> dict[str, pl.DataFrame]:
+    """The tables that advice is made from, `corrections` with these settings beside the listed.
+
+    Raises NoSuchStep for a step whose tokens are gone.
+    """
+    require_tokens(step)
+    every = corrections.defaults() | {setting.name: setting for setting in settings}
+    sql = (SQL / "part" / "row_weightings.sql").read_text()
+    instead = {"row_weightings": corrections.expand(sql, every.values())}
+    return computed_tables(step, tables_named(" ".join(ADVISED_BY)), instead)
+
+
+def computed_tables(
+    step: Step | None, wanted: Collection[str], instead: Mapping[str, str] = MappingProxyType({})
+) -> dict[str, pl.DataFrame]:
+    """The wanted step tables of a step, with what they need; of none, as they are when empty.
+
+    No table is planned or run more than once. `instead` has other SQL for some of them.
+    """
+    chosen = {n: t for n, t in catalogue().items() if n in wanted and t.folder != "run"}
+    needs = {name: table.sources & chosen.keys() for name, table in chosen.items()}
+    order = graphlib.TopologicalSorter(needs)
+    order.prepare()
+    made: dict[str, pl.DataFrame | None] = {}
+    with open_inputs([step] if step else []) as connection:
+        is_small = step is None or step.facts()["tokens"] <= ONE_THREAD
+        if is_small:
+            connection.execute("set threads = 1")
+        with ThreadPoolExecutor(SIDE_BY_SIDE if is_small else 1) as pool:
+            running: dict[Future[pl.DataFrame | None], str] = {}
+            while order.is_active():
+                for name in order.get_ready():
+                    sql = instead.get(name, chosen[name].sql)
+                    running[pool.submit(_made, connection.cursor(), chosen[name], sql)] = name
+                for future in wait(running, return_when=FIRST_COMPLETED).done:
+                    name = running.pop(future)
+                    made[name] = future.result()
+                    order.done(name)
+    return {name: frame for name in chosen if (frame := made[name]) is not None}
+
+
+def _made(connection: Any, table: Table, sql: str) -> pl.DataFrame | None:
+    """Make a view or a table of that SQL; the content of one that is stored."""
+    if table.folder == "base":
+        connection.execute(f"create view {table.name} as {sql}")
+        return None
+    # A table of DuckDB's own, of which it knows the size: no join builds on the tokens.
+    connection.execute(f"create table {table.name} as {sql}")
+    return connection.sql(f"from {table.name}").pl() if table.folder == "step" else None
+
+
+def tables_of(step: Step, only: Collection[str] | None = None) -> dict[str, pl.DataFrame]:
+    """A step's tables: as they are stored, else computed and not stored."""
+    return stored_tables(step, only) or compute_step(step)

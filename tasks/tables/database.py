@@ -1,0 +1,137 @@
+"""The inputs of the tables in DuckDB: the lake's files as views."""
+
+import os
+import tempfile
+from collections.abc import Collection, Iterable
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import polars as pl
+
+from timtrack.tasks.lake.steps import Step, step_files
+from timtrack.tasks.system import memory
+from timtrack.tasks.tables.catalogue import macros
+from timtrack.tasks.tables.read_only import file_list
+from timtrack.tasks.text import VOCABULARY
+from timtrack.tasks.tokens import ADDED, SEQUENCES, TOKENS
+
+# Views that SQL names: always there as columns, NULL where a capture does not have them.
+CHAIN = ("logp_rescored", "logp_dense")
+
+
+CAPTURES = pl.Schema(
+    {
+        "run": pl.String(),
+        "step": pl.Int64(),
+        "vocabulary_size": pl.Int64(),
+        "vocabulary_from": pl.String(),
+    }
+)
+
+
+# What tables select from that is no table: of the lake's files, and of `capture.json`.
+INPUTS: dict[str, tuple[str, pl.Schema]] = {
+    "tokens_file": ("tokens", TOKENS),
+    "sequences": ("sequences", SEQUENCES),
+    "vocabulary": ("vocabulary", VOCABULARY),
+    "captures": ("capture", CAPTURES),
+}
+
+
+SQL_TYPES = {pl.Boolean(): "boolean", pl.Float32(): "float", pl.Int64(): "bigint"}
+
+
+HIVE = "hive_types = {'run': varchar, 'step': bigint, 'capture': varchar}"
+
+
+def open_inputs(
+    steps: Iterable[Step], needed: Collection[str] | None = None
+) -> duckdb.DuckDBPyConnection:
+    """An in-memory DuckDB with the files of these steps and the macros, without tables.
+
+    Only the `needed` of `tokens_file`, `sequences`, `vocabulary`, `captures`: binding hundreds of
+    files takes its time.
+    """
+    steps = list(steps)
+    wanted = INPUTS.keys() if needed is None else INPUTS.keys() & set(needed)
+    described = {"tokens_file", "sequences", "captures"} & wanted
+    facts = [step.facts() for step in steps] if described else []
+    connection = duckdb.connect()
+    connection.execute(f"set memory_limit = '{memory.memory()}'")
+    # Of its own: a query may read what lies there.
+    spilled = Path(tempfile.gettempdir()) / f"timtrack-duckdb-{os.getpid()}"
+    connection.execute("set temp_directory = $1", [str(spilled)])
+    connection.execute("set preserve_insertion_order = false")  # every table ends in its own
+    connection.execute("set enable_progress_bar = false")
+    kinds = {(fact["schema_version"], *fact["views"]) for fact in facts}
+    for name in sorted(wanted - {"captures"}):
+        table, schema = INPUTS[name]
+        absent = _absent(name, schema, facts)
+        _input(connection, name, _files(steps, table), schema, absent, union=len(kinds) > 1)
+    if "captures" in wanted:
+        _keep(connection, "captures", _captures(facts).to_arrow())
+    for macro in macros().values():
+        connection.execute(macro)
+    return connection
+
+
+def _captures(facts: list[dict[str, Any]]) -> pl.DataFrame:
+    """What `capture.json` says that tables need."""
+    return pl.DataFrame(
+        {
+            "run": [fact["run"] for fact in facts],
+            "step": [fact["step"] for fact in facts],
+            "vocabulary_size": [fact.get("vocabulary_size") for fact in facts],
+            "vocabulary_from": [fact.get("vocabulary_from") for fact in facts],
+        },
+        schema=CAPTURES,
+    )
+
+
+def _absent(name: str, schema: pl.Schema, facts: list[dict[str, Any]]) -> dict[str, Any]:
+    """Columns with their types that no file of these steps has: views, and what is newer."""
+    newest = max((fact["schema_version"] for fact in facts), default=0)
+    added = {column for since, columns in ADDED.items() if newest < since for column in columns}
+    views = {f"logp_{view}" for fact in facts for view in fact["views"]}
+    chain = {c: pl.Float32() for c in CHAIN if name == "tokens_file" and c not in views}
+    return {**chain, **{column: schema[column] for column in schema if column in added}}
+
+
+def _files(steps: Iterable[Step], name: str) -> list[Path]:
+    return [file for step in steps for file in step_files(step, name)]
+
+
+def _input(
+    connection: Any,
+    name: str,
+    files: list[Path],
+    schema: pl.Schema,
+    absent: dict[str, Any],
+    union: bool,
+) -> None:
+    """A view over files, typed and empty without any; `union` if they differ in their columns."""
+    if files:
+        how = f"union_by_name = {union}, hive_partitioning = true, {HIVE}"
+        source = f"read_parquet({file_list(files)}, {how})"
+        nulls = [f"null::{SQL_TYPES[kind]} as {column}" for column, kind in absent.items()]
+        connection.execute(f"create view {name} as select {', '.join(['*', *nulls])} from {source}")
+        return
+    keys = {"run": pl.String(), "step": pl.Int64(), "capture": pl.String()}
+    views = dict.fromkeys(CHAIN if name == "tokens_file" else (), pl.Float32())
+    empty = pl.DataFrame(schema={**schema, **views, **keys}).with_columns(
+        pl.col(pl.Categorical).cast(pl.String)
+    )
+    _keep(connection, name, empty.to_arrow(compat_level=pl.CompatLevel.oldest()))
+
+
+def _keep(connection: Any, name: str, table: Any) -> None:
+    """A small table in the database itself, where all its connections see it."""
+    connection.register("arriving", table)
+    connection.execute(f"create table {name} as from arriving")
+    connection.unregister("arriving")
+
+
+def literal(text: str) -> str:
+    """Text as SQL writes it."""
+    return "'" + text.replace("'", "''") + "'"

@@ -1,0 +1,129 @@
+"""Questions over steps: every table of every step, computed where it is not stored."""
+
+import logging
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import polars as pl
+
+from timtrack.tasks.lake.steps import Step
+from timtrack.tasks.tables import read_only
+from timtrack.tasks.tables.catalogue import (
+    Table,
+    catalogue,
+    sources_of,
+    sql_version,
+    tables_named,
+    words_of,
+)
+from timtrack.tasks.tables.compute import BadTables, as_bad_tables, computed_tables
+from timtrack.tasks.tables.database import literal, open_inputs
+from timtrack.tasks.tables.read_only import NotAllowed, file_list
+from timtrack.tasks.tables.stored import tables_folder
+
+LOG = logging.getLogger("timtrack")
+
+
+class BadQuery(Exception):
+    """DuckDB cannot run the SQL."""
+
+
+class FilesGone(BadQuery):
+    """Files of the lake went while they were asked for."""
+
+
+def run_query(steps: list[Step], sql: str, any_files: bool = False) -> pl.DataFrame:
+    """The answer to a question over these steps; raises BadQuery with DuckDB's reason.
+
+    It can only read, and only the lake, unless `any_files` lets it do what DuckDB can.
+    """
+    try:
+        if not any_files:
+            read_only.check(sql)
+        with connect(steps, sql) as connection:
+            if not any_files:
+                read_only.lock(connection, {step.path.parents[2] for step in steps})
+            relation = connection.sql(sql)
+            return pl.DataFrame() if relation is None else relation.pl()
+    except duckdb.IOException as error:
+        raise (FilesGone if "No files found" in str(error) else BadQuery)(str(error)) from error
+    except (duckdb.Error, pl.exceptions.PolarsError, NotAllowed) as error:
+        raise BadQuery(str(error)) from error
+
+
+def run_queries(steps: list[Step], asked: Mapping[str, str]) -> dict[str, pl.DataFrame]:
+    """The answers to several questions over these steps, by name; raises BadQuery.
+
+    What steps lack is computed once for all of them.
+    """
+    try:
+        with connect(steps, " ".join(asked.values())) as connection:
+            return {name: connection.sql(sql).pl() for name, sql in asked.items()}
+    except (duckdb.Error, pl.exceptions.PolarsError) as error:
+        raise BadQuery(str(error)) from error
+
+
+def connect(steps: list[Step], asked: str) -> duckdb.DuckDBPyConnection:
+    """An in-memory DuckDB with a view for every table that the query `asked` names; all if none.
+
+    Step tables are read as they were computed. Those that a step lacks (killed before they were
+    written, or written by older SQL) are computed in memory, so that no step is missing.
+    """
+    folders = {step: tables_folder(step) for step in steps}
+    missing = [step for step, folder in folders.items() if folder is None]
+    older = any(folder and folder.name != f"tables-{sql_version()}" for folder in folders.values())
+    are_stored = bool(steps) and not missing and not older
+    wanted = tables_named(asked, are_stored) or set(catalogue())
+    connection = open_inputs(steps, words_of(asked) | sources_of(wanted) if asked else None)
+    connection.execute("set preserve_insertion_order = true")  # stored steps come in theirs
+    in_steps = any(catalogue()[name].folder == "step" for name in wanted)
+    # An empty step has the columns that older tables lack.
+    to_compute = (*missing, *([None] if older else [])) if in_steps else ()
+    parts = [part for step in to_compute if (part := _part(step, wanted))]
+    for name, table in catalogue().items():
+        if name in wanted:
+            body = table.sql
+            if table.folder == "step":
+                found = [folder / f"{name}.parquet" for folder in folders.values() if folder]
+                frames = [part[name] for part in parts]
+                body = _stored_body(connection, name, found, frames) or table.sql
+            connection.execute(f"create view {name} as {body}")
+            _comment(connection, table)
+    return connection
+
+
+def _part(step: Step | None, wanted: Collection[str]) -> dict[str, pl.DataFrame]:
+    """A step's tables for a query over many; none of one that would keep all others from it."""
+    if step is None:
+        return computed_tables(step, wanted)
+    try:
+        with as_bad_tables(step):
+            return computed_tables(step, wanted)
+    except BadTables as error:
+        LOG.warning("%s; the step is left out", error)
+        return {}
+
+
+def _stored_body(
+    connection: Any, name: str, found: list[Path], computed: list[pl.DataFrame]
+) -> str:
+    """SELECT over a step table's files and over what was computed for steps without a file."""
+    files = [file for file in found if file.is_file()]
+    # Made by the same SQL they have the same columns, and only one is looked at to know them.
+    union = len({file.parent.name for file in found}) > 1
+    read = (
+        f"from read_parquet({file_list(files)}, union_by_name = {union}, hive_partitioning = false)"
+    )
+    parts = [read] if files else []
+    if computed:
+        together = pl.concat(computed, how="diagonal")
+        connection.register(f"computed_{name}", together.to_arrow())
+        parts.append(f"from computed_{name}")
+    return " union all by name ".join(f"({part})" for part in parts)
+
+
+def _comment(connection: Any, table: Table) -> None:
+    """Carry the header into DuckDB, where `duckdb_columns()` shows it."""
+    connection.execute(f"comment on view {table.name} is {literal(table.title)}")

@@ -1,0 +1,36 @@
+"""The tables of a step as they are stored beside its tokens."""
+
+from collections.abc import Collection
+from pathlib import Path
+
+import polars as pl
+
+from timtrack.tasks.lake.steps import Step, is_pruned
+from timtrack.tasks.tables.catalogue import sql_version
+
+
+def tables_folder(step: Step) -> Path | None:
+    """Where the step's tables are, if they were made by the SQL as it is now.
+
+    Of a step whose tokens were pruned, those that are left: they cannot be made again.
+    """
+    current = step.path / f"tables-{sql_version()}"
+    if current.is_dir():
+        return current
+    return next(iter(step.path.glob("tables-*")), None) if is_pruned(step) else None
+
+
+def are_computed(step: Step) -> bool:
+    """Whether the step's tables are there, and current as far as they can be."""
+    return tables_folder(step) is not None
+
+
+def stored_tables(step: Step, only: Collection[str] | None = None) -> dict[str, pl.DataFrame]:
+    """The tables that were computed for a step, by name; only some, if these are all one needs."""
+    folder = tables_folder(step)
+    files = sorted(folder.glob("*.parquet")) if folder else []
+    return {
+        file.stem: pl.read_parquet(file, glob=False)
+        for file in files
+        if not only or file.stem in only
+    }
