@@ -13,13 +13,15 @@ from prefect import flow
 from prefect.logging import get_logger
 
 from timtrack.flows import runner
-from timtrack.tasks import captures, stages
+from timtrack.tasks import stages
 from timtrack.tasks.backlog import refusals, survey
-from timtrack.tasks.captures import Capture
+from timtrack.tasks.captures.capture import Capture
+from timtrack.tasks.captures.source import Source
 from timtrack.tasks.lake.publish import parts_of
 from timtrack.tasks.lake.staging import scratch_folder
 from timtrack.tasks.lake.steps import Step, all_steps, find_step, has_other_capture
 from timtrack.tasks.notation import OneLine, printable
+from timtrack.tasks.readers.nemo_rl import supersedes
 from timtrack.tasks.tables.catalogue import sql_version
 from timtrack.tasks.tables.compute import BadTables
 from timtrack.tasks.tracking import Tracker
@@ -86,8 +88,9 @@ def analyse(
     The lake and, without MLFLOW_TRACKING_URI, the MLflow store are in `home`. Raises CapturesFailed
     at the end if any capture failed, so that the flow run shows it.
     """
-    given = {"run": run, "step": step, "tokenizer": tokenizer, "columns": columns}
-    outcomes = take_on(paths, home, given=lambda path: given)
+    given = {"run": run, "step": step, "tokenizer": tokenizer}
+    sources = [Source(path, columns) for path in paths]
+    outcomes = take_on(sources, home, given=lambda source: given)
     runs = {outcome.step.run for outcome in outcomes if outcome.link and outcome.step}
     # With other SQL or another store than before, MLflow lacks the other steps of these runs too.
     tried = {outcome.step for outcome in outcomes}
@@ -152,19 +155,19 @@ def raise_if_failed(outcomes: list[Outcome]) -> list[Outcome]:
 
 
 def take_on(
-    paths: list[Path],
+    sources: list[Source],
     home: Path,
     unlogged: Sequence[Step] = (),
-    given: Callable[[Path], dict[str, Any]] = lambda path: {},
+    given: Callable[[Source], dict[str, Any]] = lambda source: {},
 ) -> list[Outcome]:
     """Captures from file to MLflow in step order, then lake steps that MLflow still lacks.
 
-    `given` says what is known of a capture besides its file: run, step, tokenizer. The flow's task
+    `given` says what is known of a capture besides its files: run, step, tokenizer. The flow's task
     runner prepares steps side by side; MLflow is told of them in order. The lake never waits for
     MLflow: after the first step that cannot be logged, the others are converted without trying, and
     the next call catches up.
     """
-    found, outcomes = _identified(paths, given)
+    found, outcomes = _identified(sources, given)
     into = home / "lake"
     files = scratch_folder(into)
     work, log = _Work(files), _Log(home)
@@ -181,10 +184,10 @@ def take_on(
 
 
 def _identified(
-    paths: list[Path], given: Callable[[Path], dict[str, Any]]
+    sources: list[Source], given: Callable[[Source], dict[str, Any]]
 ) -> tuple[list[Capture], list[Outcome]]:
     """The captures, and what became of the files that are none."""
-    futures = [(path, stages.identify_capture.submit(path, **given(path))) for path in paths]
+    futures = [(s.path, stages.identify_capture.submit(s, **given(s))) for s in sources]
     results = [(path, _result(future)) for path, future in futures]
     failed = [_tell(Outcome(p, error=r)) for p, r in results if isinstance(r, Exception)]
     return [result for _, result in results if isinstance(result, Capture)], failed
@@ -224,10 +227,9 @@ def _is_taken(capture: Capture, source: Path, into: Path) -> bool:
 
     A rank's file is no other one: the first one of a step may come last.
     """
-    own = captures.parts(capture.path, capture.columns)
-    if source in own or not captures.exists(source) or find_step(into, capture):
+    if source in capture.source.files() or not Source(source).exists() or find_step(into, capture):
         return False
-    return not captures.supersedes(capture.path, source)
+    return not supersedes(capture.path, source)
 
 
 @dataclass(frozen=True)

@@ -126,11 +126,11 @@ def _fail(message: str, *more: str) -> int:
 
 
 def _ingest(options: Namespace) -> int:
-    from timtrack.tasks import captures
+    from timtrack.tasks.captures.discovery import find_captures
     from timtrack.tasks.tokens import BadCapture
 
     try:
-        paths = [found for path in options.paths for found in captures.find(path)]
+        paths = [found for path in options.paths for found in find_captures(path)]
     except BadCapture as error:
         return _fail(str(error))
     paths = list(dict.fromkeys(path.absolute() for path in paths))
@@ -156,10 +156,10 @@ def _watch(options: Namespace) -> int:
         say("nothing to do")
         return DONE
     from timtrack.flows.progress import watch_with_progress
-    from timtrack.flows.watch import Source
+    from timtrack.flows.watch import Watched
 
     _end_when_told()
-    source = Source(
+    watched = Watched(
         root,
         options.quiet,
         options.pattern,
@@ -167,7 +167,7 @@ def _watch(options: Namespace) -> int:
         options.alerts and options.alerts.absolute(),
         options.columns,
     )
-    failed = watch_with_progress(source, home, options.once, options.every)
+    failed = watch_with_progress(watched, home, options.once, options.every)
     return FAILED if failed else DONE
 
 
@@ -335,15 +335,16 @@ def _whatif(options: Namespace) -> int:
 
 def _meant(options: Namespace, aside: Path) -> "Step":
     """The step in the lake, or that of a capture's file, which is read into a lake of its own."""
-    from timtrack.tasks import captures
+    from timtrack.tasks.captures.capture import identify, reading
+    from timtrack.tasks.captures.source import Source
     from timtrack.tasks.lake.publish import write_step
     from timtrack.tasks.lake.steps import pick_step
 
     path = Path(options.what)
-    if path.is_dir() or not captures.exists(path):
+    if path.is_dir() or not Source(path).exists():
         return pick_step(options.home / "lake", options.what, options.step)
-    capture = captures.identify(path, step=options.step, columns=options.columns)
-    return write_step(aside, capture, **captures.reading(capture))
+    capture = identify(Source(path, options.columns), step=options.step)
+    return write_step(aside, capture, **reading(capture))
 
 
 def _report(options: Namespace) -> int:
@@ -476,19 +477,20 @@ def _file_name(step: "Step") -> str:
 
 def _formats(options: Namespace) -> int:
     from timtrack.flows import screen
-    from timtrack.tasks import captures
+    from timtrack.tasks.readers.registry import readers
 
-    screen.print_formats(captures.READERS.values())
+    screen.print_formats(readers())
     return DONE
 
 
 def _inspect(options: Namespace) -> int:
     from timtrack.flows import screen
-    from timtrack.tasks import inspection
+    from timtrack.tasks.captures import inspection
+    from timtrack.tasks.captures.source import Source
     from timtrack.tasks.tokens import BadCapture
 
     try:
-        found = inspection.of(options.file, options.columns)
+        found = inspection.inspect_file(Source(options.file, options.columns))
     except BadCapture as error:
         return _fail(f"{options.file}: {error}")
     screen.print_inspection(found)

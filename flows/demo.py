@@ -16,7 +16,7 @@ from timtrack.flows import screen
 from timtrack.flows.analyse import Outcome
 from timtrack.flows.progress import COLUMNS, analyse_with_progress
 from timtrack.flows.saying import say
-from timtrack.flows.watch import Hindrance, Source, follow
+from timtrack.flows.watch import Hindrance, Watched, follow
 from timtrack.tasks.demo import published_run
 from timtrack.tasks.lake.steps import all_steps
 from timtrack.tasks.notation import printable
@@ -84,7 +84,7 @@ def _watched_run(root: Path, home: Path, codec: str, steps: int, seed: int) -> l
         analysed = progress.add_task(f"analyse {codec}", total=steps)
         teller = threading.Thread(target=_tell, args=(trainer, progress, trained, codec))
         teller.start()
-        for told in follow(Source(run), home, lambda: trainer.poll() is not None, every=0.5):
+        for told in follow(Watched(run), home, lambda: trainer.poll() is not None, every=0.5):
             if isinstance(told, Hindrance):
                 raise told.error
             outcomes.append(told)

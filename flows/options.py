@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
 from timtrack.flows import runner
+from timtrack.tasks.captures.paths import Pattern
 from timtrack.tasks.notation import printable
-from timtrack.tasks.places import Pattern
 from timtrack.tasks.tables import frameworks
 
 T = TypeVar("T")

@@ -7,7 +7,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from timtrack.flows.analyse import CapturesFailed, Outcome, analyse, change_listener, listener
-from timtrack.flows.watch import Hindrance, Source, follow
+from timtrack.flows.watch import Hindrance, Watched, follow
 from timtrack.tasks.notation import printable
 
 COLUMNS = (
@@ -41,7 +41,7 @@ def analyse_with_progress(paths: list[Path], home: Path, **given: Any) -> list[O
             listener.reset(token)
 
 
-def watch_with_progress(source: Source, home: Path, once: bool, every: float) -> bool:
+def watch_with_progress(watched: Watched, home: Path, once: bool, every: float) -> bool:
     """Follow a folder and say a line for each capture as it is done; whether any failed."""
     from timtrack.flows import screen
 
@@ -49,7 +49,7 @@ def watch_with_progress(source: Source, home: Path, once: bool, every: float) ->
     changes = change_listener.set(screen.tell_change)
     try:
         failed = False
-        for told in follow(source, home, lambda: once, every):
+        for told in follow(watched, home, lambda: once, every):
             if isinstance(told, Hindrance):
                 screen.tell_hindrance(told, once)
             failed = failed or told.error is not None

@@ -16,7 +16,8 @@ from rich.text import Text
 
 from timtrack.flows.saying import as_it_is, complain, say
 from timtrack.tasks import notation
-from timtrack.tasks.inspection import Inspection
+from timtrack.tasks.captures.inspection import Inspection
+from timtrack.tasks.readers.reader import Reader
 from timtrack.tasks.reports import cells, step_diff, token_strip
 from timtrack.tasks.reports.samples import Sample
 from timtrack.tasks.reports.step_diff import Pair
@@ -234,9 +235,9 @@ def print_certificate(found: Certificate) -> None:
     say("", f"first unequal, row:pos: {places}")
 
 
-def print_formats(readers: Iterable[Any]) -> None:
+def print_formats(readers: Iterable[Reader]) -> None:
     """The readers: which files each takes in a folder, and how to have them written."""
-    rows = [[reader.NAME, reader.FILES, reader.NEEDS] for reader in readers]
+    rows = [[reader.name, reader.files, reader.needs] for reader in readers]
     _print(_grid(["format", "files", "needs"], rows))
 
 

@@ -23,14 +23,15 @@ from timtrack.flows.analyse import (
     tell_of_runs,
     warn,
 )
-from timtrack.tasks import captures, stages
-from timtrack.tasks.arrival import QUIET, is_whole
+from timtrack.tasks import stages
 from timtrack.tasks.backlog import quarantine, survey
 from timtrack.tasks.backlog.quarantine import State
 from timtrack.tasks.backlog.survey import Backlog
+from timtrack.tasks.captures.completeness import QUIET, is_complete
+from timtrack.tasks.captures.paths import Pattern
+from timtrack.tasks.captures.source import Source
 from timtrack.tasks.lake.staging import sweep_staging
 from timtrack.tasks.lake.steps import Step, all_steps
-from timtrack.tasks.places import Pattern
 from timtrack.tasks.system import isolation
 from timtrack.tasks.tables.compute import BadTables
 from timtrack.tasks.tokens import BadCapture, Rival
@@ -57,8 +58,8 @@ def watch(
     """One sweep: captures below `root` that are new or changed, and steps that MLflow still lacks.
 
     A capture that cannot be read is set aside until it changes, unless it was written to in the
-    last `quiet` seconds. `pattern` says how captures are called (tasks/places.py), `marker` which
-    file beside one says that it is whole, `alerts` when a run is a warning
+    last `quiet` seconds. `pattern` says how captures are called (tasks/captures/paths.py),
+    `marker` which file beside one says that it is complete, `alerts` when a run is a warning
     (tasks/verdicts/alerts.py), `columns` what a home-made dump calls its fields
     (tasks/readers/columns.py).
 
@@ -70,15 +71,15 @@ def watch(
     began = time.monotonic()
     sweep_staging(home / "lake")
     _forget_lost(home)
-    source = Source(root, quiet, pattern, marker, columns=columns)
-    seen = source.look(home)
-    whole = source.whole(seen)
-    before = {path: quarantine.state(path, columns) for path in whole}
-    outcomes = take_on(whole, home, seen.unlogged, source.named)
+    watched = Watched(root, quiet, pattern, marker, columns=columns)
+    seen = watched.look(home)
+    complete = watched.complete(seen)
+    before = {source.path: quarantine.state(source) for source in complete}
+    outcomes = take_on(complete, home, seen.unlogged, watched.named)
     for outcome in outcomes:
         _note(home, outcome, columns, before.get(outcome.path))
     taken = [outcome.step for outcome in outcomes if outcome.step]
-    stages.show_backlog(root, source.look(home), taken, time.monotonic() - began)
+    stages.show_backlog(root, watched.look(home), taken, time.monotonic() - began)
     logged = {outcome.step.run for outcome in outcomes if outcome.link and outcome.step}
     changes = tell_of_runs(home, logged | set(seen.unsettled), alerts)
     if outcomes or changes:
@@ -106,11 +107,11 @@ def _note(home: Path, outcome: Outcome, columns: str | None, before: State | Non
     try:
         if outcome.step:
             quarantine.clear(home, path)
-        elif error and captures.exists(path):
+        elif error and Source(path, columns).exists():
             if isinstance(error, Rival) and error.other and before is not None:
                 before = before | quarantine.stamps([error.other])
             held = isinstance(error, BadCapture)
-            quarantine.add(home, path, str(error), columns, before, held)
+            quarantine.add(home, Source(path, columns), str(error), before, held)
     except OSError as failed:  # the disk is full, or the capture went away
         warn(f"{path} was not set aside: {failed}")
 
@@ -151,7 +152,7 @@ def _names(runs: list[str]) -> str:
 
 
 @dataclass(frozen=True)
-class Source:
+class Watched:
     """What is watched; the fields are parameters of the flow `watch`."""
 
     root: Path
@@ -165,22 +166,21 @@ class Source:
         """What is still to be done."""
         return survey.survey(self.root, home, self.pattern, self.columns)
 
-    def whole(self, seen: Backlog) -> list[Path]:
+    def complete(self, seen: Backlog) -> list[Source]:
         """The pending captures that are not still being written."""
-        return [path for path in seen.pending if self._is_whole(path)]
+        return [source for source in seen.pending if self._is_complete(source)]
 
-    def _is_whole(self, path: Path) -> bool:
+    def _is_complete(self, source: Source) -> bool:
         try:
-            return is_whole(path, self.quiet, self.marker, self.columns)
+            return is_complete(source, self.quiet, self.marker)
         except isolation.Stopped:
             raise
         except Exception:  # gone since, or no longer what it was: the others are asked
             return False
 
-    def named(self, path: Path) -> dict[str, object]:
-        """What is known of a capture: columns, run and step if the pattern says them."""
-        said = Pattern(self.pattern).reads(path, self.root) if self.pattern else {}
-        return {**said, "columns": self.columns}
+    def named(self, source: Source) -> dict[str, object]:
+        """Run and step of a capture, if the pattern says them."""
+        return Pattern(self.pattern).reads(source.path, self.root) if self.pattern else {}
 
 
 @dataclass(frozen=True)
@@ -195,7 +195,7 @@ class NothingDone(Exception):
     """A sweep left all as it was; Prefect shows which of its tasks failed."""
 
 
-Work = tuple[list[Path], list[Step], list[str]]  # captures, steps not logged, runs not told of
+Work = tuple[list[Source], list[Step], list[str]]  # captures, steps not logged, runs not told of
 NO_WORK: Work = ([], [], [])
 
 
@@ -221,7 +221,7 @@ class _Pace:
 
 
 def follow(
-    source: Source, home: Path, finished: Callable[[], bool] = lambda: False, every: float = 2.0
+    watched: Watched, home: Path, finished: Callable[[], bool] = lambda: False, every: float = 2.0
 ) -> Iterator[Outcome | Hindrance]:
     """Sweep whenever there is something to do, until `finished` and nothing more can be done.
 
@@ -232,13 +232,13 @@ def follow(
         last = finished()  # asked first: what was written before it was true is still found
         work, rests = pace.tried, every
         try:
-            seen = source.look(home)
-            work = (source.whole(seen), seen.unlogged, seen.unsettled)
+            seen = watched.look(home)
+            work = (watched.complete(seen), seen.unlogged, seen.unsettled)
             beats = not last and time.monotonic() - swept > HEARTBEAT
             idle = not any(work) or pace.waits(work)
             if not idle or beats:
                 swept = time.monotonic()
-                outcomes = _swept(source, home)
+                outcomes = _swept(watched, home)
                 yield from outcomes
                 idle = _is_in_vain(work, pace.tried, outcomes)
                 pace.tries(work, in_vain=idle and any(work))
@@ -265,9 +265,9 @@ def _is_in_vain(work: Work, before: Work, outcomes: list[Outcome]) -> bool:
     return work == before or _waits(outcomes)
 
 
-def _said(whole: list[Path], unlogged: list[Step], unsettled: list[str]) -> str:
+def _said(complete: list[Source], unlogged: list[Step], unsettled: list[str]) -> str:
     counts = {
-        "captures": len(whole),
+        "captures": len(complete),
         "steps not logged": len(unlogged),
         "runs without trend or status": len(unsettled),
     }
@@ -281,8 +281,8 @@ def _waits(outcomes: list[Outcome]) -> bool:
     return any(o.error and not isinstance(o.error, noted) for o in outcomes)
 
 
-def _swept(source: Source, home: Path) -> list[Outcome]:
+def _swept(watched: Watched, home: Path) -> list[Outcome]:
     try:
-        return watch(home=home, critical_fails=True, **vars(source))
+        return watch(home=home, critical_fails=True, **vars(watched))
     except SweepFailed as failed:
         return failed.outcomes

@@ -7,8 +7,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from timtrack.tasks import captures
-from timtrack.tasks.captures import Capture
+from timtrack.tasks.captures.capture import Capture, reading
+from timtrack.tasks.captures.capture import identify as identify_here
+from timtrack.tasks.captures.source import Source
 from timtrack.tasks.lake.publish import BadPlace, finish_step, write_part, write_step
 from timtrack.tasks.lake.steps import Step
 from timtrack.tasks.system.isolation import TOO_LONG, Died, Stopped, apart
@@ -16,15 +17,13 @@ from timtrack.tasks.tokens import BadCapture, Check
 
 
 def identify(
-    path: Path,
+    source: Source,
     run: str | None = None,
     step: int | None = None,
     tokenizer: Path | None = None,
-    columns: str | None = None,
 ) -> Capture:
-    """`captures.identify`."""
-    size = captures.size(path, columns)
-    found: Capture = _read(size, captures.identify, path, run, step, tokenizer, columns)
+    """As `identify` of tasks/captures/capture.py."""
+    found: Capture = _read(source.bytes(), identify_here, source, run, step, tokenizer)
     return found
 
 
@@ -66,16 +65,16 @@ def _read(size: int, function: Callable[..., Any], *arguments: Any) -> Any:
 
 
 def _whole(capture: Capture, into: Path) -> Step:
-    return write_step(into, capture, **captures.reading(capture))
+    return write_step(into, capture, **reading(capture))
 
 
 def _part(capture: Capture, folder: Path, number: int) -> Check:
-    reading = captures.reading(capture)
-    decode = {name: reading[name] for name in ("decode",) if name in reading}
-    return write_part(folder, capture, reading["batch"], number, **decode)
+    read = reading(capture)
+    decode = {name: read[name] for name in ("decode",) if name in read}
+    return write_part(folder, capture, read["batch"], number, **decode)
 
 
 def _published(capture: Capture, folder: Path, parts: list[Check], into: Path) -> Step:
-    reading = captures.reading(capture)
-    reading.pop("decode", None)
-    return finish_step(into, folder, capture, parts=parts, **reading)
+    read = reading(capture)
+    read.pop("decode", None)
+    return finish_step(into, folder, capture, parts=parts, **read)

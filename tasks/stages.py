@@ -20,7 +20,8 @@ from prefect.events import emit_event
 from timtrack.tasks import charts, conversion
 from timtrack.tasks.backlog import survey
 from timtrack.tasks.backlog.survey import Backlog
-from timtrack.tasks.captures import Capture
+from timtrack.tasks.captures.capture import Capture
+from timtrack.tasks.captures.source import Source
 from timtrack.tasks.lake.copies import remember_source
 from timtrack.tasks.lake.publish import settle_step, write_tables
 from timtrack.tasks.lake.steps import (
@@ -69,19 +70,18 @@ RETRIED: dict[str, Any] = {
 
 def _identified(parameters: dict[str, Any]) -> str:
     """The name of a task run, which is in every line of its log."""
-    return printable(f"identify {parameters['path']}")
+    return printable(f"identify {parameters['source'].path}")
 
 
 @task(task_run_name=_identified, **RETRIED)  # type: ignore[arg-type] # a plain function will do
 def identify_capture(
-    path: Path,
+    source: Source,
     run: str | None = None,
     step: int | None = None,
     tokenizer: Path | None = None,
-    columns: str | None = None,
 ) -> Capture:
     """Open a capture far enough to know its run, step and digest."""
-    return conversion.identify(path, run, step, tokenizer, columns)
+    return conversion.identify(source, run, step, tokenizer)
 
 
 @task(task_run_name="convert {capture.name}", **RETRIED)

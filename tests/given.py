@@ -12,7 +12,8 @@ import torch
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Page
 
-from timtrack.tasks import captures
+from timtrack.tasks.captures.capture import identify, reading
+from timtrack.tasks.captures.source import Source
 from timtrack.tasks.lake.publish import write_step
 from timtrack.tasks.lake.steps import Step
 from timtrack.tasks.tables.catalogue import catalogue, sql_version, tables_named
@@ -168,10 +169,10 @@ def barriers(page: Page) -> list[tuple[str, str]]:
     return [(rule["id"], rule["nodes"][0]["html"][:200]) for rule in grave]
 
 
-def ingest(path: Path, into: Path, **given: Any) -> Step:
+def ingest(path: Path, into: Path, columns: str | None = None, **given: Any) -> Step:
     """One capture into the lake, without Prefect."""
-    capture = captures.identify(path, **given)
-    return write_step(into, capture, **captures.reading(capture))
+    capture = identify(Source(path, columns), **given)
+    return write_step(into, capture, **reading(capture))
 
 
 def replace_everywhere(monkeypatch: pytest.MonkeyPatch, function: Any, by: Any) -> None:

@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from timtrack.tasks import captures
+from timtrack.tasks.readers.registry import readers
 from timtrack.tasks.tables import corrections
 from timtrack.tasks.tables.catalogue import catalogue
 from timtrack.tasks.tables.corrections import Method
@@ -38,8 +38,7 @@ def parts() -> dict[str, str]:
         (_typed(m), m.text, m.source, ", ".join(v.replace("_", ",") or "–" for v in m.settings))
         for m in methods
     ]
-    readers = captures.READERS.values()
-    formats = [(f"`{r.NAME}`", f"`{r.FILES}`", r.NEEDS, r.GIVES) for r in readers]
+    formats = [(f"`{r.name}`", f"`{r.files}`", r.needs, r.gives) for r in readers()]
     return {
         "formats": markdown(("format", "files in a folder", "needs", "has besides"), formats),
         "tables": markdown(("table", "one row for each", ""), listed),

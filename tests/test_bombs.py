@@ -16,7 +16,8 @@ import torch
 from tests import formats
 from tests.given import batch_fields, ingest
 from tests.test_hostile import rezipped
-from timtrack.tasks import captures
+from timtrack.tasks.captures.capture import identify
+from timtrack.tasks.captures.source import Source
 from timtrack.tasks.readers.containers import bounds, jsonl, npz, stand_ins
 from timtrack.tasks.tokens import BadCapture, Check
 
@@ -37,7 +38,7 @@ def soon():
 
 def everything(path, columns=None):
     """Reads all rows of a capture."""
-    for _ in (check := Check()).watch(captures.read(path, columns).blocks()):
+    for _ in (check := Check()).watch(Source(path, columns).open().blocks()):
         pass
     return check.verdict()
 
@@ -170,7 +171,7 @@ def test_an_npz_bomb_is_refused_at_its_directory(tmp_path, monkeypatch):
     assert path.stat().st_size < 400_000
     monkeypatch.setattr(npz, "_array", lambda *_: pytest.fail("unpacked"))
     with pytest.raises(BadCapture, match=r"a zip of \d+ bytes declares 3145\d+ bytes unpacked"):
-        captures.read(path)
+        Source(path).open()
 
 
 def test_only_the_members_that_are_asked_for_are_unpacked(tmp_path, monkeypatch):
@@ -182,7 +183,7 @@ def test_only_the_members_that_are_asked_for_are_unpacked(tmp_path, monkeypatch)
     monkeypatch.setattr(
         npz, "_array", lambda zip, info: taken.append(info.filename) or unpack(zip, info)
     )
-    captures.read(path)
+    Source(path).open()
     assert "unasked.npy" not in taken
     everything(path)
     assert "unasked.npy" not in taken
@@ -203,7 +204,7 @@ def test_members_that_overlap_are_refused(tmp_path):
     quoted = entry[:20] + size * 2 + entry[28:42] + bytes(4) + entry[46:]
     path.write_bytes(content.replace(entry, quoted))
     with pytest.raises(BadCapture, match=r"a zip of \d+ bytes cannot hold the 2\d+ bytes of "):
-        captures.read(path)
+        Source(path).open()
 
 
 def test_a_padded_batch_that_is_packed_well_is_read(tmp_path):
@@ -228,7 +229,7 @@ def test_a_header_that_declares_more_than_its_member_holds_is_refused(tmp_path):
     with pytest.raises(
         BadCapture, match=r"\[1000, 100000\] of int64, 800000000 bytes, but holds 0"
     ):
-        captures.read(path)
+        Source(path).open()
 
 
 def test_compressed_pt_of_an_ordinary_batch_is_still_read(saved):
@@ -301,9 +302,9 @@ def test_a_step_that_does_not_fit_is_not_rounded_and_not_passed_over(step, tmp_p
     for file in path.parent.glob("*.jsonl"):
         old = [json.loads(line) for line in file.read_text().splitlines()]
         file.write_text("".join(f"{json.dumps({**r, 'export_step': step})}\n" for r in old))
-    assert captures.read(path).step == step
+    assert Source(path).open().step == step
     with pytest.raises(BadCapture, match=r"says training step .*e\+\d\d, expected 0 to 2\^53"):
-        captures.identify(path)
+        identify(Source(path))
 
 
 def test_a_policy_version_that_does_not_fit_is_refused_with_its_row(tmp_path):
@@ -337,7 +338,7 @@ def test_a_table_of_one_value_is_not_millions_of_tokens(rows, tmp_path):
     pl.DataFrame({"q": column, "p": column}).write_parquet(path)
     assert path.stat().st_size < 200_000
     with pytest.raises(BadCapture, match=r"a file of \d+ bytes declares 20000000 tokens or rows"):
-        captures.read(path, "logp_rollout=q,logp_train=p")
+        Source(path, "logp_rollout=q,logp_train=p").open()
 
 
 def test_many_names_of_one_storage_are_refused(saved):
@@ -345,7 +346,7 @@ def test_many_names_of_one_storage_are_refused(saved):
     fields = batch_fields(rows=500, width=400)
     views = {f"v{i}_log_probs": fields["old_log_probs"] for i in range(80)}
     with pytest.raises(BadCapture, match="numbers that its fields declare"):
-        captures.read(saved({**fields, **views}))
+        Source(saved({**fields, **views})).open()
 
 
 def nested(depth: int) -> tuple:
@@ -361,5 +362,5 @@ def nested(depth: int) -> tuple:
 )
 def test_a_message_shows_no_more_of_a_value_than_a_person_reads(fields, saved):
     with pytest.raises(BadCapture) as raised:
-        captures.read(saved({**batch_fields(rows=4), **fields}))
+        Source(saved({**batch_fields(rows=4), **fields})).open()
     assert len(str(raised.value)) < 300

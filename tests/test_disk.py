@@ -11,9 +11,11 @@ from tests.given import batch_fields
 from timtrack.flows.analyse import CapturesFailed
 from timtrack.flows.cli import main
 from timtrack.flows.watch import watch
-from timtrack.tasks import arrival, conversion
-from timtrack.tasks.arrival import is_whole
+from timtrack.tasks import conversion
 from timtrack.tasks.backlog import quarantine, survey
+from timtrack.tasks.captures import completeness
+from timtrack.tasks.captures.completeness import is_complete
+from timtrack.tasks.captures.source import Source
 from timtrack.tasks.lake.steps import all_steps
 from timtrack.tasks.readers import step_batch
 
@@ -77,15 +79,15 @@ def test_a_capture_that_may_not_be_read_stops_no_other(saved, tmp_path, home, mo
         return really_open(path, seen)
 
     with monkeypatch.context() as patched:
-        for module in (arrival, conversion):  # a process apart would not be patched
+        for module in (completeness, conversion):  # a process apart would not be patched
             patched.setattr(module, "apart", lambda function, *given, size: function(*given))
         patched.setattr(step_batch, "open_batch", refused)
-        assert not is_whole(locked, quiet=60)
+        assert not is_complete(Source(locked), quiet=60)
         with pytest.raises(CapturesFailed, match="Permission denied"):
             watch(root, home, quiet=0)
     assert [step.step for step in all_steps(home / "lake")] == [2]
     seen = survey.survey(root, home)
-    assert (seen.held, seen.pending) == ([], [locked])
+    assert (seen.held, seen.pending) == ([], [Source(locked)])
     assert "Permission denied" in seen.failing[0].error
     watch(root, home)
     assert [step.step for step in all_steps(home / "lake")] == [1, 2]

@@ -19,7 +19,7 @@ import torch
 
 from tests import formats
 from tests.test_readers import BY_TENSORDICT, WRITERS
-from timtrack.tasks import captures
+from timtrack.tasks.captures.source import Source
 from timtrack.tasks.tokens import BadCapture, Check
 
 MANY = int(os.environ.get("TIMTRACK_FUZZ", "60"))
@@ -55,7 +55,7 @@ def taken(path: Path, columns: str | None = None) -> str:
     global watched
     watched = []
     try:
-        for _ in (check := Check()).watch(captures.read(path).blocks()):
+        for _ in (check := Check()).watch(Source(path).open().blocks()):
             pass
         check.verdict()
         return "read"
@@ -198,7 +198,7 @@ def test_a_zip_bomb_is_not_unrolled(tmp_path):
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("responses.npy", header.ljust(128, b" ")[:127] + b"\n" + bytes(1000))
     with pytest.raises(BadCapture):
-        captures.read(path)
+        Source(path).open()
 
 
 @pytest.mark.parametrize("cells", [(10**6, 10**6), (10**12, 1)])
@@ -209,7 +209,7 @@ def test_a_tensor_of_one_element_is_not_billions_of_tokens(cells, tmp_path):
     path = tmp_path / "step_batch.pt"
     torch.save({name: fields[name] for name in fields if fields[name] is not None}, path)
     with pytest.raises(BadCapture):
-        captures.read(path)
+        Source(path).open()
 
 
 def test_a_list_of_itself_is_not_unrolled(tmp_path):
@@ -218,7 +218,7 @@ def test_a_list_of_itself_is_not_unrolled(tmp_path):
         deep = [deep] * 2000
     torch.save({"responses": deep, "old_log_probs": deep}, tmp_path / "step_batch.pt")
     with pytest.raises(BadCapture, match="cannot hold the 4002000 numbers that responses declares"):
-        captures.read(tmp_path / "step_batch.pt")
+        Source(tmp_path / "step_batch.pt").open()
 
 
 def test_json_of_other_kinds_is_refused_in_place(tmp_path):
@@ -229,5 +229,5 @@ def test_json_of_other_kinds_is_refused_in_place(tmp_path):
             changed = [*lines[:2], {**lines[2], name: value}, *lines[3:]]
             path.write_text("".join(f"{json.dumps(line)}\n" for line in changed))
             with pytest.raises(BadCapture, match=r"line 3"):
-                for _ in captures.read(path).blocks():
+                for _ in Source(path).open().blocks():
                     pass

@@ -16,7 +16,9 @@ import torch
 from tests import readme
 from tests.given import batch_fields
 from tests.test_step_batch import TOKEN_FIELDS, expected_tokens, ragged, read
-from timtrack.tasks import captures, hook
+from timtrack.tasks import hook
+from timtrack.tasks.captures.capture import identify
+from timtrack.tasks.captures.source import Source
 from timtrack.tasks.lake.publish import write_step
 
 V0 = """
@@ -70,9 +72,9 @@ def test_the_hook_for_padded_batches_keeps_the_mask_before_rejection(verl, tmp_p
     tensors = {k: v for k, v in fields.items() if isinstance(v, torch.Tensor)}
     uid = np.array(fields["uid"], dtype=object)
     assert trainer.fit(SimpleNamespace(batch=tensors, non_tensor_batch={"uid": uid})) == "updated"
-    capture = captures.identify(tmp_path / "captures/my-run/step_7/step_batch.pt")
+    capture = identify(Source(tmp_path / "captures/my-run/step_7/step_batch.pt"))
     assert (capture.run, capture.step) == ("my-run", 7)
-    step = write_step(tmp_path / "lake", capture, captures.read(capture.path))
+    step = write_step(tmp_path / "lake", capture, Source(capture.path).open())
     assert read(step)[0].to_dicts() == expected_tokens(fields)
 
 
@@ -91,8 +93,8 @@ def test_the_hook_for_jagged_batches_writes_lists_and_padding_rows_go(verl, tmp_
     batch = SimpleNamespace(keys=["k"], partition_id="train")
     exec(hooks()[1], {})  # the module is imported now: patched at once
     assert trainer._compute_advantage(batch, {}) == "advantages"
-    capture = captures.identify(tmp_path / "captures/my-run/step_9/step_batch.pt")
-    step = write_step(tmp_path / "lake", capture, captures.read(capture.path))
+    capture = identify(Source(tmp_path / "captures/my-run/step_9/step_batch.pt"))
+    step = write_step(tmp_path / "lake", capture, Source(capture.path).open())
     expected = [{**row, "advantage": None} for row in expected_tokens(fields)]
     assert read(step)[0].to_dicts() == expected
     assert "1 synthetic padding rows (uid `pad...`) left out" in step.facts()["notes"]
@@ -117,7 +119,7 @@ def test_the_hook_for_padded_batches_does_not_stop_a_training_in_bypass_mode(ver
     uid = np.array(fields["uid"], dtype=object)
     batch = SimpleNamespace(batch=tensors, non_tensor_batch={"uid": uid})
     assert trainer._update_actor(batch) == "updated"
-    assert captures.identify(tmp_path / "captures/my-run/step_1/step_batch.pt").step == 1
+    assert identify(Source(tmp_path / "captures/my-run/step_1/step_batch.pt")).step == 1
 
 
 @pytest.mark.parametrize("block", [0, 1])
@@ -184,8 +186,8 @@ def test_of_many_rows_whole_groups_are_kept_and_it_is_said(tmp_path):
     path = hook.save_step_batch(tmp_path / "run", 3, fields, max_rows=5)
     whole = hook.save_step_batch(tmp_path / "whole", 3, fields)
     step, other = (
-        write_step(tmp_path / "lake", c, captures.read(c.path))
-        for c in map(captures.identify, (path, whole))
+        write_step(tmp_path / "lake", c, Source(c.path).open())
+        for c in map(identify, (path, whole))
     )
     tokens, rows = read(step)
     assert rows["row"].to_list() == [0, 1, 2, 3]

@@ -8,7 +8,8 @@ import polars as pl
 import pytest
 
 from tests.given import batch_fields, ingest
-from timtrack.tasks import captures
+from timtrack.tasks.captures.capture import identify
+from timtrack.tasks.captures.source import Source
 from timtrack.tasks.hook import write_step_batch
 from timtrack.tasks.lake import publish
 from timtrack.tasks.lake.publish import BadPlace, settle_step, write_step, write_tables
@@ -30,7 +31,7 @@ def test_a_step_says_where_it_came_from(saved, to_lake):
     step = to_lake(path)
     facts = step.facts()
     assert facts["source"] == str(path)
-    assert facts["sha256"] == captures.identify(path).sha256
+    assert facts["sha256"] == identify(Source(path)).sha256
     assert facts["bytes"] == path.stat().st_size
     assert (facts["format"], facts["run"], facts["step"]) == ("step_batch", "run-a", 3)
     assert facts["rows"] == 6
@@ -44,7 +45,7 @@ def test_the_same_capture_again_changes_nothing(saved, to_lake, tmp_path):
     before = files(tmp_path / "lake")
     to_lake(path)
     assert files(tmp_path / "lake") == before
-    assert find_step(tmp_path / "lake", captures.identify(path)) is not None
+    assert find_step(tmp_path / "lake", identify(Source(path))) is not None
 
 
 def test_a_changed_capture_replaces_the_step_whole(saved, to_lake, tmp_path):
@@ -71,8 +72,8 @@ def test_while_two_captures_of_a_step_are_visible_the_newer_counts(
 
 def test_a_capture_that_changes_while_it_is_read_is_not_published(saved, tmp_path):
     path = saved(batch_fields(seed=1))
-    capture = captures.identify(path)
-    batch = captures.read(path)
+    capture = identify(Source(path))
+    batch = Source(path).open()
     saved(batch_fields(seed=2, rows=8))
     with pytest.raises(BadCapture, match="changed while it was read"):
         write_step(tmp_path / "lake", capture, batch)
@@ -151,7 +152,7 @@ def test_the_trainers_writer_is_repeatable_and_atomic(tmp_path):
     first = path.read_bytes()
     assert write_step_batch(tmp_path / "other", 7, fields).read_bytes() == first
     assert [p.name for p in path.parent.iterdir()] == ["step_batch.pt"]
-    assert captures.identify(path).step == 7
+    assert identify(Source(path)).step == 7
     fields["x"] = lambda: None  # cannot be pickled
     with pytest.raises(Exception, match="pickle"):
         write_step_batch(tmp_path / "run", 7, fields)
@@ -184,7 +185,7 @@ def test_what_a_kill_left_of_an_older_capture_goes_with_the_next_ingest(
         killed.setattr(publish, "_discard_others", lambda _: None)
         to_lake(saved(batch_fields(seed=1)))
         to_lake(saved(batch_fields(seed=2)))
-    first = captures.identify(saved(batch_fields(seed=1)))
+    first = identify(Source(saved(batch_fields(seed=1))))
     settle_step(find_step(tmp_path / "lake", first))
     assert [step.capture for step in all_steps(tmp_path / "lake")] == [first.id]
 

@@ -12,14 +12,17 @@ import pytest
 from tests.given import batch_fields, ingest
 from tests.servers import TIM
 from timtrack.flows.cli import main
-from timtrack.flows.watch import Source, follow, watch
-from timtrack.tasks import captures
-from timtrack.tasks.arrival import is_whole
+from timtrack.flows.watch import Watched, follow, watch
 from timtrack.tasks.backlog import quarantine, survey
+from timtrack.tasks.captures.capture import identify
+from timtrack.tasks.captures.completeness import is_complete
+from timtrack.tasks.captures.discovery import captures_below
+from timtrack.tasks.captures.source import Source
 from timtrack.tasks.hook import save_step_batch
 from timtrack.tasks.lake import staging
 from timtrack.tasks.lake.steps import all_steps
 from timtrack.tasks.system import durable
+from timtrack.tasks.system.regular import sha256_of
 from timtrack.tasks.tokens import BadCapture
 from timtrack.tasks.verdicts import alerts
 
@@ -41,7 +44,7 @@ def test_what_is_no_file_is_no_ranks_capture(kind, root, tmp_path):
     first = save_step_batch(root / "ranks", 3, batch_fields(), 0, 2)
     odd = first.with_name("step_batch.rank_1.pt")
     os.mkfifo(odd) if kind == "pipe" else odd.mkdir()
-    assert captures.parts(first) == [first]
+    assert Source(first).files() == [first]
     step = ingest(first, tmp_path / "lake")
     assert "files of 1 of 2 ranks are there" in step.facts()["notes"]
 
@@ -49,7 +52,7 @@ def test_what_is_no_file_is_no_ranks_capture(kind, root, tmp_path):
 def test_a_pipe_is_not_waited_for(tmp_path):
     os.mkfifo(tmp_path / "pipe")
     with pytest.raises(BadCapture, match="is not a file"):
-        captures.sha256_of(tmp_path / "pipe")
+        sha256_of(tmp_path / "pipe")
 
 
 def test_a_name_that_is_not_utf8_is_set_aside_like_any_other(root, home):
@@ -57,21 +60,21 @@ def test_a_name_that_is_not_utf8_is_set_aside_like_any_other(root, home):
     bad.parent.mkdir(parents=True)
     bad.write_bytes(b"nonsense")
     bad = renamed(bad.parents[1], b"bad\xff") / "step_1" / "step_batch.pt"
-    quarantine.add(home, bad, "nonsense")
-    assert quarantine.holds(home, bad)
+    quarantine.add(home, Source(bad), "nonsense")
+    assert quarantine.holds(home, Source(bad))
     assert [record.path for record in quarantine.records(home)] == [str(bad)]
-    assert bad not in Source(root).look(home).pending
+    assert Source(bad) not in Watched(root).look(home).pending
 
 
 @pytest.mark.parametrize("left", ["", "{", "[]", '{"path": "x"}'])
 def test_a_record_that_a_power_cut_left_empty_is_none(left, root, home):
     path = root / "good" / "step_3" / "step_batch.pt"
-    quarantine.add(home, path, "why")
+    quarantine.add(home, Source(path), "why")
     [record] = (home / "quarantine").iterdir()
     record.write_text(left)
     assert quarantine.records(home) == []
-    assert not quarantine.holds(home, path)
-    assert quarantine.add(home, path, "why").tries == 1
+    assert not quarantine.holds(home, Source(path))
+    assert quarantine.add(home, Source(path), "why").tries == 1
 
 
 @pytest.mark.parametrize("left", ["", "{"])
@@ -119,7 +122,7 @@ def test_a_run_behind_a_link_is_found_and_loops_end(root, tmp_path):
     (root / "good" / "loop").symlink_to(root)
     (root / "good" / "latest").symlink_to(root / "good" / "step_3")
     (root / "dangling").symlink_to(root / "nowhere")
-    found = captures.below(root)
+    found = captures_below(root)
     assert found.captures == [
         root / "good" / "step_3" / "step_batch.pt",
         root / "linked" / "step_3" / "step_batch.pt",
@@ -137,7 +140,7 @@ def test_folders_that_go_while_they_are_looked_at_are_not_there(root, monkeypatc
         return really(folder)
 
     monkeypatch.setattr(os, "scandir", scandir)
-    assert [path.parents[1].name for path in captures.below(root).captures] == ["good"]
+    assert [path.parents[1].name for path in captures_below(root).captures] == ["good"]
 
 
 def test_a_folder_that_may_not_be_entered_is_told(root, home, monkeypatch, capsys):
@@ -163,7 +166,7 @@ def test_folders_deeper_than_a_path_may_be_are_told_and_keep_no_other(root):
         os.close(descriptor)
         descriptor = inner
     os.close(descriptor)
-    found = captures.below(root)
+    found = captures_below(root)
     assert [path.parents[1].name for path in found.captures] == ["good"]
     assert list(found.closed.values()) == ["File name too long"]
     subprocess.run(["rm", "-rf", str(root)], check=True)  # shutil recurses
@@ -171,25 +174,25 @@ def test_folders_deeper_than_a_path_may_be_are_told_and_keep_no_other(root):
 
 def test_a_capture_that_changed_while_it_was_read_is_tried_again(root, home):
     path = root / "good" / "step_3" / "step_batch.pt"
-    before = quarantine.state(path)
+    before = quarantine.state(Source(path))
     path.write_bytes(path.read_bytes()[:-10])  # while the sweep reads it
-    quarantine.add(home, path, "cut short", before=before)
-    assert not quarantine.holds(home, path)
-    quarantine.add(home, path, "cut short")
-    assert quarantine.holds(home, path)
+    quarantine.add(home, Source(path), "cut short", before=before)
+    assert not quarantine.holds(home, Source(path))
+    quarantine.add(home, Source(path), "cut short")
+    assert quarantine.holds(home, Source(path))
 
 
 def test_a_mended_tokenizer_takes_its_captures_up_again(root, home):
     path = root / "good" / "step_3" / "step_batch.pt"
     tokenizer = root / "good" / "tokenizer.json"
     tokenizer.write_text("{")
-    quarantine.add(home, path, "tokenizer.json is no tokenizer")
-    assert quarantine.holds(home, path)
+    quarantine.add(home, Source(path), "tokenizer.json is no tokenizer")
+    assert quarantine.holds(home, Source(path))
     tokenizer.write_text("{}")
-    assert not quarantine.holds(home, path)
-    quarantine.add(home, path, "tokenizer.json is no tokenizer")
+    assert not quarantine.holds(home, Source(path))
+    quarantine.add(home, Source(path), "tokenizer.json is no tokenizer")
     tokenizer.unlink()
-    assert not quarantine.holds(home, path)
+    assert not quarantine.holds(home, Source(path))
 
 
 @pytest.mark.parametrize("ahead", [10 * 86400.0, 0.0])
@@ -198,9 +201,9 @@ def test_a_file_of_the_future_is_waited_for_no_longer_than_others(ahead, root):
     path.write_bytes(path.read_bytes()[:-10])
     then = time.time() + ahead
     os.utime(path, (then, then))
-    assert not is_whole(path, quiet=0.5)
+    assert not is_complete(Source(path), quiet=0.5)
     time.sleep(0.6)
-    assert is_whole(path, quiet=0.5)
+    assert is_complete(Source(path), quiet=0.5)
 
 
 def test_a_clock_of_the_file_server_that_is_ahead_is_measured_by_our_own(monkeypatch, root):
@@ -208,28 +211,28 @@ def test_a_clock_of_the_file_server_that_is_ahead_is_measured_by_our_own(monkeyp
     path.write_bytes(path.read_bytes()[:-10])
     now = time.time()
     monkeypatch.setattr(time, "time", lambda: now - 1e6)
-    assert not is_whole(path, quiet=0.5)
+    assert not is_complete(Source(path), quiet=0.5)
     time.sleep(0.6)
-    assert is_whole(path, quiet=0.5)
+    assert is_complete(Source(path), quiet=0.5)
 
 
 def test_ranks_that_are_written_anew_are_waited_for(root):
     """The file of one is new, those of the others an hour old: not yet one capture."""
     paths = [save_step_batch(root / "ranks", 3, batch_fields(), rank, 2) for rank in (0, 1)]
-    assert is_whole(paths[0], quiet=30)
+    assert is_complete(Source(paths[0]), quiet=30)
     old = time.time() - 3600
     os.utime(paths[1], (old, old))
-    assert not is_whole(paths[0], quiet=30)
+    assert not is_complete(Source(paths[0]), quiet=30)
     for path in paths:
         os.utime(path, (old, old))
-    assert is_whole(paths[0], quiet=30)
+    assert is_complete(Source(paths[0]), quiet=30)
 
 
 def test_lines_that_a_pattern_names_are_waited_for(root):
     """Nobody knows by its name what they are: more may follow."""
     lines = root / "good" / "4.dump"
     lines.write_text('{"trainer_logprobs": [], "token_ids": [], "loss_mask": []}\n')
-    assert not is_whole(lines, quiet=30)
+    assert not is_complete(Source(lines), quiet=30)
 
 
 @pytest.mark.slow
@@ -280,7 +283,7 @@ def test_a_server_that_is_gone_is_waited_for(root, home, monkeypatch):
 
     monkeypatch.setattr(module, "_swept", swept)
     monkeypatch.setattr(module.runner, "mend_server", lambda: None)
-    told = follow(Source(root), home, every=0.01)
+    told = follow(Watched(root), home, every=0.01)
     assert [(str(h.error), h.pause) for h in (next(told), next(told))] == [
         ("refused", 0.02),
         ("500", 0.04),
@@ -289,10 +292,10 @@ def test_a_server_that_is_gone_is_waited_for(root, home, monkeypatch):
 
 def test_ranks_of_two_attempts_are_said_to_be(root, tmp_path):
     paths = [save_step_batch(root / "ranks", 3, batch_fields(), rank, 2) for rank in (0, 1)]
-    assert "apart" not in " ".join(captures.read(paths[0]).notes)
+    assert "apart" not in " ".join(Source(paths[0]).open().notes)
     old = time.time() - 7200
     os.utime(paths[1], (old, old))
-    [note] = [note for note in captures.read(paths[0]).notes if "apart" in note]
+    [note] = [note for note in Source(paths[0]).open().notes if "apart" in note]
     assert note.startswith("the ranks' files were written 120 minutes apart: if a restarted")
 
 
@@ -300,7 +303,7 @@ def test_links_to_what_the_watched_folder_is_in_are_told_and_not_followed(root):
     (root / "everything").symlink_to("/")
     (root / "above").symlink_to(root.parent)
     (root / "processes").symlink_to("/proc")
-    found = captures.below(root)
+    found = captures_below(root)
     assert [path.parents[1].name for path in found.captures] == ["good"]
     assert sorted(found.closed.values()) == [
         "a link to /, which the watched folder is in",
@@ -315,19 +318,19 @@ def test_a_rank_that_is_there_twice_is_refused(root):
     with pytest.raises(
         BadCapture, match=r"rank_0\.pt and step_batch\.rank_00\.pt are both of rank"
     ):
-        captures.read(path)
+        Source(path).open()
 
 
 def test_other_content_with_the_same_size_and_time_is_another_capture(root, home):
     """As `rsync -t` and `cp -p` leave it: only the time of the change tells."""
     path = root / "good" / "step_3" / "step_batch.pt"
-    stat, before = path.stat(), captures.stamp(path)
-    state = quarantine.state(path)
+    stat, before = path.stat(), Source(path).stamp()
+    state = quarantine.state(Source(path))
     path.write_bytes(path.read_bytes())
     os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
-    assert captures.stamp(path)[:2] == before[:2]
-    assert captures.stamp(path) != before
-    assert quarantine.state(path) != state
+    assert Source(path).stamp()[:2] == before[:2]
+    assert Source(path).stamp() != before
+    assert quarantine.state(Source(path)) != state
 
 
 def test_a_path_that_is_not_utf8_is_read_as_any_other(root, tmp_path):
@@ -341,26 +344,26 @@ def test_a_file_of_holes_is_refused_before_it_is_read(root):
     with path.open("wb") as file:
         file.truncate(1 << 40)
     with pytest.raises(BadCapture, match="the rest are holes"):
-        captures.identify(path)
+        identify(Source(path))
 
 
 def test_a_run_that_is_called_as_no_run_is_in_a_lake_is_refused(root):
     path = root / "good" / "step_3" / "step_batch.pt"
     with pytest.raises(BadCapture, match="means none in a lake"):
-        captures.identify(path, run="__HIVE_DEFAULT_PARTITION__")
+        identify(Source(path), run="__HIVE_DEFAULT_PARTITION__")
 
 
 @pytest.mark.parametrize("left", ['{"path": 1}', "[" * 100_000, "\xff"])
 def test_a_record_that_was_edited_is_none(left, root, home):
     path = root / "good" / "step_3" / "step_batch.pt"
-    quarantine.add(home, path, "why")
+    quarantine.add(home, Source(path), "why")
     [record] = (home / "quarantine").iterdir()
     content = left
     if left.startswith("{"):
         content = json.dumps({**json.loads(record.read_text()), **json.loads(left)})
     record.write_text(content, encoding="latin-1")
     assert quarantine.records(home) == []
-    assert not quarantine.holds(home, path)
+    assert not quarantine.holds(home, Source(path))
 
 
 def test_something_new_is_taken_at_once_while_something_else_waits(root, home, monkeypatch):
@@ -369,8 +372,9 @@ def test_something_new_is_taken_at_once_while_something_else_waits(root, home, m
 
     sweeps, slept = [], []
 
-    def swept(source, home):
-        sweeps.append([path.parents[1].name for path in source.whole(source.look(home))])
+    def swept(watched, home):
+        sources = watched.complete(watched.look(home))
+        sweeps.append([source.path.parents[1].name for source in sources])
         raise ConnectionError("refused")
 
     def sleep(seconds):
@@ -382,5 +386,5 @@ def test_something_new_is_taken_at_once_while_something_else_waits(root, home, m
     monkeypatch.setattr(module, "_swept", swept)
     monkeypatch.setattr(module.runner, "mend_server", lambda: None)
     monkeypatch.setattr(module.time, "sleep", sleep)
-    list(follow(Source(root), home, lambda: next(looks), every=100.0))
+    list(follow(Watched(root), home, lambda: next(looks), every=100.0))
     assert sweeps == [["good"], ["good", "more"]]

@@ -7,9 +7,11 @@ from pathlib import Path
 import pytest
 
 from tests.given import batch_fields
-from timtrack.tasks import captures
-from timtrack.tasks.arrival import MARKERS, is_whole
-from timtrack.tasks.places import BadPattern, Pattern, run_and_step
+from timtrack.tasks.captures.completeness import MARKERS, is_complete
+from timtrack.tasks.captures.discovery import find_captures
+from timtrack.tasks.captures.paths import BadPattern, Pattern, run_and_step
+from timtrack.tasks.captures.source import Source
+from timtrack.tasks.tokens import BadCapture
 
 ROOT = Path("/data")
 
@@ -74,9 +76,9 @@ def test_a_pattern_that_cannot_be_meant_is_refused(pattern, reason):
 def test_a_folder_is_searched_by_the_pattern_alone(saved, tmp_path):
     dump = saved(batch_fields(), "a/7.bin")
     saved(batch_fields(), "a/step_8/step_batch.pt")
-    assert captures.find(tmp_path, Pattern("{run}/{step}.bin")) == [dump]
-    with pytest.raises(captures.BadCapture, match=r"no file under .* matches the pattern x"):
-        captures.find(tmp_path, Pattern("x"))
+    assert find_captures(tmp_path, Pattern("{run}/{step}.bin")) == [dump]
+    with pytest.raises(BadCapture, match=r"no file under .* matches the pattern x"):
+        find_captures(tmp_path, Pattern("x"))
 
 
 def cut(path: Path) -> Path:
@@ -93,21 +95,21 @@ def aged(path: Path, seconds: float) -> Path:
 
 
 def test_a_readable_file_is_whole_at_once(saved):
-    assert is_whole(saved(batch_fields()), quiet=60)
+    assert is_complete(Source(saved(batch_fields())), quiet=60)
 
 
 def test_an_unreadable_one_is_whole_after_a_quiet_time(saved):
     path = cut(saved(batch_fields()))
-    assert not is_whole(path, quiet=60)
-    assert is_whole(aged(path, 61), quiet=60)
-    assert not is_whole(path.with_name("gone.pt"), quiet=60)
+    assert not is_complete(Source(path), quiet=60)
+    assert is_complete(Source(aged(path, 61)), quiet=60)
+    assert not is_complete(Source(path.with_name("gone.pt")), quiet=60)
 
 
 @pytest.mark.parametrize("marker", MARKERS)
 def test_a_framework_s_marker_ends_the_waiting(saved, marker):
     path = cut(saved(batch_fields()))
     path.with_name(marker).touch()
-    assert is_whole(path, quiet=60)
+    assert is_complete(Source(path), quiet=60)
 
 
 def test_a_marker_of_an_earlier_file_does_not_count(saved):
@@ -116,15 +118,15 @@ def test_a_marker_of_an_earlier_file_does_not_count(saved):
     aged(path, 10)
     marker = path.with_name("STABLE")
     marker.touch()
-    assert is_whole(path, quiet=60)
+    assert is_complete(Source(path), quiet=60)
     aged(marker, 20)
-    assert not is_whole(path, quiet=60)
-    assert not is_whole(path, quiet=60, marker="STABLE")
+    assert not is_complete(Source(path), quiet=60)
+    assert not is_complete(Source(path), quiet=60, marker="STABLE")
 
 
 def test_an_asked_for_marker_is_waited_for(saved):
     path = saved(batch_fields())
-    assert not is_whole(path, quiet=0, marker="{name}.done")
+    assert not is_complete(Source(path), quiet=0, marker="{name}.done")
     path.with_name("step_batch.pt.done").touch()
-    assert is_whole(path, quiet=0, marker="{name}.done")
-    assert not is_whole(path, quiet=0, marker="{stem}.done")
+    assert is_complete(Source(path), quiet=0, marker="{name}.done")
+    assert not is_complete(Source(path), quiet=0, marker="{stem}.done")

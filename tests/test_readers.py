@@ -15,10 +15,15 @@ from tests import formats
 from tests.given import ingest
 from tests.test_step_batch import read
 from timtrack.flows.cli import main
-from timtrack.tasks import arrival, captures
 from timtrack.tasks.backlog import quarantine
+from timtrack.tasks.captures.capture import check_unchanged, identify
+from timtrack.tasks.captures.completeness import is_complete
+from timtrack.tasks.captures.discovery import find_captures
+from timtrack.tasks.captures.source import Source
 from timtrack.tasks.lake.steps import all_steps
 from timtrack.tasks.readers.containers import ranks
+from timtrack.tasks.readers.nemo_rl import supersedes
+from timtrack.tasks.readers.prime_rl import token_exports
 from timtrack.tasks.tables.compute import compute_step
 from timtrack.tasks.tokens import BadCapture
 from timtrack.tasks.verdicts.assessment import assess
@@ -90,7 +95,7 @@ def test_without_a_group_the_prompt_is_one(name, batch, tmp_path):
 def test_a_mixed_directory_is_one_ingest(batch, tmp_path):
     for index, (name, write) in enumerate(WRITERS.items()):
         write(tmp_path / "runs" / name, formats.a_batch(index), STEP)
-    found = captures.find(tmp_path / "runs")
+    found = find_captures(tmp_path / "runs")
     steps = [ingest(path, tmp_path / "lake") for path in found]
     assert {step.facts()["format"] for step in steps} == set(WRITERS)
     named = {"nemo_rl": "nemo_rl/exp_001", "prime_rl_traces": "run-1"}  # by the files
@@ -152,17 +157,17 @@ def test_nemo_rl_restarts_are_one_run(batch, tmp_path):
             written = formats.nemo_rl(tmp_path / "aside", formats.a_batch(step), step)
             (logs / name).mkdir(parents=True, exist_ok=True)
             shutil.move(written, logs / name / written.name)
-    found = captures.find(logs)
+    found = find_captures(logs)
     names = [path.relative_to(logs).as_posix() for path in found]
     assert names == [
         *("exp_001/train_data_step1.jsonl", "exp_001/train_data_step3.jsonl"),
         *("exp_002/train_data_step2.jsonl", "exp_003/train_data_step1.jsonl"),
     ]
-    runs = [captures.identify(path).run for path in found]
+    runs = [identify(Source(path)).run for path in found]
     assert runs == ["logs/exp_001", "logs/exp_001", "logs/exp_001", "logs/exp_003"]
     old = logs / "exp_001/train_data_step2.jsonl"
-    assert captures.supersedes(found[2], old)
-    assert not captures.supersedes(old, found[2])
+    assert supersedes(found[2], old)
+    assert not supersedes(old, found[2])
 
 
 @pytest.mark.parametrize("size", [2, 4])
@@ -222,26 +227,26 @@ def test_what_one_line_lacks_is_null_there_and_stays_in_the_others(tmp_path):
 
 def test_another_rank_makes_another_capture(batch, tmp_path):
     path = formats.prime_rl(tmp_path, batch, STEP)
-    before = captures.identify(path)
-    assert [part.name for part in captures.parts(path)] == ["rank_0.jsonl", "rank_1.jsonl"]
+    before = identify(Source(path))
+    assert [part.name for part in Source(path).files()] == ["rank_0.jsonl", "rank_1.jsonl"]
     second = path.with_name("rank_1.jsonl")
     lines = second.read_text().splitlines(keepends=True)
     second.write_text("".join(lines[:-1]))
-    after = captures.identify(path)
+    after = identify(Source(path))
     assert after.id != before.id
-    assert (after.bytes, after.mtime_ns) != (before.bytes, before.mtime_ns)
+    assert after.stamp[:2] != before.stamp[:2]
     with pytest.raises(BadCapture, match="changed while it was read"):
-        captures.check_unchanged(before)
-    assert not captures.READERS["prime_rl"].recognises(second)
+        check_unchanged(before)
+    assert not token_exports.recognises(second)
 
 
 def test_a_stale_marker_does_not_count(batch, tmp_path):
     path = formats.prime_rl(tmp_path, batch, STEP)
-    assert arrival.is_whole(path)
+    assert is_complete(Source(path))
     os.utime(path.with_name("rank_1.jsonl"))  # rewritten after a resume, STABLE is the old one's
     os.utime(path.with_name("STABLE"), (1, 1))
-    assert not arrival.is_whole(path)
-    assert arrival.is_whole(path, quiet=0)
+    assert not is_complete(Source(path))
+    assert is_complete(Source(path), quiet=0)
 
 
 def test_a_cut_line_is_refused_and_named(batch, tmp_path):
@@ -266,13 +271,13 @@ def test_one_side_is_said_with_what_is_missing(lines, says, tmp_path):
     path = tmp_path / "3.jsonl"
     path.write_text(json.dumps(lines) + "\n")
     with pytest.raises(BadCapture, match=says):
-        captures.read(path)
+        Source(path).open()
 
 
 def test_the_rollout_file_alone_is_one_side(batch, tmp_path):
     formats.slime(tmp_path, batch, STEP)
     with pytest.raises(BadCapture, match="rollout engine's side only"):
-        captures.read(tmp_path / "rollout_data" / f"{STEP}.pt")
+        Source(tmp_path / "rollout_data" / f"{STEP}.pt").open()
 
 
 def test_the_lake_takes_a_chunk_after_the_other(batch, tmp_path, monkeypatch):
@@ -346,7 +351,7 @@ def test_verls_own_containers_are_read_without_verl(name, batch, tmp_path):
     assert_frame_equal(tokens[known], expected[known])
     if name != "tensordict.pt":
         assert rows["uid"].to_list() == sequences["uid"].to_list()
-        assert captures.identify(BY_TENSORDICT / name).step == STEP
+        assert identify(Source(BY_TENSORDICT / name)).step == STEP
 
 
 def test_jagged_rows_outside_their_values_are_refused(batch, tmp_path):
@@ -355,7 +360,7 @@ def test_jagged_rows_outside_their_values_are_refused(batch, tmp_path):
         rows._offsets = torch.tensor(offsets)
         batch["rollout_log_probs"] = rows
         with pytest.raises(BadCapture, match="outside its 5 values"):
-            captures.read(formats.step_batch(tmp_path, batch, STEP))
+            Source(formats.step_batch(tmp_path, batch, STEP)).open()
 
 
 def test_inspect_and_whatif_take_a_mapping(batch, tmp_path, capsys):
@@ -377,7 +382,7 @@ def test_home_made_dumps_are_read_by_a_mapping(kind, batch, tmp_path):
     known = ["uid", "reward", "prompt_tokens", "prompt_ids", "turns"]
     assert_frame_equal(rows[known], sequences[known])
     assert step.facts()["columns"] == formats.COLUMNS
-    other = captures.identify(path, step=STEP, columns=f"{formats.COLUMNS},entropy=train")
+    other = identify(Source(path, f"{formats.COLUMNS},entropy=train"), step=STEP)
     assert other.id != step.capture
 
 
@@ -396,9 +401,9 @@ def test_arrays_side_by_side(batch, tmp_path):
     known = ["row", "pos", "logp_rollout", "logp_train"]
     assert_frame_equal(tokens.filter("is_trained")[known], trained[known])
     assert tokens["token_id"].null_count() == len(tokens)
-    before = captures.identify(path, step=STEP, columns=columns)
+    before = identify(Source(path, columns), step=STEP)
     np.save(tmp_path / "rollout_log_probs.npy", batch["rollout_log_probs"].numpy() - 0.5)
-    assert captures.identify(path, step=STEP, columns=columns).id != before.id
+    assert identify(Source(path, columns), step=STEP).id != before.id
 
 
 def test_flat_arrays_are_one_rollout(tmp_path):
@@ -432,24 +437,24 @@ def test_a_bad_mapping_is_wrong_usage(columns, says, capsys, tmp_path):
 def test_a_column_that_is_not_there_is_named(batch, tmp_path):
     path = formats.home_made(tmp_path, batch, "parquet")
     with pytest.raises(BadCapture, match="no vllm in the file; it has advantage, ids, mask"):
-        captures.read(path, "logp_rollout=vllm,logp_train=train")
+        Source(path, "logp_rollout=vllm,logp_train=train").open()
     path.write_bytes(path.read_bytes()[:200])
     with pytest.raises(BadCapture, match="the table cannot be read"):
-        captures.read(path, "logp_rollout=rollout,logp_train=train")
+        Source(path, "logp_rollout=rollout,logp_train=train").open()
     np.save(tmp_path / "a.npy", np.array(["text"], dtype=object), allow_pickle=True)
     with pytest.raises(BadCapture, match=r"a\.npy is no array of numbers"):
-        captures.read(tmp_path / "a.npy", "logp_rollout=a.npy,logp_train=a.npy")
+        Source(tmp_path / "a.npy", "logp_rollout=a.npy,logp_train=a.npy").open()
 
 
 def test_a_new_rank_is_seen_at_once_and_a_large_folder_listed_once(batch, tmp_path):
     path = formats.slime_ranks(tmp_path, batch, STEP)
-    assert len(captures.parts(path)) == 7  # six ranks and the rollout's
+    assert len(Source(path).files()) == 7  # six ranks and the rollout's
     shutil.copy(path, path.with_name(f"{STEP}_6.pt"))
-    assert len(captures.parts(path)) == 8
+    assert len(Source(path).files()) == 8
     os.utime(path.parent, (1, 1))  # long settled
     listed = ranks._grouped.cache_info().misses
     for file in path.parent.iterdir():
-        captures.parts(file)
+        Source(file).files()
     assert ranks._grouped.cache_info().misses == listed + 1
 
 
@@ -492,18 +497,18 @@ def test_a_mended_second_file_of_a_mapped_capture_is_tried_again(batch, home, tm
     whole = second.read_bytes()
     second.write_bytes(whole[:40])
     with pytest.raises(BadCapture) as raised:
-        captures.identify(path, run="r", step=7, columns=columns)
-    quarantine.add(home, path, str(raised.value), columns)
-    assert quarantine.holds(home, path, columns)
+        identify(Source(path, columns), run="r", step=7)
+    quarantine.add(home, Source(path, columns), str(raised.value))
+    assert quarantine.holds(home, Source(path, columns))
     second.write_bytes(whole)
-    assert not quarantine.holds(home, path, columns)
-    assert captures.identify(path, run="r", step=7, columns=columns).step == 7
+    assert not quarantine.holds(home, Source(path, columns))
+    assert identify(Source(path, columns), run="r", step=7).step == 7
 
 
 def test_another_mapping_is_another_try(batch, home, tmp_path):
     path, columns = npy_pair(tmp_path / "run" / "step_7", batch)
-    quarantine.add(home, path, "no such file", columns.replace("old", "odl"))
-    assert not quarantine.holds(home, path, columns)
+    quarantine.add(home, Source(path, columns.replace("old", "odl")), "no such file")
+    assert not quarantine.holds(home, Source(path, columns))
 
 
 def test_all_files_of_a_mapped_capture_count_for_whether_it_is_whole(batch, tmp_path):
@@ -511,13 +516,13 @@ def test_all_files_of_a_mapped_capture_count_for_whether_it_is_whole(batch, tmp_
     second = path.with_name("old_log_probs.npy")
     os.utime(path, (1e9, 1e9))
     second.write_bytes(second.read_bytes()[:40])  # just now, not finished
-    assert not arrival.is_whole(path, quiet=60, columns=columns)
+    assert not is_complete(Source(path, columns), quiet=60)
     os.utime(second, (1e9, 1e9))
-    assert arrival.is_whole(path, quiet=60, columns=columns)
+    assert is_complete(Source(path, columns), quiet=60)
 
 
 def test_lines_that_were_just_written_may_have_others_after_them(tmp_path):
     path = formats.home_made(tmp_path, formats.a_batch(), "jsonl")
-    assert not arrival.is_whole(path, quiet=60, columns=formats.COLUMNS)
+    assert not is_complete(Source(path, formats.COLUMNS), quiet=60)
     os.utime(path, (1e9, 1e9))
-    assert arrival.is_whole(path, quiet=60, columns=formats.COLUMNS)
+    assert is_complete(Source(path, formats.COLUMNS), quiet=60)

@@ -6,8 +6,10 @@ import pytest
 
 from tests.given import batch_fields, ingest, with_other_sql
 from timtrack.flows.cli import main
-from timtrack.tasks import captures
 from timtrack.tasks.backlog import survey
+from timtrack.tasks.captures.capture import identify
+from timtrack.tasks.captures.discovery import find_captures
+from timtrack.tasks.captures.source import Source
 from timtrack.tasks.lake.publish import write_tables
 from timtrack.tasks.lake.steps import all_steps, find_step, is_pruned
 from timtrack.tasks.tables.catalogue import sql_version
@@ -51,8 +53,8 @@ def test_prune_keeps_the_last_steps_of_each_run_and_all_numbers(five_steps, home
     left = run_query(steps, "select distinct run, step from tokens order by all").rows()
     assert left == [("a", 4), ("a", 5), ("b", 1)]
     assert survey.survey(five_steps, home).pending == []
-    for path in captures.find(five_steps):
-        assert find_step(home / "lake", captures.identify(path))
+    for path in find_captures(five_steps):
+        assert find_step(home / "lake", identify(Source(path)))
 
 
 def test_prune_by_age_and_run(five_steps, home):

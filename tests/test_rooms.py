@@ -21,7 +21,7 @@ HOMES = {
     "duckdb": {"tasks/tables"},
     "altair": {"tasks/charts.py", "tasks/reports/charts/over_steps.py"},
     "vl_convert": {"tasks/charts.py"},
-    "tokenizers": {"tasks/tokenizer.py", "tasks/demo/toy_grpo"},
+    "tokenizers": {"tasks/captures/tokenizer.py", "tasks/demo/toy_grpo"},
     "jinja2": {"tasks/reports/html.py"},
     "ruptures": {"tasks/verdicts/change_points.py"},
     "pyarrow": {"tasks/lake/parquet.py"},

@@ -13,7 +13,9 @@ from tests.test_step_batch import ragged, read
 from tests.test_watch import data
 from timtrack.flows import runner
 from timtrack.flows.cli import main
-from timtrack.tasks import arrival, captures
+from timtrack.tasks.captures import completeness
+from timtrack.tasks.captures.discovery import find_captures
+from timtrack.tasks.captures.source import Source
 from timtrack.tasks.hook import save_step_batch
 from timtrack.tasks.lake.steps import all_steps, token_files
 from timtrack.tasks.tables.compute import compute_step
@@ -65,7 +67,7 @@ def test_ranks_are_one_capture_that_equals_the_whole(tmp_path):
     batch = formats.a_batch()
     whole = ingest(save_step_batch(tmp_path / "one", 3, batch), tmp_path / "lake")
     parts = ingest(ranked(tmp_path / "many", batch, 3, ranks=3), tmp_path / "lake")
-    assert captures.find(tmp_path / "many") == [tmp_path / "many/step_3/step_batch.rank_0.pt"]
+    assert find_captures(tmp_path / "many") == [tmp_path / "many/step_3/step_batch.rank_0.pt"]
     assert [f.name for f in token_files(parts)] == [f"part-0000{i}.parquet" for i in range(3)]
     for one, other in zip(read(whole), read(parts), strict=True):
         assert_frame_equal(one, other)
@@ -76,9 +78,9 @@ def test_ranks_are_one_capture_that_equals_the_whole(tmp_path):
 
 def test_a_rank_that_is_missing_is_waited_for_and_said(tmp_path):
     path = ranked(tmp_path, formats.a_batch(), 3, ranks=3)
-    assert arrival.is_whole(path)
+    assert completeness.is_whole(path)
     path.with_name("step_batch.rank_2.pt").unlink()
-    assert not arrival.is_whole(path)
+    assert not completeness.is_whole(path)
     step = ingest(path, tmp_path / "lake")
     assert "files of 2 of 3 ranks are there" in step.facts()["notes"]
 
@@ -96,17 +98,17 @@ def test_ranks_that_are_not_of_one_step_are_refused(tmp_path):
     path = ranked(tmp_path, formats.a_batch(), 3, ranks=4)
     ranked(tmp_path, formats.a_batch(), 3, ranks=2)  # started again on fewer
     with pytest.raises(BadCapture, match=r"rank_2.* has world_size 4, expected 2"):
-        captures.read(path)
+        Source(path).open()
     for rank in (2, 3):
         path.with_name(f"step_batch.rank_{rank}.pt").unlink()
-    captures.read(path)
+    Source(path).open()
     other = ranked(tmp_path, formats.a_batch(), 4, ranks=2)
     other.with_name("step_batch.rank_1.pt").replace(path.with_name("step_batch.rank_1.pt"))
     with pytest.raises(BadCapture, match=r"rank_1.* has step 4, expected 3"):
-        captures.read(path)
+        Source(path).open()
     path = ranked(tmp_path, formats.a_batch(), 5, ranks=3, world=2)
     with pytest.raises(BadCapture, match="files of 3 ranks, but world_size is 2"):
-        captures.read(path)
+        Source(path).open()
 
 
 def test_a_rank_without_rows_is_no_obstacle(tmp_path):

@@ -18,8 +18,9 @@ from timtrack.flows import saying, screen
 from timtrack.flows.analyse import Outcome
 from timtrack.flows.cli import main
 from timtrack.flows.progress import COLUMNS
-from timtrack.tasks import inspection, notation
+from timtrack.tasks import notation
 from timtrack.tasks.backlog import quarantine
+from timtrack.tasks.captures import inspection
 from timtrack.tasks.lake.steps import Step
 from timtrack.tasks.reports import samples
 from timtrack.tasks.tokens import BadCapture

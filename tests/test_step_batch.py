@@ -7,7 +7,9 @@ import torch
 from pytest import approx
 
 from tests.given import batch_fields, ingest
-from timtrack.tasks import captures
+from timtrack.tasks.captures.capture import identify
+from timtrack.tasks.captures.discovery import find_captures
+from timtrack.tasks.captures.source import Source
 from timtrack.tasks.hook import save_step_batch
 from timtrack.tasks.lake import parquet
 from timtrack.tasks.lake.steps import Step, token_files
@@ -56,7 +58,7 @@ def test_a_padded_numpy_batch_is_read_as_its_tensors_are(dtype, tmp_path):
 )
 def test_what_is_told_twice_must_say_the_same(name, one, section, other, saved):
     with pytest.raises(BadCapture, match=f"{name} is there twice, with other content in {section}"):
-        captures.read(saved({**batch_fields(), name: one, section: {name: other}}))
+        Source(saved({**batch_fields(), name: one, section: {name: other}})).open()
 
 
 @pytest.mark.parametrize(
@@ -70,19 +72,19 @@ def test_what_is_told_twice_must_say_the_same(name, one, section, other, saved):
     ],
 )
 def test_a_second_name_with_other_values_is_noted(used, one, left, other, saved):
-    batch = captures.read(saved({**batch_fields(), used: one, left: other}))
+    batch = Source(saved({**batch_fields(), used: one, left: other})).open()
     (note,) = [note for note in batch.notes if f"{left} has other values and is left out" in note]
     assert note.startswith(f"{used} is used as ")
-    same = captures.read(saved({**batch_fields(), used: one, left: one}))
+    same = Source(saved({**batch_fields(), used: one, left: one})).open()
     assert not any("other values" in note for note in same.notes)
 
 
 @pytest.mark.parametrize(("step", "taken"), [("20", 20), (20.0, 20), (True, 7), (1.5, 7), ("x", 7)])
 def test_a_step_that_is_no_whole_number_is_noted(step, taken, saved):
     path = saved({**batch_fields(), "global_step": step}, "a/step_7/step_batch.pt")
-    assert captures.identify(path).step == taken
+    assert identify(Source(path)).step == taken
     noted = f"global_step is {step!r}, not a whole number: not used as the step"
-    assert (noted in captures.read(path).notes) == (taken == 7)
+    assert (noted in Source(path).open().notes) == (taken == 7)
 
 
 def test_rewards_that_are_not_finite_are_null_and_counted(saved, to_lake):
@@ -528,22 +530,22 @@ PATHS = {
 
 @pytest.mark.parametrize("name", PATHS)
 def test_run_and_step_are_taken_from_the_path(saved, name):
-    capture = captures.identify(saved(without("global_step")(batch_fields()), name))
+    capture = identify(Source(saved(without("global_step")(batch_fields()), name)))
     assert (capture.run, capture.step) == PATHS[name]
 
 
 def test_the_file_knows_better_than_its_path_and_the_option_better_than_both(saved):
     path = saved({**batch_fields(), "run_name": "said"}, "run-7/step_20/step_batch.pt")
-    capture = captures.identify(path)
+    capture = identify(Source(path))
     assert (capture.run, capture.step) == ("said", 3)
-    capture = captures.identify(path, run="told", step=4)
+    capture = identify(Source(path), run="told", step=4)
     assert (capture.run, capture.step) == ("told", 4)
 
 
 def test_an_unknown_step_is_an_error_that_says_how_to_give_it(saved):
     path = saved(without("global_step")(batch_fields()), "run/step_batch.pt")
     with pytest.raises(BadCapture, match=r"does not say its training step; .* or give --step"):
-        captures.identify(path)
+        identify(Source(path))
 
 
 def test_captures_are_found_in_step_order_and_twins_once(saved, tmp_path):
@@ -551,6 +553,6 @@ def test_captures_are_found_in_step_order_and_twins_once(saved, tmp_path):
         saved(batch_fields(), f"run/step_{step}/step_batch.pt")
     saved(batch_fields(), "run/step_9/model.pt")
     np.savez(tmp_path / "run/step_9/step_batch.npz", x=1)
-    found = captures.find(tmp_path / "run")
+    found = find_captures(tmp_path / "run")
     assert [path.parent.name for path in found] == ["step_9", "step_10", "step_100"]
     assert {path.name for path in found} == {"step_batch.pt"}

@@ -10,11 +10,12 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
 from tests.given import batch_fields
-from timtrack.tasks import captures, text
-from timtrack.tasks.captures import reading
+from timtrack.tasks.captures import detokenise
+from timtrack.tasks.captures.capture import identify, reading
+from timtrack.tasks.captures.source import Source
+from timtrack.tasks.captures.tokenizer import BadTokenizer, load
 from timtrack.tasks.lake.publish import write_step
 from timtrack.tasks.tables.query import run_query
-from timtrack.tasks.tokenizer import BadTokenizer, load
 from timtrack.tasks.tokens import BadCapture
 
 
@@ -40,7 +41,7 @@ def ids(tokenizer, words):
 def test_a_character_split_over_tokens_shows_its_bytes(tokenizer):
     divided = ids(tokenizer, "÷")
     assert len(divided) == 2
-    vocabulary = text.vocabulary(divided, load(tokenizer))
+    vocabulary = detokenise.vocabulary(divided, load(tokenizer))
     assert vocabulary["token"].to_list() == ["\\xc3", "\\xb7"]
 
 
@@ -56,7 +57,7 @@ def test_texts_of_rows_and_tokens(saved, tmp_path, tokenizer):
     fields["old_log_probs"] = torch.full_like(fields["old_log_probs"], -2.0)
     fields["responses"][:] = torch.tensor(response)
     fields["prompts"][:] = torch.tensor(prompt)
-    capture = captures.identify(saved(fields))
+    capture = identify(Source(saved(fields)))
     assert capture.tokenizer == tokenizer
     step = write_step(tmp_path / "lake", capture, **reading(capture))
     sequences = pl.read_parquet(step.path / "sequences.parquet")
@@ -69,9 +70,9 @@ def test_texts_of_rows_and_tokens(saved, tmp_path, tokenizer):
 def test_a_tokenizer_that_comes_later_makes_the_step_pending(saved, tmp_path, tokenizer):
     path = saved(batch_fields())
     tokenizer.rename(tokenizer.with_suffix(".away"))
-    before = captures.identify(path).id
+    before = identify(Source(path)).id
     tokenizer.with_suffix(".away").rename(tokenizer)
-    assert captures.identify(path).id != before
+    assert identify(Source(path)).id != before
 
 
 def test_a_broken_tokenizer_is_named(tmp_path):

@@ -13,8 +13,10 @@ from tests.given import ingest
 from tests.test_fuzz import MANY, damaged, taken
 from tests.test_step_batch import read
 from timtrack.flows.cli import main
-from timtrack.tasks import captures
 from timtrack.tasks.backlog import quarantine, survey
+from timtrack.tasks.captures.capture import check_unchanged, identify
+from timtrack.tasks.captures.discovery import find_captures
+from timtrack.tasks.captures.source import Source
 from timtrack.tasks.lake.steps import all_steps, find_step
 from timtrack.tasks.readers.prime_rl import stream
 from timtrack.tasks.tokens import BadCapture
@@ -61,23 +63,23 @@ def test_a_step_shows_when_the_trainer_is_done_with_it(tmp_path):
     index = path.parent / "annotations" / "trainer.index.jsonl"
     os.utime(index)
     with pytest.raises(BadCapture, match="no capture under"):
-        captures.find(tmp_path)
+        find_captures(tmp_path)
     formats.prime_rl_traces(tmp_path, formats.a_batch(1), STEP + 1)
     os.utime(index)
-    assert captures.find(tmp_path) == [path]
+    assert find_captures(tmp_path) == [path]
     os.utime(index, (1, 1))
-    assert captures.find(tmp_path) == [path, path.with_name(f"stream#{STEP + 1}")]
+    assert find_captures(tmp_path) == [path, path.with_name(f"stream#{STEP + 1}")]
 
 
 def test_a_later_step_leaves_an_earlier_one_as_it_was(tmp_path):
     path = formats.prime_rl_traces(tmp_path / "run", formats.a_batch(), STEP)
-    before = captures.identify(path)
+    before = identify(Source(path))
     ingest(path, tmp_path / "lake")
     formats.prime_rl_traces(tmp_path / "run", formats.a_batch(1), STEP + 1)
-    assert captures.identify(path) == before
-    captures.check_unchanged(before)
+    assert identify(Source(path)) == before
+    check_unchanged(before)
     seen = survey.survey(tmp_path / "run", tmp_path)
-    assert [p.name for p in seen.pending] == [f"stream#{STEP}", f"stream#{STEP + 1}"]
+    assert [s.path.name for s in seen.pending] == [f"stream#{STEP}", f"stream#{STEP + 1}"]
     assert find_step(tmp_path / "lake", before)
 
 
@@ -219,7 +221,7 @@ def test_rows_that_are_none_of_a_stream_s_are_passed_over(tmp_path):
     index.write_bytes(b'{"trace\n' + b"\0" * 3_000_000 + b"\n" + lines + whole[:-30])
     os.utime(index, (1, 1))
     stream._KNOWN.clear()
-    assert captures.find(tmp_path / "run") == [path]
+    assert find_captures(tmp_path / "run") == [path]
     five, _ = stream.traces(path)
     assert len(five) == 5
     with index.open("ab") as file:  # the rest of the last row
@@ -229,21 +231,21 @@ def test_rows_that_are_none_of_a_stream_s_are_passed_over(tmp_path):
 
 def test_another_stream_in_the_same_place_is_read_anew(tmp_path):
     path = formats.prime_rl_traces(tmp_path / "run", formats.a_batch(), STEP)
-    assert captures.find(tmp_path / "run") == [path]
+    assert find_captures(tmp_path / "run") == [path]
     formats.prime_rl_traces(tmp_path / "other", formats.a_batch(1), STEP + 10)
     formats.prime_rl_traces(tmp_path / "other", formats.a_batch(2), STEP + 11)
     for file in (tmp_path / "other").rglob("*.jsonl"):
         file.replace(tmp_path / "run" / file.relative_to(tmp_path / "other"))
-    found = [p.name for p in captures.find(tmp_path / "run")]
+    found = [p.name for p in find_captures(tmp_path / "run")]
     assert found == [f"stream#{STEP + 10}", f"stream#{STEP + 11}"]
 
 
 def test_what_others_annotate_later_does_not_change_a_step(tmp_path):
     path = formats.prime_rl_traces(tmp_path / "run", formats.a_batch(), STEP)
-    before = captures.identify(path)
+    before = identify(Source(path))
     note = {"trace_id": "00070000", "info": {"judge": 1}, "branches": []}
     formats._streamed(path.parent / "annotations", "judge", [note], False)
-    assert captures.identify(path) == before
+    assert identify(Source(path)) == before
 
 
 @pytest.mark.parametrize("sealed", [False, True])

@@ -14,7 +14,7 @@ from tests.test_flow import stored_points
 from tests.test_lake import files
 from timtrack.flows.analyse import CapturesFailed
 from timtrack.flows.cli import main
-from timtrack.flows.watch import Source, follow, watch
+from timtrack.flows.watch import Watched, follow, watch
 from timtrack.tasks import stages
 from timtrack.tasks.backlog import quarantine, survey
 from timtrack.tasks.lake.steps import all_steps
@@ -174,7 +174,7 @@ def test_follow_takes_captures_as_they_come_and_ends_when_told(write, root, home
             write(left.pop())
         return not left
 
-    for outcome in follow(Source(root), home, finished, every=0.05):
+    for outcome in follow(Watched(root), home, finished, every=0.05):
         told.append(outcome.step.step)
     assert told == [1, 2, 3]
 
@@ -184,7 +184,7 @@ def test_without_mlflow_the_lake_goes_on_and_mlflow_catches_up(write, root, home
     write(2)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
-    first, second = follow(Source(root), home, lambda: True)  # told to end, it does not wait
+    first, second = follow(Watched(root), home, lambda: True)  # told to end, it does not wait
     assert "analysed, not logged to MLflow" in str(first.error)
     assert "waits for MLflow" in str(second.error)
     assert [step.step for step in all_steps(home / "lake")] == [1, 2]
@@ -263,7 +263,7 @@ def test_an_idle_watcher_still_tells_prefect_that_it_lives(root, home, monkeypat
     swept, looks = [], iter([False, False, True])
     monkeypatch.setattr(module, "HEARTBEAT", -1.0)
     monkeypatch.setattr(module, "_swept", lambda *_: swept.append(1) or [])
-    assert list(follow(Source(root), home, lambda: next(looks), every=0.01)) == []
+    assert list(follow(Watched(root), home, lambda: next(looks), every=0.01)) == []
     assert len(swept) == 2
 
 

@@ -12,8 +12,8 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from timtrack.tasks import captures, places
-from timtrack.tasks.readers.prime_rl import stream
+from timtrack.tasks.captures import paths
+from timtrack.tasks.captures.source import Source
 from timtrack.tasks.system import durable
 from timtrack.tasks.tokens import BadCapture
 
@@ -37,12 +37,12 @@ class Record:
     state: State | None = None
 
 
-def state(path: Path, columns: str | None = None, others: Iterable[Path] = ()) -> State:
+def state(source: Source, others: Iterable[Path] = ()) -> State:
     """What a reading of the capture depends on, as it is now: to be asked before it is read."""
-    if stream.names_a_step(path):
-        return {STREAM: _stream_stamp(path)}
-    beside = places.tokenizer_beside(path.absolute())
-    return stamps([*captures.parts(path, columns), *([beside] if beside else []), *others])
+    if source.stream:
+        return {STREAM: _stream_stamp(source)}
+    beside = paths.tokenizer_beside(source.path.absolute())
+    return stamps([*source.files(), *([beside] if beside else []), *others])
 
 
 def stamps(files: Iterable[Path]) -> dict[str, list[int] | None]:
@@ -56,39 +56,40 @@ def records(home: Path) -> list[Record]:
     return sorted(filter(None, found), key=lambda record: record.path)
 
 
-def holds(home: Path, path: Path, columns: str | None = None) -> bool:
+def holds(home: Path, source: Source) -> bool:
     """Whether the capture failed as it is now, read by these columns.
 
     A change of any file that its reading depended on takes it up again.
     """
-    record = _read(_file(home, path))
-    if record is None or not record.held or record.state is None or record.columns != columns:
+    record = _read(_file(home, source.path))
+    if record is None or not record.held or record.state is None:
         return False
-    own = state(path, columns)
+    if record.columns != source.columns:
+        return False
+    own = state(source)
     others = [Path(file) for file in record.state if file not in own and file != STREAM]
-    return state(path, columns, others) == record.state
+    return state(source, others) == record.state
 
 
 def add(
     home: Path,
-    path: Path,
+    source: Source,
     error: str,
-    columns: str | None = None,
     before: State | None = None,
     held: bool = True,
 ) -> Record:
     """Set a capture aside, or count another try of it; `before` is its state when it was read."""
-    file, now = _file(home, path), datetime.now(UTC).isoformat()
+    file, now = _file(home, source.path), datetime.now(UTC).isoformat()
     earlier = _read(file)
     record = Record(
-        path=str(path.absolute()),
+        path=str(source.path.absolute()),
         error=error,
         first_tried=earlier.first_tried if earlier else now,
         last_tried=now,
         tries=earlier.tries + 1 if earlier else 1,
         held=held,
-        columns=columns,
-        state=state(path, columns) if before is None else before,
+        columns=source.columns,
+        state=state(source) if before is None else before,
     )
     durable.write(file, json.dumps(asdict(record), indent=2) + "\n")
     return record
@@ -107,9 +108,9 @@ def _stamp(file: Path) -> list[int] | None:
     return [stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns]
 
 
-def _stream_stamp(path: Path) -> list[int] | None:
+def _stream_stamp(source: Source) -> list[int] | None:
     try:
-        return list(stream.stamp(path))
+        return list(source.stamp())
     except (OSError, BadCapture):
         return None
 

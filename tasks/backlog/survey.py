@@ -14,13 +14,17 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from timtrack.tasks import captures, notation, places
+from timtrack.tasks import notation
 from timtrack.tasks.backlog import quarantine, refusals
 from timtrack.tasks.backlog.quarantine import Record
 from timtrack.tasks.backlog.refusals import Refusal
+from timtrack.tasks.captures import paths
+from timtrack.tasks.captures.capture import identity
+from timtrack.tasks.captures.discovery import captures_below
+from timtrack.tasks.captures.paths import Pattern
+from timtrack.tasks.captures.source import Source
 from timtrack.tasks.lake.copies import copy_of, known_copies, knows_source
 from timtrack.tasks.lake.steps import Step, all_steps, clear_mark, has_mark
-from timtrack.tasks.places import Pattern
 from timtrack.tasks.system import durable
 from timtrack.tasks.tables import frameworks
 from timtrack.tasks.tables.catalogue import sql_version
@@ -34,7 +38,7 @@ class Backlog:
 
     found: int  # captures
     analysed: int  # of these, in the lake with current tables
-    pending: list[Path]  # neither analysed nor set aside
+    pending: list[Source]  # neither analysed nor set aside
     held: list[Record]  # set aside, unchanged since
     unlogged: list[Step]  # in the lake, not yet in MLflow as it is set up now
     failing: list[Record]  # pending ones that were tried and could not be opened, say
@@ -57,14 +61,16 @@ def survey(
     size, time and tokenizer; whatever else is there is identified by its bytes when it is taken on.
     """
     steps = all_steps(home / "lake")
-    looked = captures.below(root, Pattern(pattern) if pattern else None)
+    looked = captures_below(root, Pattern(pattern) if pattern else None)
     found, known = looked.captures, _Known(home, steps)
     noted = [record for record in quarantine.records(home) if _is_there(record, root)]
-    held = [record for record in noted if quarantine.holds(home, Path(record.path), columns)]
+    held = [
+        record for record in noted if quarantine.holds(home, Source(Path(record.path), columns))
+    ]
     analysed = [path for path in found if known.is_analysed(path)]
     done = {*map(str, (path.absolute() for path in analysed)), *(record.path for record in held)}
-    pending = [path for path in found if str(path.absolute()) not in done]
-    waiting = {str(path.absolute()) for path in pending}
+    pending = [Source(path, columns) for path in found if str(path.absolute()) not in done]
+    waiting = {str(source.path.absolute()) for source in pending}
     marks = logged_marks(home)
     lacking = _lacking(steps, marks)
     return Backlog(
@@ -137,7 +143,7 @@ def forget(home: Path, kept: set[str]) -> list[Step]:
 
 def counts(seen: Backlog) -> dict[str, float | int]:
     """The look in numbers; `lag_seconds` is how long the oldest pending capture has waited."""
-    waited = [_waited(path) for path in seen.pending]
+    waited = [_waited(source) for source in seen.pending]
     return {
         "found": seen.found,
         "analysed": seen.analysed,
@@ -148,9 +154,9 @@ def counts(seen: Backlog) -> dict[str, float | int]:
     }
 
 
-def _waited(path: Path) -> float:
+def _waited(source: Source) -> float:
     try:
-        return captures.ages(path)[0]
+        return source.ages()[0]
     except (OSError, BadCapture):  # gone since
         return 0.0
 
@@ -214,7 +220,7 @@ def _local(database: Path) -> str:
 
 def _is_there(record: Record, root: Path) -> bool:
     path = Path(record.path)
-    return path.is_relative_to(root.absolute()) and captures.exists(path)
+    return path.is_relative_to(root.absolute()) and Source(path).exists()
 
 
 def _facts(step: Step) -> dict[str, Any]:
@@ -249,14 +255,14 @@ class _Known:
 def _is_analysed(path: Path, step: Step, facts: dict[str, Any]) -> bool:
     columns = facts.get("columns")
     try:
-        same = knows_source(step, facts, path, captures.stamp(path, columns))
+        same = knows_source(step, facts, path, Source(path, columns).stamp())
     except (BadCapture, OSError):  # gone, or a stream that was begun anew, between two looks
         return False
     used = [Path(facts["tokenizer"])] if facts["tokenizer"] else []
     there = [file for file in used if file.is_file()]
-    expected = places.tokenizer_beside(path.absolute()) or next(iter(there), None)
+    expected = paths.tokenizer_beside(path.absolute()) or next(iter(there), None)
     return (
         same
-        and captures.identity(facts["sha256"], expected, columns) == step.capture
+        and identity(facts["sha256"], expected, columns) == step.capture
         and (are_computed(step) or refusals.keeps(step, ()))
     )

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from timtrack.tasks.captures import Stamp
+from timtrack.tasks.captures.source import Stamp
 from timtrack.tasks.lake.steps import Step, has_mark, set_mark
 
 

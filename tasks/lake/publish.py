@@ -12,7 +12,7 @@ import polars as pl
 from filelock import FileLock
 
 from timtrack.tasks import notation
-from timtrack.tasks.captures import Capture, check_unchanged
+from timtrack.tasks.captures.capture import Capture, check_unchanged
 from timtrack.tasks.lake import integrity, parquet
 from timtrack.tasks.lake.staging import aside, discard, publish
 from timtrack.tasks.lake.steps import PRUNED, Step, home_of, prunable_files, set_mark
@@ -193,11 +193,9 @@ def _facts(capture: Capture, batch: Batch, verdict: Verdict) -> dict[str, Any]:
         "step": capture.step,
         "source": str(capture.path),
         "sha256": capture.sha256,
-        "bytes": capture.bytes,
-        "mtime_ns": capture.mtime_ns,
-        "ctime_ns": capture.ctime_ns,
+        **dict(zip(("bytes", "mtime_ns", "ctime_ns"), capture.stamp, strict=True)),
         "format": batch.format,
-        "columns": capture.columns,
+        "columns": capture.source.columns,
         "tokenizer": str(capture.tokenizer) if capture.tokenizer else None,
         "measurement": "bypass" if verdict.bit_equal else "measured",
         **{name: asdict(verdict)[name] for name in COUNTED},

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote, unquote
 
-from timtrack.tasks.captures import Capture
+from timtrack.tasks.captures.capture import Capture
 from timtrack.tasks.lake import integrity, parquet
 
 STEP = re.compile(r"run=(?P<run>[^/]+)/step=(?P<step>\d+)/capture=(?P<capture>[0-9a-f]+)$")

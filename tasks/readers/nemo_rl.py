@@ -18,13 +18,11 @@ from timtrack.tasks.readers.columns import without_ids
 from timtrack.tasks.readers.containers import jsonl
 from timtrack.tasks.readers.containers.contents import Contents
 from timtrack.tasks.readers.containers.ranks import version
+from timtrack.tasks.readers.reader import Reader
 from timtrack.tasks.readers.rows.ragged import ragged_blocks
 from timtrack.tasks.tokens import BadCapture, Batch, Block
 
 NAME = "nemo_rl"
-FILES = "exp_<n>/train_data_step<N>.jsonl"
-NEEDS = "nothing: GRPO and PPO write it (off with env.should_log_nemo_gym_responses)"
-GIVES = "reward, advantage; groups by prompt. Up to v0.5 neither ids nor mask: guessed, and said"
 FILE = re.compile(r"train_data_step(\d+)\.jsonl")
 EXPERIMENT = re.compile(r"exp_\d+")
 BOTH = ("generation_logprobs", "prev_logprobs")
@@ -47,11 +45,6 @@ def recognises(path: Path) -> bool:
     return bool(FILE.fullmatch(path.name)) and not any(
         (later / path.name).is_file() for later in _restarts(path.parent)
     )
-
-
-def companions(path: Path) -> list[Path]:
-    """Other files of the same capture: none."""
-    return []
 
 
 def supersedes(path: Path, other: Path) -> bool:
@@ -194,3 +187,15 @@ def _length(where: str, told: Any, width: int) -> int:
     if not isinstance(told, int) or not 0 <= told <= width:
         raise BadCapture(f"{where}: input_lengths is {short(told)}, expected 0 to {width}")
     return told
+
+
+READER = Reader(
+    name=NAME,
+    files="exp_<n>/train_data_step<N>.jsonl",
+    needs="nothing: GRPO and PPO write it (off with env.should_log_nemo_gym_responses)",
+    gives="reward, advantage; groups by prompt. Up to v0.5 neither ids nor mask: guessed, and said",
+    recognises=recognises,
+    says_its_end=says_its_end,
+    opens=opens,
+    open_batch=open_batch,
+)

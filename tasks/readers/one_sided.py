@@ -66,7 +66,7 @@ KNOWN = (
 )
 
 
-def said_of(seen: Contents) -> str | None:
+def advice_on(seen: Contents) -> str | None:
     """What is to say about a file that no reader can read, if it is known."""
     names = {str(name) for name in seen.top}
     known = (one for one in KNOWN if one.container == seen.container and one.has <= names)

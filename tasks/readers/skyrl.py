@@ -15,14 +15,12 @@ import numpy as np
 from timtrack.tasks.notation import short
 from timtrack.tasks.readers.containers.bounds import check_fields, check_size, unpacked
 from timtrack.tasks.readers.containers.contents import Contents
+from timtrack.tasks.readers.reader import Reader
 from timtrack.tasks.readers.rows.fields import TokenField, token_field
 from timtrack.tasks.readers.rows.ragged import Sample, ragged_blocks
 from timtrack.tasks.tokens import BadCapture, Batch
 
 NAME = "skyrl"
-FILES = "dumped_data/global_step_<N>_training_input.pkl"
-NEEDS = "trainer.dump_data_batch=true"
-GIVES = "advantage; group since 0.4.0, else by prompt. The reward is not in the file"
 FILE = re.compile(r"global_step_(\d+)_training_input\.pkl")
 PARTS = {
     "sequences": "int",
@@ -48,16 +46,6 @@ NOT_COMPUTED = (
 def recognises(path: Path) -> bool:
     """By its name."""
     return bool(FILE.fullmatch(path.name))
-
-
-def companions(path: Path) -> list[Path]:
-    """Other files of the same capture: none."""
-    return []
-
-
-def says_its_end(path: Path) -> bool:
-    """Whether a file that can be read is whole. It does."""
-    return True
 
 
 def opens(seen: Contents) -> bool:
@@ -153,3 +141,14 @@ def _sample(row: int, values: dict[str, Any]) -> Sample:
         "prompts": real[: len(real) - length],
         "row_index": row,
     }
+
+
+READER = Reader(
+    name=NAME,
+    files="dumped_data/global_step_<N>_training_input.pkl",
+    needs="trainer.dump_data_batch=true",
+    gives="advantage; group since 0.4.0, else by prompt. The reward is not in the file",
+    recognises=recognises,
+    opens=opens,
+    open_batch=open_batch,
+)

@@ -23,6 +23,7 @@ from timtrack.tasks.readers.containers.ranks import (
     written_apart,
 )
 from timtrack.tasks.readers.containers.tensors import check_sums
+from timtrack.tasks.readers.reader import Reader
 from timtrack.tasks.readers.rows.experience import is_openrlhf, of_openrlhf, of_trl
 from timtrack.tasks.readers.rows.fields import LONGEST_INT, as_numpy
 from timtrack.tasks.readers.rows.layout import Layout, blocks
@@ -31,9 +32,6 @@ from timtrack.tasks.readers.rows.verl_names import ALIASES, Fields, layout_of, n
 from timtrack.tasks.tokens import BadCapture, Batch, Block
 
 NAME = "step_batch"
-FILES = "*step_batch*.pt, *step_batch*.npz; step_batch.rank_<r>.pt"
-NEEDS = "a hook of ten lines: tasks/hook.py, see From verl"
-GIVES = "what the hook saves, see below"
 RANKED = re.compile(r"step_batch[._-]rank[._-]?(\d+)\.pt")
 
 # Nestings seen in the wild; their contents count as if they stood at the top.
@@ -228,3 +226,16 @@ def _scalars(fields: Fields) -> dict[str, str | int | float | bool]:
         if isinstance(item, str | int | float | bool):
             scalars[name] = item
     return scalars
+
+
+READER = Reader(
+    name=NAME,
+    files="*step_batch*.pt, *step_batch*.npz; step_batch.rank_<r>.pt",
+    needs="a hook of ten lines: tasks/hook.py, see From verl",
+    gives="what the hook saves, see below",
+    recognises=recognises,
+    companions=companions,
+    says_its_end=says_its_end,
+    opens=opens,
+    open_batch=open_batch,
+)

@@ -16,7 +16,7 @@ from timtrack.tasks.reports.samples import Sample
 BOUNDS = (math.log(1.1), math.log(2), math.log(5), math.log(100))
 WIDE = 0.5  # nats, from which a row is shaded
 
-# Parts of a character, as tasks/text.py shows them.
+# Parts of a character, as tasks/captures/detokenise.py shows them.
 BYTES = re.compile(r"\\x[89a-f][0-9a-f]")
 
 # They join emoji, and are no danger alone.

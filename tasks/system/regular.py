@@ -3,6 +3,7 @@
 A pipe would be waited for, a folder or a device is no capture.
 """
 
+import hashlib
 import os
 import stat
 from io import BufferedReader
@@ -32,3 +33,9 @@ BLOCK, MOST_HOLES, SMALL = 512, 100, 64 << 20  # bytes; times; bytes
 
 def _is_hollow(found: os.stat_result) -> bool:
     return found.st_size > max(SMALL, MOST_HOLES * BLOCK * found.st_blocks)
+
+
+def sha256_of(path: Path) -> str:
+    """The digest of a file's bytes, as 64 hex digits."""
+    with opened(path) as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

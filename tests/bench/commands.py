@@ -9,7 +9,8 @@ from pathlib import Path
 
 from make_capture import fields
 
-from timtrack.tasks import captures
+from timtrack.tasks.captures.capture import identify, reading
+from timtrack.tasks.captures.source import Source
 from timtrack.tasks.hook import save_step_batch
 from timtrack.tasks.lake.publish import write_step, write_tables
 from timtrack.tasks.tables.catalogue import sql_version
@@ -31,8 +32,8 @@ def seconds(home: Path, arguments: tuple[str, ...]) -> float:
 
 
 def main(home: Path) -> None:
-    identified = captures.identify(save_step_batch(home, 1, fields(64, 100, 200)))
-    step = write_step(home / "lake", identified, **captures.reading(identified))
+    identified = identify(Source(save_step_batch(home, 1, fields(64, 100, 200))))
+    step = write_step(home / "lake", identified, **reading(identified))
     write_tables(step, sql_version(), compute_step(step))
     measured = {
         name: statistics.median(seconds(home, arguments) for _ in range(TIMES))

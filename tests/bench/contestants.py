@@ -29,7 +29,9 @@ def timtrack(capture: Path, out: Path, watch: Stopwatch) -> Steps:
     """Load, Parquet, tables, charts, report, MLflow: every stage of the flow but Prefect itself."""
     import torch  # noqa: F401 - the reader imports it when it needs it
 
-    from timtrack.tasks import captures, charts, tracking
+    from timtrack.tasks import charts, tracking
+    from timtrack.tasks.captures.capture import identify, reading
+    from timtrack.tasks.captures.source import Source
     from timtrack.tasks.lake.publish import write_step, write_tables
     from timtrack.tasks.reports import step_page
     from timtrack.tasks.tables import frameworks, invariants
@@ -41,9 +43,9 @@ def timtrack(capture: Path, out: Path, watch: Stopwatch) -> Steps:
     without, whatif = tables_wanted()
     yield None
     with watch.stage("identify (sha256)"):
-        identified = captures.identify(capture)
+        identified = identify(Source(capture))
     with watch.stage("load + Parquet"):
-        step = write_step(out / "lake", identified, **captures.reading(identified))
+        step = write_step(out / "lake", identified, **reading(identified))
     size = (step.path / "tokens.parquet").stat().st_size
     yield {"bytes": size, "tokens": step.facts()["tokens"]}
     with watch.stage("tables"):

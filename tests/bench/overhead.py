@@ -14,7 +14,10 @@ from make_capture import fields
 from prefect.testing.utilities import prefect_test_harness
 
 from timtrack.flows.watch import watch
-from timtrack.tasks import captures, stages
+from timtrack.tasks import stages
+from timtrack.tasks.captures.capture import identify, reading
+from timtrack.tasks.captures.discovery import find_captures
+from timtrack.tasks.captures.source import Source
 from timtrack.tasks.hook import save_step_batch
 from timtrack.tasks.lake.publish import write_step, write_tables
 from timtrack.tasks.lake.steps import find_step
@@ -26,11 +29,11 @@ ROWS, MEAN = 64, 100
 
 def bare(root: Path, home: Path) -> None:
     """The stages without orchestration and tracking."""
-    for path in captures.find(root):
-        identified = captures.identify(path)
+    for path in find_captures(root):
+        identified = identify(Source(path))
         step = find_step(home / "lake", identified)
         if step is None:
-            step = write_step(home / "lake", identified, **captures.reading(identified))
+            step = write_step(home / "lake", identified, **reading(identified))
             write_tables(step, sql_version(), compute_step(step))
             stages.draw_step.fn(step, home / f"files-{step.step}")
 

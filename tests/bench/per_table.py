@@ -14,7 +14,8 @@ from typing import Any
 import duckdb
 from stopwatch import Stopwatch
 
-from timtrack.tasks import captures
+from timtrack.tasks.captures.capture import identify, reading
+from timtrack.tasks.captures.source import Source
 from timtrack.tasks.lake.publish import write_step
 from timtrack.tasks.system import memory
 from timtrack.tasks.tables import compute
@@ -81,8 +82,8 @@ def main(capture: Path, out: Path, limit: str | None = None) -> None:
     watch = Stopwatch()
     watch.begin()
     show("imports", 0, watch.peaks["imports"])
-    step = timed(watch, "identify", lambda: captures.identify(capture))
-    read = timed(watch, "open", lambda: captures.reading(step))
+    step = timed(watch, "identify", lambda: identify(Source(capture)))
+    read = timed(watch, "open", lambda: reading(step))
     stored = timed(watch, "load + Parquet", lambda: write_step(out / "lake", step, **read))
     names = {table.sql: name for name, table in catalogue().items()}
     plain = compute.open_inputs

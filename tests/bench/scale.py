@@ -15,7 +15,8 @@ from typing import Any
 
 import polars as pl
 
-from timtrack.tasks import captures
+from timtrack.tasks.captures.capture import identify, reading
+from timtrack.tasks.captures.source import Source
 from timtrack.tasks.lake.publish import write_step, write_tables
 from timtrack.tasks.lake.steps import Step, all_steps
 from timtrack.tasks.tables.catalogue import sql_version
@@ -75,8 +76,8 @@ def build(home: Path, files: dict[str, Path]) -> None:
         return
     shutil.rmtree(home, ignore_errors=True)
     for run, file in files.items():
-        identified = captures.identify(file, run=run, step=0)
-        first = write_step(home, identified, **captures.reading(identified))
+        identified = identify(Source(file), run=run, step=0)
+        first = write_step(home, identified, **reading(identified))
         write_tables(first, sql_version(), compute_step(first))
         for number in range(1, STEPS[run]):
             copy(first, number)

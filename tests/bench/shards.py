@@ -15,8 +15,8 @@ from pathlib import Path
 
 from make_capture import fields
 
-from timtrack.tasks import captures
-from timtrack.tasks.captures import Capture
+from timtrack.tasks.captures.capture import Capture, identify
+from timtrack.tasks.captures.source import Source
 from timtrack.tasks.hook import save_step_batch
 from timtrack.tasks.lake.publish import finish_step, write_part
 from timtrack.tasks.tokens import Check
@@ -32,12 +32,12 @@ def capture() -> Capture:
     for rank in range(RANKS):
         if not path.with_name(f"step_batch.rank_{rank}.pt").exists():
             save_step_batch(CACHE, 1, fields(ROWS, MEAN, WIDTH), rank, RANKS)
-    return captures.identify(path)
+    return identify(Source(path))
 
 
 def part(of: Capture, folder: Path, number: int) -> Check:
     """What a worker does."""
-    return write_part(folder, of, captures.read(of.path), number)
+    return write_part(folder, of, Source(of.path).open(), number)
 
 
 def warm(_: int) -> None:
@@ -59,7 +59,7 @@ def seconds(of: Capture, processes: int) -> float:
         began = time.perf_counter()
         futures = [pool.submit(part, of, folder, number) for number in range(RANKS)]
         finish_step(
-            Path(out) / "lake", folder, of, captures.read(of.path), [f.result() for f in futures]
+            Path(out) / "lake", folder, of, Source(of.path).open(), [f.result() for f in futures]
         )
         return time.perf_counter() - began
 

@@ -14,8 +14,8 @@ from urllib.parse import unquote
 import polars as pl
 
 from tests.chaos.ledger import Key, Rows, digest
-from timtrack.tasks import captures
 from timtrack.tasks.backlog import quarantine
+from timtrack.tasks.captures.source import Source
 from timtrack.tasks.lake.steps import Step, all_steps, token_files
 from timtrack.tasks.tables.stored import stored_tables
 from timtrack.tasks.verdicts import summary
@@ -64,7 +64,9 @@ class Seen:
 def look(root: Path, home: Path, database: Path, artifacts: Path) -> Seen:
     """Everything in a home, and in the MLflow store that it logs to."""
     records = [Path(r.path) for r in quarantine.records(home)]
-    held = [path for path in records if captures.exists(path) and quarantine.holds(home, path)]
+    held = [
+        path for path in records if Source(path).exists() and quarantine.holds(home, Source(path))
+    ]
     staging = home / "lake" / ".staging"
     return Seen(
         steps={(step.run, step.step): _step(step, root) for step in all_steps(home / "lake")},

@@ -19,7 +19,8 @@ from typing import Any
 
 import polars as pl
 
-from timtrack.tasks import captures
+from timtrack.tasks.captures.capture import identify, reading
+from timtrack.tasks.captures.source import Source
 from timtrack.tasks.lake.publish import write_step
 from timtrack.tasks.lake.steps import Step, token_files
 from timtrack.tasks.tables import corrections
@@ -92,8 +93,8 @@ def compared(folder: Path) -> Tally:
 
 def ingested(path: Path, into: Path) -> Step:
     """A capture in a lake."""
-    capture = captures.identify(path)
-    return write_step(into, capture, **captures.reading(capture))
+    capture = identify(Source(path))
+    return write_step(into, capture, **reading(capture))
 
 
 def tokens_of(step: Step) -> pl.DataFrame:

@@ -22,16 +22,12 @@ from timtrack.tasks.readers.containers.ranks import (
     ranks,
     written_apart,
 )
+from timtrack.tasks.readers.reader import Reader
 from timtrack.tasks.readers.rows.fields import whole_number
 from timtrack.tasks.readers.rows.ragged import Sample, ragged_blocks
 from timtrack.tasks.tokens import BadCapture, Batch, Block
 
 NAME = "prime_rl"
-FILES = "token_exports/step_<N>/rank_<r>.jsonl"
-NEEDS = "trainer.enable_token_export = true"
-GIVES = (
-    "advantage, entropy, in v0.6 reward; groups by prompt. The trainer's are those of its update"
-)
 FILE = re.compile(r"rank_(\d+)\.jsonl")
 FIELDS = {
     "inference_logprobs": "rollout_log_probs",
@@ -115,3 +111,19 @@ def _sample(where: str, row: int, record: dict[str, Any]) -> Sample:
     if isinstance(rewards, list) and rewards:
         sample["rewards"] = jsonl.numbers(where, "rewards", rewards, np.float64)[-1]
     return {**sample, "prompts": ids[:start], "row_index": row}
+
+
+READER = Reader(
+    name=NAME,
+    files="token_exports/step_<N>/rank_<r>.jsonl",
+    needs="trainer.enable_token_export = true",
+    gives=(
+        "advantage, entropy, in v0.6 reward; groups by prompt. The trainer's are those of its "
+        "update"
+    ),
+    recognises=recognises,
+    companions=companions,
+    says_its_end=says_its_end,
+    opens=opens,
+    open_batch=open_batch,
+)

@@ -13,16 +13,15 @@ from typing import Any
 from timtrack.tasks.notation import short
 from timtrack.tasks.readers.containers.contents import Contents
 from timtrack.tasks.readers.containers.zstd_stream import Chunks
+from timtrack.tasks.readers.prime_rl import stream
 from timtrack.tasks.readers.prime_rl.branch import Branch
 from timtrack.tasks.readers.prime_rl.stream import INDEX, TRAINER, Traced, inside, traces
 from timtrack.tasks.readers.prime_rl.token_exports import FROM_TRAINING
+from timtrack.tasks.readers.reader import Reader, Stream
 from timtrack.tasks.readers.rows.ragged import Sample, ragged_blocks
 from timtrack.tasks.tokens import BadCapture, Batch
 
 NAME = "prime_rl_traces"
-FILES = "monitors/file/traces/ (its steps: stream#<N>)"
-NEEDS = "nothing: the file monitor is on (off with --no-monitors.file)"
-GIVES = "group, reward, advantage, entropy, weight versions. Rounded to 4 decimals, unless told"
 ANNOTATED = (
     "trained tokens are those that the trainer wrote a number of: it leaves out what is too long "
     "for it, or trained on in another branch (and, where it wrote log-probs alone, what is not "
@@ -37,16 +36,6 @@ ROUNDED = (
 def recognises(path: Path) -> bool:
     """The stream's index stands for its steps."""
     return path.name == INDEX and path.parent.name == "traces"
-
-
-def companions(path: Path) -> list[Path]:
-    """Other files of the same capture: none that are its alone."""
-    return []
-
-
-def says_its_end(path: Path) -> bool:
-    """Whether a file that can be read is whole. A step shows when it is whole."""
-    return True
 
 
 def opens(seen: Contents) -> bool:
@@ -152,3 +141,23 @@ def _samples(path: Path, found: list[Traced]) -> Iterator[Sample]:
         for branch in reading.of_trace(trace):
             yield branch.sample(row)
             row += 1
+
+
+READER = Reader(
+    name=NAME,
+    files="monitors/file/traces/ (its steps: stream#<N>)",
+    needs="nothing: the file monitor is on (off with --no-monitors.file)",
+    gives="group, reward, advantage, entropy, weight versions. Rounded to 4 decimals, unless told",
+    recognises=recognises,
+    opens=opens,
+    open_batch=open_batch,
+    stream=Stream(
+        steps=stream.steps,
+        names_a_step=stream.names_a_step,
+        exists=stream.exists,
+        stamp=stream.stamp,
+        age=stream.age,
+        look=look,
+        digest=digest,
+    ),
+)

@@ -12,14 +12,12 @@ from timtrack.tasks.notation import short
 from timtrack.tasks.readers.containers.bounds import check_fields, check_size, unpacked
 from timtrack.tasks.readers.containers.contents import Contents
 from timtrack.tasks.readers.containers.tensors import check_sums, load
+from timtrack.tasks.readers.reader import Reader
 from timtrack.tasks.readers.rows.fields import whole_number
 from timtrack.tasks.readers.rows.ragged import Sample, ragged_blocks
 from timtrack.tasks.tokens import BadCapture, Batch, Block
 
 NAME = "slime"
-FILES = "train_data/<N>.pt with rollout_data/<N>.pt"
-NEEDS = "--dump-details DIR"
-GIVES = "group, reward, advantage, weight versions; ref and teacher as further views"
 ROLLOUTS, TRAINED = "rollout_data", "train_data"
 VIEWS = ("ref", "teacher")
 READ = (
@@ -46,11 +44,6 @@ def rollout_files(path: Path, rollout: str) -> list[Path]:
     """The rollout engine's file of a rollout, if it is there."""
     beside = path.parent.parent / ROLLOUTS / f"{rollout}.pt"
     return [beside] if beside.is_file() else []
-
-
-def says_its_end(path: Path) -> bool:
-    """Whether a file that can be read is whole. It does."""
-    return True
 
 
 def opens(seen: Contents) -> bool:
@@ -167,3 +160,15 @@ def sample(where: str, row: int, fields: Mapping[str, Any], rollout: Mapping[str
     if versions:
         named |= {"min_global_steps": min(versions), "max_global_steps": max(versions)}
     return named
+
+
+READER = Reader(
+    name=NAME,
+    files="train_data/<N>.pt with rollout_data/<N>.pt",
+    needs="--dump-details DIR",
+    gives="group, reward, advantage, weight versions; ref and teacher as further views",
+    recognises=recognises,
+    companions=companions,
+    opens=opens,
+    open_batch=open_batch,
+)

@@ -25,15 +25,13 @@ from timtrack.tasks.readers.containers.ranks import (
     written_apart,
 )
 from timtrack.tasks.readers.containers.tensors import Array, check_sums, load
+from timtrack.tasks.readers.reader import Reader
 from timtrack.tasks.readers.rows.fields import as_numpy, whole_number
 from timtrack.tasks.readers.rows.ragged import ragged_blocks
 from timtrack.tasks.readers.slime import merged
 from timtrack.tasks.tokens import BadCapture, Batch, Block
 
 NAME = "slime_ranks"
-FILES = "train_data/<N>_<rank>.pt with rollout_data/<N>.pt"
-NEEDS = "--dump-details DIR (slime up to v0.3.1, miles)"
-GIVES = "the same; copies of a rank are dropped, context-parallel slices of miles are put together"
 FILE = re.compile(r"(\d+)_(\d+)\.pt")
 REQUIRED = ("tokens", "response_lengths", "rollout_log_probs", "log_probs")
 SLICED = ("rollout_log_probs", "log_probs", "ref_log_probs", "teacher_log_probs", "advantages")
@@ -241,3 +239,18 @@ def _joined(
             )
         joined[owner == rank] = values
     return joined
+
+
+READER = Reader(
+    name=NAME,
+    files="train_data/<N>_<rank>.pt with rollout_data/<N>.pt",
+    needs="--dump-details DIR (slime up to v0.3.1, miles)",
+    gives=(
+        "the same; copies of a rank are dropped, context-parallel slices of miles are put together"
+    ),
+    recognises=recognises,
+    companions=companions,
+    says_its_end=says_its_end,
+    opens=opens,
+    open_batch=open_batch,
+)

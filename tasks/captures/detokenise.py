@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import polars as pl
 
-from timtrack.tasks.tokenizer import Text
+from timtrack.tasks.captures.tokenizer import Text
 from timtrack.tasks.tokens import Block
 
 VOCABULARY = pl.Schema({"token_id": pl.Int32(), "token": pl.String()})

@@ -5,8 +5,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from timtrack.tasks import captures
+from timtrack.tasks.captures.capture import run_and_step
+from timtrack.tasks.captures.source import Source
 from timtrack.tasks.readers import columns as by_columns
+from timtrack.tasks.readers import registry
 from timtrack.tasks.readers.rows.fields import shown
 from timtrack.tasks.tokens import BadCapture, Batch, Check
 
@@ -25,35 +27,29 @@ class Inspection:
     problem: str | None
 
 
-def of(path: Path, columns: str | None = None) -> Inspection:
+def inspect_file(source: Source) -> Inspection:
     """Look into a file and read it to its end; raises BadCapture if nothing can be said of it."""
-    if columns:
-        return _mapped(path, columns)
-    seen = captures.look(path)
-    reader = captures.by_contents(seen)
-    found = _read(path, {"container": seen.container}, lambda: captures.opened(path, seen))
-    return replace(found, format=reader and reader.NAME, fields=dict(_fields(seen.top)))
+    if source.columns:
+        names = by_columns.parse(source.columns).names
+        return replace(_read(source, {}, source.open), format=by_columns.NAME, fields=dict(names))
+    seen = source.look()
+    reader = registry.by_contents(seen)
+    facts = {"container": seen.container}
+    found = _read(source, facts, lambda: registry.open_batch(source.path, seen))
+    return replace(found, format=reader.name if reader else None, fields=dict(_fields(seen.top)))
 
 
-def _mapped(path: Path, columns: str) -> Inspection:
-    """A home-made dump: its fields are those that the mapping names."""
-    found = _read(path, {}, lambda: captures.read(path, columns), columns)
-    return replace(found, format=by_columns.NAME, fields=dict(by_columns.parse(columns).names))
-
-
-def _read(
-    path: Path, facts: dict[str, str], opened: Callable[[], Batch], columns: str | None = None
-) -> Inspection:
+def _read(source: Source, facts: dict[str, str], opened: Callable[[], Batch]) -> Inspection:
     """What a reading gives."""
-    parts = captures.parts(path, columns)
-    if len(parts) > 1:
-        facts["with"] = ", ".join(str(part.relative_to(path.parent.parent)) for part in parts[1:])
+    files, folder = source.files(), source.path.parent.parent
+    if len(files) > 1:
+        facts["with"] = ", ".join(str(file.relative_to(folder)) for file in files[1:])
     notes: tuple[str, ...] = ()
     problem = None
     try:
         batch = opened()
         notes = batch.notes
-        facts |= _said(path, batch)
+        facts |= _said(source.path, batch)
         facts |= _counted(batch)
     except BadCapture as error:
         problem = str(error)
@@ -63,7 +59,7 @@ def _read(
 def _said(path: Path, batch: Batch) -> dict[str, str]:
     """Run and step, as `tim ingest` would have them."""
     try:
-        run, step = captures.run_and_step(path, batch)
+        run, step = run_and_step(path, batch)
         return {"run": run, "step": str(step)}
     except BadCapture as error:
         return {"run": batch.run or "-", "step": f"- ({error})"}
