@@ -17,10 +17,10 @@ from timtrack.tasks import stages
 from timtrack.tasks.backlog import refusals, survey
 from timtrack.tasks.captures.capture import Capture
 from timtrack.tasks.captures.source import Source
+from timtrack.tasks.formatting import OneLine, printable
 from timtrack.tasks.lake.publish import parts_of
 from timtrack.tasks.lake.staging import scratch_folder
 from timtrack.tasks.lake.steps import Step, all_steps, find_step, has_other_capture
-from timtrack.tasks.notation import OneLine, printable
 from timtrack.tasks.readers.nemo_rl import supersedes
 from timtrack.tasks.tables.catalogue import sql_version
 from timtrack.tasks.tables.compute import BadTables

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 from timtrack.flows import runner
 from timtrack.flows.options import parser
 from timtrack.flows.saying import as_it_is, complain, say
-from timtrack.tasks import notation
+from timtrack.tasks import formatting
 from timtrack.tasks.system import memory
 from timtrack.tasks.tables import frameworks
 
@@ -282,7 +282,7 @@ def _status(options: Namespace) -> int:
         refused = [{"run": s.run, "step": s.step, **asdict(why)} for s, why in seen.refused]
         closed = {str(folder): why for folder, why in seen.closed.items()}
         told = {"quarantine": held, "failing": failing, "refused": refused, "closed": closed}
-        as_it_is(notation.as_json({**counts, **told, "runs": stand}, indent=2) + "\n")
+        as_it_is(formatting.as_json({**counts, **told, "runs": stand}, indent=2) + "\n")
         return DONE
     say(*(f"{name:12}  {value}" for name, value in counts.items()))
     for run, status in runs.items():
@@ -348,9 +348,9 @@ def _meant(options: Namespace, aside: Path) -> "Step":
 
 
 def _report(options: Namespace) -> int:
-    from timtrack.tasks import charts
     from timtrack.tasks.lake.steps import NoSuchStep, pick_step
     from timtrack.tasks.reports import step_page
+    from timtrack.tasks.reports.charts.step import draw_charts
     from timtrack.tasks.reports.samples import Choice
     from timtrack.tasks.tables.compute import tables_of
 
@@ -360,7 +360,7 @@ def _report(options: Namespace) -> int:
         return _fail(str(error))
     choice = Choice(options.pick, options.groups, options.per_group, options.seed)
     computed = tables_of(step)
-    page, _ = step_page.page(step, computed, charts.draw(computed), choice)
+    page, _ = step_page.page(step, computed, draw_charts(computed), choice)
     output = options.output or Path(f"{_file_name(step)}.html")
     return _written(output, lambda: output.write_text(page))
 
@@ -456,7 +456,7 @@ def _certify(options: Namespace) -> int:
     except NoSuchStep as error:
         return _fail(str(error))
     if options.json:
-        as_it_is(notation.as_json(found.as_dict(), indent=2) + "\n")
+        as_it_is(formatting.as_json(found.as_dict(), indent=2) + "\n")
     else:
         screen.print_certificate(found)
     if found.rounded and not found.unequal:

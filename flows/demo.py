@@ -18,8 +18,8 @@ from timtrack.flows.progress import COLUMNS, analyse_with_progress
 from timtrack.flows.saying import say
 from timtrack.flows.watch import Hindrance, Watched, follow
 from timtrack.tasks.demo import published_run
+from timtrack.tasks.formatting import printable
 from timtrack.tasks.lake.steps import all_steps
-from timtrack.tasks.notation import printable
 from timtrack.tasks.tables.query import run_query
 
 COMPARISON = """

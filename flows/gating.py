@@ -6,7 +6,7 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 from timtrack.flows.saying import complain, say
-from timtrack.tasks import notation
+from timtrack.tasks import formatting
 from timtrack.tasks.lake.steps import NoSuchStep, Step, is_bypass, steps_between
 from timtrack.tasks.tables.compute import tables_of
 from timtrack.tasks.verdicts import gate, summary
@@ -76,8 +76,8 @@ def _worst(steps: list[Step], broken: Outcome) -> list[str]:
     rows = tables_of(step)["worst_tokens"].head(WORST).to_dicts()
     lines = [
         f"  row {row['row']} pos {row['pos']} {row['token'] or row['token_id']!r}: "
-        f"{notation.nats(row['logp_rollout'])} -> {notation.nats(row['logp_train'])}, "
-        f"r {notation.ratio(row['ratio'])}"
+        f"{formatting.nats(row['logp_rollout'])} -> {formatting.nats(row['logp_train'])}, "
+        f"r {formatting.ratio(row['ratio'])}"
         for row in rows
     ]
     return [f"widest gaps of {step.name}:", *lines]
@@ -97,7 +97,7 @@ def _junit(run_name: str, outcomes: list[Outcome], worst: list[str]) -> str:
     """A test suite with a case per rule."""
     broken = [outcome for outcome in outcomes if not outcome.passed]
     counts = {"tests": str(len(outcomes)), "failures": str(len(broken))}
-    named = notation.printable(run_name)  # XML has no control characters, not even escaped
+    named = formatting.printable(run_name)  # XML has no control characters, not even escaped
     suite = ElementTree.Element("testsuite", {"name": f"timtrack gate {named}", **counts})
     for outcome in outcomes:
         case = ElementTree.SubElement(suite, "testcase", {"classname": named, "name": outcome.rule})
@@ -107,7 +107,7 @@ def _junit(run_name: str, outcomes: list[Outcome], worst: list[str]) -> str:
 
 
 def _text(lines: list[str]) -> str:
-    return "\n".join(map(notation.printable, lines))
+    return "\n".join(map(formatting.printable, lines))
 
 
 def _markdown(run_name: str, outcomes: list[Outcome], worst: list[str]) -> str:
@@ -117,7 +117,7 @@ def _markdown(run_name: str, outcomes: list[Outcome], worst: list[str]) -> str:
     ]
     told = ["", "```text", _text(worst).replace("```", "'''"), "```"] if worst else []
     head = [
-        f"### timtrack gate: {notation.markdown(run_name)}",
+        f"### timtrack gate: {formatting.markdown(run_name)}",
         "",
         "| | rule | seen |",
         "|---|---|---|",

@@ -9,7 +9,7 @@ from typing import Any, NoReturn, TypeVar
 
 from timtrack.flows import runner
 from timtrack.tasks.captures.paths import Pattern
-from timtrack.tasks.notation import printable
+from timtrack.tasks.formatting import printable
 from timtrack.tasks.tables import frameworks
 
 T = TypeVar("T")

@@ -8,7 +8,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from timtrack.flows.analyse import CapturesFailed, Outcome, analyse, change_listener, listener
 from timtrack.flows.watch import Hindrance, Watched, follow
-from timtrack.tasks.notation import printable
+from timtrack.tasks.formatting import printable
 
 COLUMNS = (
     TextColumn("{task.description}", markup=False),  # it holds names from outside

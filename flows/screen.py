@@ -15,7 +15,7 @@ from rich.table import Table as Grid
 from rich.text import Text
 
 from timtrack.flows.saying import as_it_is, complain, say
-from timtrack.tasks import notation
+from timtrack.tasks import formatting
 from timtrack.tasks.captures.inspection import Inspection
 from timtrack.tasks.readers.reader import Reader
 from timtrack.tasks.reports import cells, step_diff, token_strip
@@ -92,7 +92,7 @@ def print_frame(frame: pl.DataFrame, form: str) -> None:
     if form == "csv":
         as_it_is(_csv(frame))
     elif form == "json":
-        as_it_is(notation.as_json(frame.to_dicts(), default=str, indent=1) + "\n")
+        as_it_is(formatting.as_json(frame.to_dicts(), default=str, indent=1) + "\n")
     elif len(frame) == 1 and frame.width >= WIDE:
         row = frame.row(0, named=True)
         _print(_grid([], [[name, _cell(value)] for name, value in row.items()]))
@@ -110,7 +110,7 @@ def _csv(frame: pl.DataFrame) -> str:
     flat = _flat(frame)
     if not sys.stdout.isatty():
         return flat.write_csv()
-    names = pl.DataFrame([list(map(notation.printable, flat.columns))], orient="row")
+    names = pl.DataFrame([list(map(formatting.printable, flat.columns))], orient="row")
     shown = (names, cells.legible(flat))
     return "".join(part.write_csv(include_header=False) for part in shown)
 
@@ -119,7 +119,8 @@ def _flat(frame: pl.DataFrame) -> pl.DataFrame:
     """Lists as JSON text, which CSV can hold."""
     nested = [name for name, dtype in frame.schema.items() if dtype.is_nested()]
     texts = [
-        pl.Series(n, [notation.as_json(v, default=str) for v in frame[n].to_list()]) for n in nested
+        pl.Series(n, [formatting.as_json(v, default=str) for v in frame[n].to_list()])
+        for n in nested
     ]
     return frame.with_columns(texts)
 
@@ -143,15 +144,15 @@ def print_what_if(
         _print(_grid([], [[framework, line] for framework, line in advice.config.items()]))
         say("")
     shown: dict[str, Callable[[dict[str, Any]], str]] = {
-        "dropped": lambda row: notation.share(row["frac_tok_dropped"]),
-        "truncated": lambda row: notation.share(
+        "dropped": lambda row: formatting.share(row["frac_tok_dropped"]),
+        "truncated": lambda row: formatting.share(
             row["frac_tok_truncated_high"] + row["frac_tok_truncated_low"]
         ),
-        "mean weight": lambda row: notation.number(row["weight_mean"]),
-        "ESS tokens": lambda row: notation.number(row["ess_token"]),
-        "ESS rollouts": lambda row: notation.number(row["ess_seq"]),
-        "|A| kept": lambda row: notation.number(row["adv_kept"]),
-        "mean |c - r|": lambda row: notation.number(row["bias_l1_vs_r"]),
+        "mean weight": lambda row: formatting.number(row["weight_mean"]),
+        "ESS tokens": lambda row: formatting.number(row["ess_token"]),
+        "ESS rollouts": lambda row: formatting.number(row["ess_seq"]),
+        "|A| kept": lambda row: formatting.number(row["adv_kept"]),
+        "mean |c - r|": lambda row: formatting.number(row["bias_l1_vs_r"]),
         "not usable": lambda row: row["unusable"] or "",
     }
     rows = [
@@ -183,7 +184,7 @@ def print_sample(sample: Sample, around: int | None) -> None:
     console = Console(highlight=False)
     if not console.is_terminal:
         console = Console(highlight=False, width=10_000)
-    console.print(Text(notation.printable(drawn["header"]), style="bold"))
+    console.print(Text(formatting.printable(drawn["header"]), style="bold"))
     response = Text()
     for text, band in zip(drawn["text"], drawn["band"], strict=True):
         style = "dim" if band is None else f"white on {BACKGROUNDS[band]}" if band else ""
@@ -227,7 +228,7 @@ def print_certificate(found: Certificate) -> None:
     )
     if not found.unequal:
         return
-    largest = f"{found.max_ulp:,} ULP of float32, {notation.number(found.max_abs_diff)} nats"
+    largest = f"{found.max_ulp:,} ULP of float32, {formatting.number(found.max_abs_diff)} nats"
     say(f"largest: {largest}", "", "tokens by distance in ULP:")
     histogram = [[name, f"{count:,}"] for name, count in found.ulp_histogram.items()]
     _print(_grid(["ULP", "tokens"], histogram))
@@ -299,9 +300,9 @@ def _tell_notes(analysed: list["Outcome"]) -> None:
 
 def _cell(value: Any) -> str:
     if isinstance(value, float):
-        return notation.number(value)
+        return formatting.number(value)
     if isinstance(value, str):
-        return value if notation.printable(value) == value else repr(value)
+        return value if formatting.printable(value) == value else repr(value)
     return "–" if value is None else str(value)
 
 
@@ -318,7 +319,7 @@ def _grid(header: list[str], rows: list[list[str]]) -> Grid:
 
 
 def _text(cell: str) -> Text:
-    return Text(notation.printable(cell))
+    return Text(formatting.printable(cell))
 
 
 def _print(grid: Grid) -> None:

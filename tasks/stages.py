@@ -17,11 +17,12 @@ from prefect.artifacts import create_markdown_artifact, create_table_artifact
 from prefect.cache_policies import NO_CACHE
 from prefect.events import emit_event
 
-from timtrack.tasks import charts, conversion
+from timtrack.tasks import conversion
 from timtrack.tasks.backlog import survey
 from timtrack.tasks.backlog.survey import Backlog
 from timtrack.tasks.captures.capture import Capture
 from timtrack.tasks.captures.source import Source
+from timtrack.tasks.formatting import encodable, markdown, printable
 from timtrack.tasks.lake.copies import remember_source
 from timtrack.tasks.lake.publish import settle_step, write_tables
 from timtrack.tasks.lake.steps import (
@@ -33,9 +34,10 @@ from timtrack.tasks.lake.steps import (
     set_mark,
     steps_between,
 )
-from timtrack.tasks.notation import encodable, markdown, printable
 from timtrack.tasks.reports import cells, run_page, step_page
 from timtrack.tasks.reports.charts import over_steps
+from timtrack.tasks.reports.charts.export import save_charts, save_page
+from timtrack.tasks.reports.charts.step import draw_charts
 from timtrack.tasks.tables import frameworks
 from timtrack.tasks.tables.catalogue import sql_version
 from timtrack.tasks.tables.compute import compute_step
@@ -141,8 +143,8 @@ def draw_step(step: Step, into: Path, after: None = None) -> None:
 def _draw(step: Step, into: Path) -> None:
     into.mkdir(parents=True)
     computed = stored_tables(step)
-    drawn = charts.draw(computed)
-    charts.save(drawn, into)
+    drawn = draw_charts(computed)
+    save_charts(drawn, into)
     step_page.write(step, computed, drawn, into)
     summary.write(step, computed, into / "summary.json")
     (into / "tables").mkdir()
@@ -189,9 +191,9 @@ def log_trend(run: str, into: Path, home: Path) -> None:
     changes = change_points.of_runs(trend, run_page.events(steps))
     family = bands.family(steps[-1].facts())
     drawn = {"run_trend": over_steps.trend(trend, changes, bands.for_family(family))}
-    charts.save(drawn, into)
+    save_charts(drawn, into)
     cells.write_csv(changes, into / "changes.csv")
-    charts.save_page(drawn, into / "run_trend.html")
+    save_page(drawn, into / "run_trend.html")
     cells.write_csv(trend, into / "run_trend.csv")
     Tracker(home).log_files(run, into, "trend")
 

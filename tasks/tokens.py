@@ -13,7 +13,7 @@ from typing import Any
 
 import polars as pl
 
-from timtrack.tasks.notation import OneLine
+from timtrack.tasks.formatting import OneLine
 
 # Bumped when a stored column changes its name, type or meaning: older lake steps are then pending.
 SCHEMA_VERSION = 2  # 2: nonfinite_*, is_masked, mismatch_kl, rollout_id

@@ -18,11 +18,13 @@ from prefect.client.orchestration import get_client
 from tests.given import ACTING, MARKUP, SHOWN, batch_fields, ingest
 from timtrack.flows import gating
 from timtrack.flows.watch import watch
-from timtrack.tasks import charts, notation, stages
+from timtrack.tasks import formatting, stages
 from timtrack.tasks.backlog import quarantine, survey
 from timtrack.tasks.lake.publish import write_tables
 from timtrack.tasks.lake.steps import Step
 from timtrack.tasks.reports import cells, html, repro, run_page, samples
+from timtrack.tasks.reports.charts.export import save_charts
+from timtrack.tasks.reports.charts.step import draw_charts
 from timtrack.tasks.reports.step_page import Choice
 from timtrack.tasks.reports.step_page import page as report_page
 from timtrack.tasks.tables.catalogue import sql_version
@@ -62,7 +64,7 @@ def test_text_that_a_spreadsheet_would_compute_is_text(tmp_path):
     cells.write_csv(frame, tmp_path / "x.csv")
     with (tmp_path / "x.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
-    shown = [notation.printable(f"'{text}") for text in FORMULAS]
+    shown = [formatting.printable(f"'{text}") for text in FORMULAS]
     assert [row["text"] for row in rows] == [*shown, "a=1", "'", ""]
     assert {row["n"] for row in rows} == {"-1.5"}
 
@@ -74,7 +76,7 @@ def test_no_table_of_a_step_has_a_formula(step, tmp_path):
     stages.draw_step.fn(step, tmp_path / "files")
     with (tmp_path / "files" / "tables" / "worst_tokens.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
-    assert {row["token"] for row in rows} == {notation.printable(f"'{text}") for text in FORMULAS}
+    assert {row["token"] for row in rows} == {formatting.printable(f"'{text}") for text in FORMULAS}
     assert float(rows[0]["logp_train"]) < 0
 
 
@@ -108,7 +110,7 @@ def check_inert(markdown: str, headings: int = 1) -> ElementTree.Element:
     assert sum(tag in ("h1", "h2", "h3") for tag in found) == headings
     assert {a.text for a in page.iter("a")} <= {"MLflow"}
     # Showdown, by which MLflow shows it, knows no backslash before these.
-    ours = markdown.replace(notation.code(MARKUP), "")
+    ours = markdown.replace(formatting.code(MARKUP), "")
     assert not re.search(r"<|www\.|://", re.sub(OURS, "", ours, flags=re.DOTALL))
     return page
 
@@ -155,19 +157,19 @@ def test_a_zips_readme_obeys_no_name(step, tmp_path):
 
 @pytest.mark.parametrize("text", ["a`b", "`", "``a`", " a ", "a\\", "a\n`b", ""])
 def test_a_code_span_holds_backticks(text):
-    page = ElementTree.fromstring(rendered(f"x {notation.code(text)} y"))
+    page = ElementTree.fromstring(rendered(f"x {formatting.code(text)} y"))
     [span] = page.iter("code")
-    assert span.text == (notation.printable(text) or None) or not text.strip()
+    assert span.text == (formatting.printable(text) or None) or not text.strip()
 
 
 # What MLflow is given
 
 
 def test_a_tokens_text_breaks_no_picture(step, tmp_path):
-    drawn = charts.draw(with_tokens(step, [f"a{''.join(CONTROLS)}b<&"]))
+    drawn = draw_charts(with_tokens(step, [f"a{''.join(CONTROLS)}b<&"]))
     svg = vl_convert.vegalite_to_svg(drawn["logp_density"].to_dict())
     assert r"a\x00\x01" in ElementTree.tostring(ElementTree.fromstring(svg), encoding="unicode")
-    charts.save({"logp_density": drawn["logp_density"]}, tmp_path)  # by way of such an SVG
+    save_charts({"logp_density": drawn["logp_density"]}, tmp_path)  # by way of such an SVG
     assert (tmp_path / "logp_density.png").stat().st_size > 10_000
 
 
@@ -178,7 +180,7 @@ def test_pages_hold_no_control_characters(step, tmp_path):
     told["meta"]["model"] = ACTING
     facts.write_text(json.dumps(told))
     computed = with_tokens(step, CONTROLS)
-    text, _ = report_page(step, computed, charts.draw(computed), Choice())
+    text, _ = report_page(step, computed, draw_charts(computed), Choice())
     text.encode()  # a lone surrogate has no bytes
     body = text[text.index("<body>") : text.index('<script type="application/json"')]
     assert all(c.isprintable() or c == "\n" for c in body)
@@ -264,7 +266,7 @@ def test_prefect_is_told_in_lines_and_in_text(saved, home):
         newest_last = sorted(client.read_artifacts(), key=lambda one: one.created)
         artifacts = {one.key: one for one in newest_last}
     assert f"step_batch{SHOWN}.pt" in state.message
-    named = f"identify {notation.printable(str(odd))}"
+    named = f"identify {formatting.printable(str(odd))}"
     assert [run.name for run in ours if run.name.startswith("identify")] == [named]
     for text in (state.message, *(run.name for run in ours), *(run.state.message for run in ours)):
         assert text is None or text.isprintable()

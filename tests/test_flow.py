@@ -13,6 +13,7 @@ from tests.given import batch_fields, with_other_sql
 from tests.servers import TIM
 from timtrack.flows.analyse import CapturesFailed, analyse
 from timtrack.flows.cli import main
+from timtrack.tasks import stages
 from timtrack.tasks.lake.steps import all_steps
 from timtrack.tasks.tables.query import run_query
 
@@ -181,16 +182,14 @@ def test_after_other_sql_one_ingest_brings_the_whole_run_back(three_steps, home,
 
 
 def test_a_step_that_cannot_be_drawn_does_not_stop_the_others(three_steps, home, monkeypatch):
-    from timtrack.tasks import charts
-
-    draw = charts.draw
+    draw = stages.draw_charts
 
     def fail_on_step_2(drawn):
         if drawn.get("step_metrics") is not None and drawn["step_metrics"]["step"].item() == 2:
             raise ValueError("no such color")
         return draw(drawn)
 
-    monkeypatch.setattr(charts, "draw", fail_on_step_2)
+    monkeypatch.setattr(stages, "draw_charts", fail_on_step_2)
     with pytest.raises(CapturesFailed, match=r"1 of 3 captures failed.*no such color"):
         analyse(three_steps, home)
     assert [step for step, _ in stored_points(home, "kl_k1")] == [1, 3]

@@ -4,7 +4,7 @@ import pytest
 from markdown_it import MarkdownIt
 
 from tests.given import batch_fields, ingest
-from timtrack.tasks import notation
+from timtrack.tasks import formatting
 from timtrack.tasks.lake.publish import write_tables
 from timtrack.tasks.tables.catalogue import sql_version
 from timtrack.tasks.tables.compute import compute_step
@@ -64,5 +64,5 @@ def test_what_a_capture_says_is_never_markup(saved, tmp_path):
 
 @pytest.mark.parametrize("text", [HOSTILE, "|ln r|", "p_train", "1 < 2 > 0", "**bold**"])
 def test_escaped_text_shows_as_it_is(text):
-    [row] = parsed(f"| x |\n|---|\n| {notation.markdown(text)} |")[0][1:]
+    [row] = parsed(f"| x |\n|---|\n| {formatting.markdown(text)} |")[0][1:]
     assert row == [text]

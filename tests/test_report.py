@@ -14,12 +14,13 @@ import torch
 from playwright.sync_api import Browser, Page
 
 from tests.given import barriers, batch_fields, ingest
-from timtrack.tasks import charts, notation
+from timtrack.tasks import formatting
 from timtrack.tasks.demo import published_run
 from timtrack.tasks.hook import save_step_batch
 from timtrack.tasks.lake.publish import write_tables
 from timtrack.tasks.lake.steps import Step
 from timtrack.tasks.reports import samples, step_page, token_strip
+from timtrack.tasks.reports.charts.step import draw_charts
 from timtrack.tasks.tables.catalogue import catalogue, sql_version
 from timtrack.tasks.tables.compute import compute_step
 from timtrack.tasks.tables.stored import stored_tables
@@ -32,7 +33,7 @@ CELLS = ("logp_vllm", "logp_fsdp", "diff", "p_vllm", "p_train", "r_text")
 def printed(rollout: float, train: float) -> tuple[str, ...]:
     diff = train - rollout
     numbers = (rollout, train, diff, exp(rollout), exp(train))
-    return (*map(notation.nats, numbers), notation.ratio(exp(diff)))
+    return (*map(formatting.nats, numbers), formatting.ratio(exp(diff)))
 
 
 def restored(row: dict[str, str]) -> tuple[float, float]:
@@ -71,7 +72,7 @@ def whole_samples() -> dict[str, Any]:
 def page_of(step: Step, into: Path) -> Path:
     """The step's report in a folder."""
     computed = compute_step(step)
-    step_page.write(step, computed, charts.draw(computed), into)
+    step_page.write(step, computed, draw_charts(computed), into)
     return into / "report.html"
 
 

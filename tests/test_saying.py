@@ -18,7 +18,7 @@ from timtrack.flows import saying, screen
 from timtrack.flows.analyse import Outcome
 from timtrack.flows.cli import main
 from timtrack.flows.progress import COLUMNS
-from timtrack.tasks import notation
+from timtrack.tasks import formatting
 from timtrack.tasks.backlog import quarantine
 from timtrack.tasks.captures import inspection
 from timtrack.tasks.lake.steps import Step
@@ -42,17 +42,17 @@ def step(saved, home):
 
 
 def test_what_acts_or_hides_is_escaped_as_python_does():
-    assert notation.printable(ACTING) == SHOWN
+    assert formatting.printable(ACTING) == SHOWN
     assert repr(ACTING)[1:-1] == SHOWN
 
 
 @pytest.mark.parametrize("text", ["模型 한국어", "👩‍🔬 👍🏽 ❤️‍🔥", "e\u0301 नि", "C:\\new", "–", ""])
 def test_what_can_be_read_stays(text):
-    assert notation.printable(text) == text
+    assert formatting.printable(text) == text
 
 
 def test_a_joiner_joins_emoji_only():
-    assert notation.printable("run\u200d-a") == r"run\u200d-a"
+    assert formatting.printable("run\u200d-a") == r"run\u200d-a"
 
 
 def test_a_failed_capture_is_one_line_whatever_it_is_called(capsys):

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from timtrack.tasks import notation
+from timtrack.tasks import formatting
 from timtrack.tasks.backlog import quarantine, refusals
 from timtrack.tasks.backlog.quarantine import Record
 from timtrack.tasks.backlog.refusals import Refusal
@@ -187,7 +187,7 @@ def markdown(root: Path, seen: Backlog, taken: list[Step], seconds: float) -> st
     """The look after a sweep as a page: what it took on in that time, what is set aside and why."""
     now = datetime.now(UTC).isoformat(timespec="seconds")
     tokens = sum(step.facts()["tokens"] for step in taken if step.path.exists())
-    lines = [f"# Captures below {notation.code(str(root))}", "", "| | |", "|---|---|"]
+    lines = [f"# Captures below {formatting.code(str(root))}", "", "| | |", "|---|---|"]
     lines += [f"| {name} | {value} |" for name, value in counts(seen).items()]
     lines += [
         f"| last sweep ended | {now} |",
@@ -197,7 +197,7 @@ def markdown(root: Path, seen: Backlog, taken: list[Step], seconds: float) -> st
         f"| tokens per second | {tokens / seconds:.0f} |",
         "",
     ]
-    lines += [f"- {notation.markdown(trouble)}" for trouble in troubles(seen)]
+    lines += [f"- {formatting.markdown(trouble)}" for trouble in troubles(seen)]
     return "\n".join(lines)
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import polars as pl
 from filelock import FileLock
 
-from timtrack.tasks import notation
+from timtrack.tasks import formatting
 from timtrack.tasks.captures.capture import Capture, check_unchanged
 from timtrack.tasks.lake import integrity, parquet
 from timtrack.tasks.lake.staging import aside, discard, publish
@@ -201,5 +201,5 @@ def _facts(capture: Capture, batch: Batch, verdict: Verdict) -> dict[str, Any]:
         **{name: asdict(verdict)[name] for name in COUNTED},
         "views": list(batch.views),
         "notes": [*batch.notes, *_unscored(batch, verdict), *verdict.notes],
-        "meta": notation.plain(batch.meta),  # but `source` to the letter, to be found again
+        "meta": formatting.plain(batch.meta),  # but `source` to the letter, to be found again
     }

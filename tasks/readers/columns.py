@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from timtrack.tasks.formatting import listed
 from timtrack.tasks.lake import parquet
-from timtrack.tasks.notation import listed
 from timtrack.tasks.readers.containers import jsonl
 from timtrack.tasks.readers.containers.bounds import (
     check_fields,

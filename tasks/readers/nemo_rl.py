@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from timtrack.tasks.notation import listed, short
+from timtrack.tasks.formatting import listed, short
 from timtrack.tasks.readers.columns import without_ids
 from timtrack.tasks.readers.containers import jsonl
 from timtrack.tasks.readers.containers.contents import Contents

@@ -4,7 +4,7 @@ import functools
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 
-from timtrack.tasks.notation import listed
+from timtrack.tasks.formatting import listed
 from timtrack.tasks.readers import nemo_rl, one_sided, skyrl, step_batch
 from timtrack.tasks.readers.containers.contents import Contents
 from timtrack.tasks.readers.prime_rl import token_exports, traces

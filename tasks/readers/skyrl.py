@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from timtrack.tasks.notation import short
+from timtrack.tasks.formatting import short
 from timtrack.tasks.readers.containers.bounds import check_fields, check_size, unpacked
 from timtrack.tasks.readers.containers.contents import Contents
 from timtrack.tasks.readers.reader import Reader

@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from timtrack.tasks.notation import short
+from timtrack.tasks.formatting import short
 from timtrack.tasks.readers.containers.bounds import check_fields, check_size, rows_of, unpacked
 from timtrack.tasks.readers.containers.contents import Contents, look
 from timtrack.tasks.readers.containers.ranks import (

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import polars as pl
 
-from timtrack.tasks.notation import printable
+from timtrack.tasks.formatting import printable
 
 TEXT = (pl.String, pl.Categorical, pl.Enum)
 

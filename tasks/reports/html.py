@@ -12,8 +12,9 @@ import polars as pl
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from timtrack.tasks import charts, notation
-from timtrack.tasks.notation import printable
+from timtrack.tasks import formatting
+from timtrack.tasks.formatting import printable
+from timtrack.tasks.reports.charts.export import in_script, vega_bundle
 from timtrack.tasks.tables.catalogue import catalogue
 
 PAGE = Path(__file__).parent / "page"
@@ -25,7 +26,7 @@ def render(template: str, data: Mapping[str, Any], where: str = "", **values: An
 
     Values are escaped; what comes as Markup was escaped where it was made.
     """
-    vega, script = charts.vega(), _asset("page.js")
+    vega, script = vega_bundle(), _asset("page.js")
     return str(
         _environment(where)
         .get_template(template)
@@ -35,7 +36,7 @@ def render(template: str, data: Mapping[str, Any], where: str = "", **values: An
             vega=vega,
             script=script,
             hashes=" ".join(map(_digest, (vega, script))),
-            data=charts.in_script(data),
+            data=in_script(data),
         )
     )
 
@@ -59,12 +60,12 @@ def _cell(value: Any) -> Markup:
         return Markup("<td>{}</td>").format("–" if value is None else _printable(str(value)))
     if isinstance(value, list):
         return Markup("<td>{}</td>").format(", ".join(_printable(str(item)) for item in value[:8]))
-    text = notation.number(value) if isinstance(value, float) else f"{value:,}"
+    text = formatting.number(value) if isinstance(value, float) else f"{value:,}"
     return Markup('<td class="n" data-v="{}">{}</td>').format(value, text)
 
 
 def _printable(text: str) -> str:
-    return text if notation.printable(text) == text == text.strip() else repr(text)
+    return text if formatting.printable(text) == text == text.strip() else repr(text)
 
 
 def head(names: Sequence[str]) -> Markup:
@@ -103,7 +104,7 @@ def _environment(where: str) -> Environment:
         finalize=_shown,
     )
     environment.filters |= {
-        "number": notation.number,
+        "number": formatting.number,
         # A run is called what its capture says: quoted, as it will be pasted into a shell.
         "sql": lambda name: f"tim sql {shlex.quote(f'from {name}{where}')}",
         "words": lambda name: name.replace("_", " "),

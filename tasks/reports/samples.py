@@ -11,7 +11,7 @@ from typing import Any
 
 import polars as pl
 
-from timtrack.tasks import notation
+from timtrack.tasks import formatting
 from timtrack.tasks.lake.steps import Step, require_tokens
 from timtrack.tasks.tables.query import run_queries
 
@@ -84,7 +84,7 @@ class Sample:
         parts = [f"row {facts['row']}"]
         if facts["uid"] is not None:
             uid = facts["uid"][:8]
-            parts.append(f"uid {uid if notation.printable(uid) == uid else repr(uid)}")
+            parts.append(f"uid {uid if formatting.printable(uid) == uid else repr(uid)}")
         parts.append(f"{facts['response_tokens']} tokens{masked}")
         if facts["abs_logp_diff_mean"] is not None:
             parts.append(f"mean|diff|={facts['abs_logp_diff_mean']:.3f}")
@@ -156,4 +156,4 @@ def write(samples: list[Sample], rule: str, path: Path) -> None:
             for sample in samples
         ],
     }
-    path.write_text(notation.as_json(content) + "\n")
+    path.write_text(formatting.as_json(content) + "\n")

@@ -12,7 +12,7 @@ from typing import Any
 import polars as pl
 from markupsafe import Markup
 
-from timtrack.tasks import notation
+from timtrack.tasks import formatting
 from timtrack.tasks.lake.steps import Step, is_pruned
 from timtrack.tasks.reports import html, samples, token_strip
 from timtrack.tasks.reports.samples import Choice, Sample
@@ -195,7 +195,7 @@ def intervals(numbers: Mapping[str, Any]) -> str:
         return "No intervals: these tables are of an earlier version."
     groups = (
         f"{numbers['clusters']:,} prompt groups (rollouts, where prompts are unknown), "
-        f"{notation.number(numbers['clusters_effective'])} effective by their tokens"
+        f"{formatting.number(numbers['clusters_effective'])} effective by their tokens"
     )
     if numbers["interval_t"] is None:
         return f"No intervals: there are {groups}, and fewer than 5 say too little about others."

@@ -1,6 +1,6 @@
 """Rollouts as the page draws them: the response's tokens as text, with their numbers as printed.
 
-Numbers are formatted here, by tasks/notation.py, so that the page computes none.
+Numbers are formatted here, by tasks/formatting.py, so that the page computes none.
 """
 
 import math
@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from itertools import chain
 from typing import Any
 
-from timtrack.tasks import notation
+from timtrack.tasks import formatting
 from timtrack.tasks.reports.samples import Sample
 
 # |ln r| from which a token is coloured more strongly.
@@ -56,7 +56,7 @@ def drawn(sample: Sample) -> dict[str, Any]:
 def cells(row: dict[str, Any]) -> list[str]:
     """A trained token's numbers: both log-probs, their difference, both probabilities, r."""
     names = ("logp_rollout", "logp_train", "logp_diff", "p_rollout", "p_train")
-    return [*(notation.nats(row[name]) for name in names), notation.ratio(row["ratio"])]
+    return [*(formatting.nats(row[name]) for name in names), formatting.ratio(row["ratio"])]
 
 
 def band(logp_diff: float) -> int:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from timtrack.tasks.notation import number
+from timtrack.tasks.formatting import number
 from timtrack.tasks.tables.catalogue import catalogue
 
 FILE = Path(__file__).parent / "bands.toml"

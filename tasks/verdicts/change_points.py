@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from scipy.ndimage import median_filter
 from scipy.stats import mannwhitneyu, theilslopes
 
-from timtrack.tasks.notation import printable
+from timtrack.tasks.formatting import printable
 from timtrack.tasks.system.regular import opened
 from timtrack.tasks.tokens import BadCapture
 

@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from timtrack.tasks.notation import number, share
+from timtrack.tasks.formatting import number, share
 
 FILE = Path(__file__).parent / "gates.toml"
 

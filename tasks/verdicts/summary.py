@@ -8,7 +8,7 @@ from typing import Any
 
 import polars as pl
 
-from timtrack.tasks import notation
+from timtrack.tasks import formatting
 from timtrack.tasks.lake.steps import Step
 from timtrack.tasks.tables import corrections
 from timtrack.tasks.verdicts.assessment import Assessment, assess
@@ -17,16 +17,16 @@ from timtrack.tasks.verdicts.findings import Finding
 # Columns of step_metrics, in the order in which they are told, and how each is printed.
 HEADLINE: dict[str, Callable[[Any], str]] = {
     "trained_tokens": lambda n: f"{n:,}",
-    "abs_logp_diff_p50": lambda x: f"{notation.number(x)} nats",
-    "frac_outside_5": notation.share,
-    "kl_k1": lambda x: f"{notation.number(x)} nats",
-    "kl_k3": lambda x: f"{notation.number(x)} nats",
-    "pearson_logp": notation.number,
-    "pearson_prob": notation.number,
-    "spearman": notation.number,
-    "ratio_mean": notation.number,
-    "tv": notation.number,
-    "ess_token": notation.number,
+    "abs_logp_diff_p50": lambda x: f"{formatting.number(x)} nats",
+    "frac_outside_5": formatting.share,
+    "kl_k1": lambda x: f"{formatting.number(x)} nats",
+    "kl_k3": lambda x: f"{formatting.number(x)} nats",
+    "pearson_logp": formatting.number,
+    "pearson_prob": formatting.number,
+    "spearman": formatting.number,
+    "ratio_mean": formatting.number,
+    "tv": formatting.number,
+    "ess_token": formatting.number,
 }
 LABELS = {
     "trained_tokens": "trained tokens",
@@ -82,26 +82,29 @@ def markdown(step: Step, tables: Mapping[str, pl.DataFrame], link: str) -> str:
     facts = step.facts()
     assessment = assess(facts, tables)
     lines = [
-        f"# {notation.markdown(step.name)}",
+        f"# {formatting.markdown(step.name)}",
         "",
-        f"**{assessment.status.upper()}** {notation.markdown(assessment.text)}",
+        f"**{assessment.status.upper()}** {formatting.markdown(assessment.text)}",
         "",
-        *(f"> {notation.markdown(note)}" for note in facts["notes"]),
+        *(f"> {formatting.markdown(note)}" for note in facts["notes"]),
         "",
         "| number | value |",
         "|---|---|",
-        *(f"| {notation.markdown(name)} | {value} |" for name, value in headline(numbers).items()),
+        *(
+            f"| {formatting.markdown(name)} | {value} |"
+            for name, value in headline(numbers).items()
+        ),
         "",
         *(_item(finding) for finding in assessment.findings),
         "",
-        f"[MLflow]({link}) · source {notation.code(facts['source'])} · "
+        f"[MLflow]({link}) · source {formatting.code(facts['source'])} · "
         f"sha256 `{facts['sha256'][:16]}`",
     ]
     return "\n".join(lines)
 
 
 def _item(finding: Finding) -> str:
-    text = notation.markdown(finding.text)
+    text = formatting.markdown(finding.text)
     return f"- **{text}**" if finding.matters else f"- {text}"
 
 
@@ -116,7 +119,7 @@ def write(step: Step, tables: Mapping[str, pl.DataFrame], path: Path) -> None:
         "findings": [asdict(finding) for finding in assessment.findings],
         "whatif": _what_if(assessment),
     }
-    path.write_text(notation.as_json(content, indent=2) + "\n")
+    path.write_text(formatting.as_json(content, indent=2) + "\n")
 
 
 def _verdict(assessment: Assessment) -> dict[str, Any]:

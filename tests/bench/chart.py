@@ -10,7 +10,7 @@ import altair as alt
 import polars as pl
 from tally import STAGES, WHOLE, Tally
 
-from timtrack.tasks.charts import BLUE, INK, QUIET
+from timtrack.tasks.reports.charts.theme import BLUE, INK, QUIET
 
 WIDTH = 640  # px of the bars; with the names of the stages about 800
 DRAWN = {"timtrack": BLUE, "script": QUIET}

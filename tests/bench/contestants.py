@@ -29,11 +29,13 @@ def timtrack(capture: Path, out: Path, watch: Stopwatch) -> Steps:
     """Load, Parquet, tables, charts, report, MLflow: every stage of the flow but Prefect itself."""
     import torch  # noqa: F401 - the reader imports it when it needs it
 
-    from timtrack.tasks import charts, tracking
+    from timtrack.tasks import tracking
     from timtrack.tasks.captures.capture import identify, reading
     from timtrack.tasks.captures.source import Source
     from timtrack.tasks.lake.publish import write_step, write_tables
     from timtrack.tasks.reports import step_page
+    from timtrack.tasks.reports.charts.export import save_charts
+    from timtrack.tasks.reports.charts.step import draw_charts
     from timtrack.tasks.tables import frameworks, invariants
     from timtrack.tasks.tables.catalogue import sql_version, tables_named
     from timtrack.tasks.tables.compute import computed_tables
@@ -61,8 +63,8 @@ def timtrack(capture: Path, out: Path, watch: Stopwatch) -> Steps:
     (files / "tables").mkdir(parents=True)
     with watch.stage("charts"):
         computed = stored_tables(step)
-        drawn = charts.draw(computed)
-        charts.save(drawn, files)
+        drawn = draw_charts(computed)
+        save_charts(drawn, files)
     with watch.stage("report"):
         step_page.write(step, computed, drawn, files)
         summary.write(step, computed, files / "summary.json")

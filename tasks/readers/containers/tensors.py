@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy.typing as npt
 
-from timtrack.tasks.notation import encodable
+from timtrack.tasks.formatting import encodable
 from timtrack.tasks.readers.containers import npz, pickled_numpy, stand_ins
 from timtrack.tasks.readers.containers.bounds import ZIP, check_members
 from timtrack.tasks.system.regular import opened

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from timtrack.tasks.notation import short
+from timtrack.tasks.formatting import short
 from timtrack.tasks.readers.containers import jsonl
 from timtrack.tasks.readers.containers.tensors import Array
 from timtrack.tasks.readers.prime_rl.stream import inside

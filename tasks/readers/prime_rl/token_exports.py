@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from timtrack.tasks.notation import listed
+from timtrack.tasks.formatting import listed
 from timtrack.tasks.readers.containers import jsonl
 from timtrack.tasks.readers.containers.contents import Contents
 from timtrack.tasks.readers.containers.ranks import (

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from timtrack.tasks.notation import short
+from timtrack.tasks.formatting import short
 from timtrack.tasks.readers.containers.contents import Contents
 from timtrack.tasks.readers.containers.zstd_stream import Chunks
 from timtrack.tasks.readers.prime_rl import stream

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from timtrack.tasks.notation import short
+from timtrack.tasks.formatting import short
 from timtrack.tasks.readers.containers.tensors import Array
 from timtrack.tasks.tokens import BadCapture
 

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
 
-from timtrack.tasks.notation import listed
+from timtrack.tasks.formatting import listed
 from timtrack.tasks.readers.rows.fields import (
     TokenField,
     as_numpy,

@@ -5,7 +5,8 @@ from typing import Any
 import altair as alt
 import polars as pl
 
-from timtrack.tasks.charts import INK, QUIET, RED, density_cells, titled
+from timtrack.tasks.reports.charts.distributions import density_cells
+from timtrack.tasks.reports.charts.theme import INK, QUIET, RED, titled
 from timtrack.tasks.verdicts.bands import Band
 
 RUN = alt.Color("run:N").title("run")

@@ -1,0 +1,60 @@
+"""What all charts share: colours, sizes, title and caption."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import altair as alt
+import polars as pl
+
+Tables = Mapping[str, pl.DataFrame]
+
+
+BLUE, ORANGE, RED, INK, QUIET = "#2b6cb0", "#dd6b20", "#c53030", "#1a202c", "#718096"
+
+
+WIDTH, HEIGHT = 640, 280  # px
+
+
+# Tables are binned or cut; Altair's limit of 5,000 rows is for those that are not.
+alt.data_transformers.disable_max_rows()
+
+
+@alt.theme.register("timtrack", enable=True)
+def _theme() -> alt.theme.ThemeConfig:
+    return {
+        "background": "white",
+        "config": {
+            "font": "system-ui, sans-serif",
+            "title": {"anchor": "start", "fontSize": 15, "subtitleColor": QUIET, "offset": 12},
+            "axis": {"gridColor": "#edf2f7", "labelColor": INK, "titleFontWeight": "normal"},
+            "view": {"stroke": None},
+        },
+    }
+
+
+def largest(column: str, sign: int = 1) -> pl.Expr:
+    """True for the first row that has the column's largest (or smallest) value."""
+    return pl.int_range(pl.len()) == (sign * pl.col(column)).arg_max()
+
+
+def band(low: float, high: float, opacity: float) -> alt.Chart:
+    """A shaded stretch of the x axis."""
+    frame = pl.DataFrame({"low": [float(low)], "high": [float(high)]})
+    return alt.Chart(frame).mark_rect(color=QUIET, opacity=opacity).encode(x="low:Q", x2="high:Q")
+
+
+def rule(at: float, color: str, dash: list[int]) -> alt.Chart:
+    """A vertical line at one x."""
+    frame = pl.DataFrame({"at": [float(at)]})
+    return (
+        alt.Chart(frame).mark_rule(color=color, strokeDash=dash, strokeWidth=1.5).encode(x="at:Q")
+    )
+
+
+def titled(
+    chart: Any, title: str, caption: list[str], width: int = WIDTH, height: int = HEIGHT
+) -> Any:
+    """A chart with its title, the caption below it, and its size."""
+    return chart.properties(
+        title=alt.TitleParams(title, subtitle=caption), width=width, height=height
+    )
