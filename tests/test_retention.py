@@ -4,13 +4,14 @@ import os
 
 import pytest
 
+from tests import formats
 from tests.given import batch_fields, ingest, with_other_sql
 from timtrack.flows.cli import main
 from timtrack.tasks.backlog import survey
 from timtrack.tasks.captures.capture import identify
 from timtrack.tasks.captures.discovery import find_captures
 from timtrack.tasks.captures.source import Source
-from timtrack.tasks.lake.publish import write_tables
+from timtrack.tasks.lake.publish import prune_tokens, write_tables
 from timtrack.tasks.lake.steps import all_steps, find_step, is_pruned
 from timtrack.tasks.tables.catalogue import sql_version
 from timtrack.tasks.tables.compute import compute_step
@@ -55,6 +56,14 @@ def test_prune_keeps_the_last_steps_of_each_run_and_all_numbers(five_steps, home
     assert survey.survey(five_steps, home).pending == []
     for path in find_captures(five_steps):
         assert find_step(home / "lake", identify(Source(path)))
+
+
+def test_prune_leaves_no_empty_folder_of_a_step_in_parts(home, tmp_path):
+    step = ingest(formats.prime_rl(tmp_path, formats.a_batch(), 3), home / "lake")
+    assert (step.path / "tokens").is_dir()
+    prune_tokens(step)
+    assert is_pruned(step)
+    assert sorted(path.name for path in step.path.iterdir()) == ["capture.json", "pruned"]
 
 
 def test_prune_by_age_and_run(five_steps, home):

@@ -162,8 +162,11 @@ def prune_tokens(step: Step) -> None:
     """Delete the step's tokens, sequences and vocabulary; tables and capture.json stay."""
     set_mark(step, PRUNED)
     sync(step.path)
-    for file in prunable_files(step):
+    files = prunable_files(step)
+    for file in files:
         file.unlink()
+    for folder in {file.parent for file in files} - {step.path}:  # of a capture in shards
+        folder.rmdir()
 
 
 MOST_IDS = 2**31  # token ids that a column of the token table can hold
