@@ -43,7 +43,8 @@ from timtrack.tasks.tables.catalogue import sql_version
 from timtrack.tasks.tables.compute import compute_step
 from timtrack.tasks.tables.query import run_query
 from timtrack.tasks.tables.stored import are_computed, stored_tables
-from timtrack.tasks.tokens import Check, Rival
+from timtrack.tasks.token_checks import Check
+from timtrack.tasks.tokens import Rival
 
 # Here, not where it is used: MLflow brings pandas, which other threads would find half imported.
 from timtrack.tasks.tracking import Tracker

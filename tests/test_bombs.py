@@ -19,7 +19,8 @@ from tests.test_hostile import rezipped
 from timtrack.tasks.captures.capture import identify
 from timtrack.tasks.captures.source import Source
 from timtrack.tasks.readers.containers import bounds, jsonl, npz, stand_ins
-from timtrack.tasks.tokens import BadCapture, Check
+from timtrack.tasks.token_checks import Check
+from timtrack.tasks.tokens import BadCapture
 
 ENGINES = ("rollout_log_probs", "old_log_probs")
 TOKENS = ("responses", "response_mask", *ENGINES)

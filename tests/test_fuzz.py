@@ -20,7 +20,8 @@ import torch
 from tests import formats
 from tests.test_readers import BY_TENSORDICT, WRITERS
 from timtrack.tasks.captures.source import Source
-from timtrack.tasks.tokens import BadCapture, Check
+from timtrack.tasks.token_checks import Check
+from timtrack.tasks.tokens import BadCapture
 
 MANY = int(os.environ.get("TIMTRACK_FUZZ", "60"))
 FORBIDDEN = (
