@@ -17,6 +17,7 @@ from timtrack.tasks import stages
 from timtrack.tasks.backlog import refusals, survey
 from timtrack.tasks.captures.capture import Capture
 from timtrack.tasks.captures.source import Source
+from timtrack.tasks.errors import TimtrackError
 from timtrack.tasks.formatting import OneLine, printable
 from timtrack.tasks.lake.publish import parts_of
 from timtrack.tasks.lake.staging import scratch_folder
@@ -57,7 +58,7 @@ class Refused(NotLogged):
     """MLflow answers, but does not take this step; the others go on."""
 
 
-class SweepFailed(Exception):
+class SweepFailed(TimtrackError):
     """A sweep that Prefect must show as failed; `outcomes` says what became of its captures."""
 
     def __init__(self, outcomes: list[Outcome]) -> None:

@@ -8,6 +8,8 @@ import os
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
+from timtrack.tasks.errors import TimtrackError
+
 if TYPE_CHECKING:
     from prefect.task_runners import TaskRunner
 
@@ -17,7 +19,7 @@ VARIABLE = "TIMTRACK_RUNNER"
 WORKERS = 2
 
 
-class BadRunner(ValueError):
+class BadRunner(TimtrackError):
     """A runner that is not known, or cannot run here."""
 
 

@@ -12,6 +12,8 @@ from collections.abc import Iterable
 from itertools import islice
 from typing import Any
 
+from timtrack.tasks.errors import TimtrackError
+
 
 def nats(value: float) -> str:
     """A log-prob, a gap or a probability: four decimals, the sign of zero kept."""
@@ -107,7 +109,7 @@ def listed(names: Iterable[Any]) -> str:
     return ", ".join(islice(told, MOST_NAMES)) + more
 
 
-class OneLine(Exception):
+class OneLine(TimtrackError):
     """An error that may tell what was written outside; its text is one printable line, in logs too.
 
     Prefect's states, its log and our records take the text as it is.

@@ -23,6 +23,7 @@ from mlflow.entities import Dataset, DatasetInput, Metric, Run, ViewType
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 from mlflow.tracking import MlflowClient
 
+from timtrack.tasks.errors import TimtrackError
 from timtrack.tasks.formatting import printable
 from timtrack.tasks.lake.steps import Step
 
@@ -52,7 +53,7 @@ for _handler in logging.getLogger("mlflow").handlers:
     _handler.addFilter(_Printable())
 
 
-class TrackingError(Exception):
+class TrackingError(TimtrackError):
     """MLflow cannot be used as it is set up."""
 
 

@@ -7,7 +7,7 @@ import pytest
 from mlflow.tracking import MlflowClient
 
 from tests.given import batch_fields
-from timtrack.flows.cli import main
+from timtrack.flows.cli.main import main
 from timtrack.flows.watch import watch
 from timtrack.tasks.backlog import survey
 from timtrack.tasks.lake.publish import write_tables

@@ -10,7 +10,7 @@ import polars as pl
 import pytest
 
 from tests.given import batch_fields, ingest
-from timtrack.flows.cli import main
+from timtrack.flows.cli.main import main
 from timtrack.tasks.lake.publish import prune_tokens, write_tables
 from timtrack.tasks.lake.steps import all_steps
 from timtrack.tasks.tables.catalogue import catalogue, sql_version
@@ -131,7 +131,7 @@ def test_tables_lists_names_and_columns(capsys):
 
 
 def test_text_of_captures_is_not_markup(capsys):
-    from timtrack.flows import screen
+    from timtrack.flows.cli import screen
 
     screen.print_frame(
         __import__("polars").DataFrame({"token": ["[red]x[/]", "a\x1b[31m"]}), "table"
@@ -140,7 +140,8 @@ def test_text_of_captures_is_not_markup(capsys):
 
 
 def test_help_imports_nothing_heavy():
-    code = "import sys, timtrack.flows.cli as c\ntry: c.main(['--help'])\nexcept SystemExit: pass\n"
+    code = "import sys\nfrom timtrack.flows.cli.main import main\n"
+    code += "try: main(['--help'])\nexcept SystemExit: pass\n"
     code += (
         "heavy = {'prefect', 'mlflow', 'torch', 'polars', 'duckdb', 'altair'} & set(sys.modules)"
     )
@@ -156,7 +157,8 @@ def test_help_imports_nothing_heavy():
 
 def test_sql_imports_neither_prefect_nor_mlflow_nor_torch(filled):
     code = (
-        "import sys, timtrack.flows.cli as c; c.main(['--home', sys.argv[1], 'sql', 'select 1']);"
+        "import sys; from timtrack.flows.cli.main import main;"
+        "main(['--home', sys.argv[1], 'sql', 'select 1']);"
         "heavy = {'prefect', 'mlflow', 'torch', 'altair'} & set(sys.modules);"
         "sys.exit(str(heavy) if heavy else 0)"
     )

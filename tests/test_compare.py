@@ -10,7 +10,7 @@ import pytest
 from pytest import approx
 
 from tests.given import barriers, batch_fields, ingest, sql_connection, token_frame
-from timtrack.flows.cli import main
+from timtrack.flows.cli.main import main
 from timtrack.tasks.hook import save_step_batch
 from timtrack.tasks.lake.publish import write_tables
 from timtrack.tasks.lake.steps import Step, all_steps

@@ -12,7 +12,7 @@ from tests.by_numpy import load
 from tests.given import batch_fields, ingest, random_tokens, sql_connection
 from tests.readme import README
 from tests.test_sql import described
-from timtrack.flows.cli import main
+from timtrack.flows.cli.main import main
 from timtrack.tasks.lake.publish import prune_tokens, write_tables
 from timtrack.tasks.lake.steps import all_steps
 from timtrack.tasks.tables import corrections
@@ -219,7 +219,7 @@ def test_whatif_says_what_there_is(analysed, home, capsys):
 
 def test_what_the_readme_shows_is_printed(published, home, capsys):
     step, computed = published
-    from timtrack.flows import screen
+    from timtrack.flows.cli import screen
 
     screen.print_what_if(step.name, computed, [], "table")
     printed = capsys.readouterr().out.splitlines()

@@ -8,6 +8,7 @@ from tests import readme
 from tests.given import Row, sql_connection, token_frame
 from tests.test_diagnoses import clean, codec, engines
 from tests.test_sql import described, one_row
+from timtrack.tasks.errors import TimtrackError
 from timtrack.tasks.tables import frameworks, invariants
 from timtrack.tasks.verdicts import advice, findings
 from timtrack.tasks.verdicts.assessment import Assessment, assess
@@ -309,5 +310,5 @@ def test_frameworks_are_logged_when_asked_for(published, monkeypatch):
     assert logged["slime/mis_kl"] == pytest.approx(row["kl_k1_seqmean"], rel=1e-12)
     assert logged["verl/token/rollout_corr/rollout_is_max"] == 2
     monkeypatch.setenv(frameworks.VARIABLE, "verl,trl")
-    with pytest.raises(ValueError, match="no framework trl; there are verl, nemo_rl, slime"):
+    with pytest.raises(TimtrackError, match="no framework trl; there are verl, nemo_rl, slime"):
         frameworks.metrics(published[1])

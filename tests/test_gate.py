@@ -5,7 +5,7 @@ from xml.etree import ElementTree
 import pytest
 
 from tests.given import batch_fields, ingest
-from timtrack.flows.cli import main
+from timtrack.flows.cli.main import main
 from timtrack.tasks.hook import save_step_batch
 from timtrack.tasks.lake.publish import write_tables
 from timtrack.tasks.tables.catalogue import catalogue, sql_version

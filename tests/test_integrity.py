@@ -7,7 +7,7 @@ import stat
 import pytest
 
 from tests.given import batch_fields, ingest
-from timtrack.flows.cli import main
+from timtrack.flows.cli.main import main
 from timtrack.tasks.lake.publish import prune_tokens, write_tables
 from timtrack.tasks.lake.steps import is_pruned, prunable_bytes
 from timtrack.tasks.tables.catalogue import sql_version

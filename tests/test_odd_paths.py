@@ -11,7 +11,7 @@ import pytest
 
 from tests.given import batch_fields, ingest
 from tests.servers import TIM
-from timtrack.flows.cli import main
+from timtrack.flows.cli.main import main
 from timtrack.flows.watch import Watched, follow, watch
 from timtrack.tasks.backlog import quarantine, survey
 from timtrack.tasks.captures.capture import identify

@@ -6,7 +6,7 @@ import polars as pl
 import pytest
 
 from tests.given import batch_fields, ingest
-from timtrack.flows.cli import main
+from timtrack.flows.cli.main import main
 from timtrack.tasks.lake.publish import write_tables
 from timtrack.tasks.lake.steps import token_files
 from timtrack.tasks.tables.catalogue import sql_version

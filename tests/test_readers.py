@@ -14,7 +14,7 @@ from polars.testing import assert_frame_equal
 from tests import formats
 from tests.given import ingest
 from tests.test_step_batch import read
-from timtrack.flows.cli import main
+from timtrack.flows.cli.main import main
 from timtrack.tasks.backlog import quarantine
 from timtrack.tasks.captures.capture import check_unchanged, identify
 from timtrack.tasks.captures.completeness import is_complete

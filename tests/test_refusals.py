@@ -9,7 +9,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
 from tests.given import batch_fields, ingest, replace_everywhere, with_other_sql
-from timtrack.flows.cli import main
+from timtrack.flows.cli.main import main
 from timtrack.flows.watch import watch
 from timtrack.tasks import stages
 from timtrack.tasks.backlog import refusals, survey

@@ -6,7 +6,7 @@ import pytest
 
 from tests import formats
 from tests.given import batch_fields, ingest, with_other_sql
-from timtrack.flows.cli import main
+from timtrack.flows.cli.main import main
 from timtrack.tasks.backlog import survey
 from timtrack.tasks.captures.capture import identify
 from timtrack.tasks.captures.discovery import find_captures

@@ -12,7 +12,7 @@ from tests.test_flow import stored_points
 from tests.test_step_batch import ragged, read
 from tests.test_watch import data
 from timtrack.flows import runner
-from timtrack.flows.cli import main
+from timtrack.flows.cli.main import main
 from timtrack.tasks.captures import completeness
 from timtrack.tasks.captures.discovery import find_captures
 from timtrack.tasks.captures.source import Source

@@ -14,10 +14,10 @@ from rich.progress import Progress
 
 import timtrack.flows
 from tests.given import ACTING, SHOWN, batch_fields, ingest
-from timtrack.flows import saying, screen
 from timtrack.flows.analyse import Outcome
-from timtrack.flows.cli import main
-from timtrack.flows.progress import COLUMNS
+from timtrack.flows.cli import printing, screen
+from timtrack.flows.cli.main import main
+from timtrack.flows.cli.progress import COLUMNS
 from timtrack.tasks import formatting
 from timtrack.tasks.backlog import quarantine
 from timtrack.tasks.captures import inspection
@@ -70,7 +70,7 @@ def test_a_change_is_one_line(capsys):
 
 
 def test_more_lines_of_an_error_are_set_in(capsys):
-    saying.complain("tim: wrong", "failed: all", "")
+    printing.complain("tim: wrong", "failed: all", "")
     assert capsys.readouterr().err == "tim: wrong\n  failed: all\n\n"
 
 

@@ -8,7 +8,7 @@ import zipfile
 import pytest
 
 from tests.given import ingest
-from timtrack.flows.cli import main
+from timtrack.flows.cli.main import main
 from timtrack.tasks.demo import published_run
 from timtrack.tasks.lake.publish import prune_tokens, write_tables
 from timtrack.tasks.tables.catalogue import sql_version

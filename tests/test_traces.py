@@ -12,7 +12,7 @@ from tests import formats
 from tests.given import ingest
 from tests.test_fuzz import MANY, damaged, taken
 from tests.test_step_batch import read
-from timtrack.flows.cli import main
+from timtrack.flows.cli.main import main
 from timtrack.tasks.backlog import quarantine, survey
 from timtrack.tasks.captures.capture import check_unchanged, identify
 from timtrack.tasks.captures.discovery import find_captures

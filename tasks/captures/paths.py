@@ -10,6 +10,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from timtrack.tasks.errors import TimtrackError
+
 STEP_FOLDER = re.compile(r"(?:^|.*[_-])step[_-]?(\d+)$", re.IGNORECASE)
 STEP_IN_NAME = re.compile(r"(?:^|.*[^a-z])step[_-]?(\d+)(?:\D.*)?$", re.IGNORECASE)
 NUMBER_AT_END = re.compile(r"(?:^|.*\D)(\d+)$")
@@ -27,7 +29,7 @@ MEANING = {
 SPECIAL = re.compile("|".join(map(re.escape, MEANING)))
 
 
-class BadPattern(ValueError):
+class BadPattern(TimtrackError):
     """A pattern that cannot name captures."""
 
 

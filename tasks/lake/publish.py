@@ -13,6 +13,7 @@ from filelock import FileLock
 
 from timtrack.tasks import formatting
 from timtrack.tasks.captures.capture import Capture, check_unchanged
+from timtrack.tasks.errors import TimtrackError
 from timtrack.tasks.lake import integrity, parquet
 from timtrack.tasks.lake.staging import aside, discard, publish
 from timtrack.tasks.lake.steps import PRUNED, Step, home_of, prunable_files, set_mark
@@ -24,7 +25,7 @@ from timtrack.tasks.tokens import SCHEMA_VERSION, BadCapture, Batch, Block
 MOST_PARTS = 16
 
 
-class BadPlace(Exception):
+class BadPlace(TimtrackError):
     """A lake cannot be where it was put."""
 
 

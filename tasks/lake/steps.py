@@ -21,6 +21,7 @@ from typing import Any
 from urllib.parse import quote, unquote
 
 from timtrack.tasks.captures.capture import Capture
+from timtrack.tasks.errors import TimtrackError
 from timtrack.tasks.lake import integrity, parquet
 
 STEP = re.compile(r"run=(?P<run>[^/]+)/step=(?P<step>\d+)/capture=(?P<capture>[0-9a-f]+)$")
@@ -62,7 +63,7 @@ def all_steps(lake: Path) -> list[Step]:
     return [found[key] for key in sorted(found)]
 
 
-class NoSuchStep(Exception):
+class NoSuchStep(TimtrackError):
     """The lake does not have it."""
 
 

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from timtrack.tasks.errors import TimtrackError
 from timtrack.tasks.formatting import listed
 from timtrack.tasks.lake import parquet
 from timtrack.tasks.readers.containers import jsonl
@@ -44,7 +45,7 @@ NO_MASK = "no response_mask: every token is taken as trained on"
 ONE_ROW = "no sample boundaries in a flat array: taken as one rollout"
 
 
-class BadColumns(ValueError):
+class BadColumns(TimtrackError):
     """Not a mapping of columns."""
 
 

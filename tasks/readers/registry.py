@@ -4,6 +4,7 @@ import functools
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 
+from timtrack.tasks.errors import TimtrackError
 from timtrack.tasks.formatting import listed
 from timtrack.tasks.readers import nemo_rl, one_sided, skyrl, step_batch
 from timtrack.tasks.readers.containers.contents import Contents
@@ -23,7 +24,7 @@ OWN = (
 )
 
 
-class BadReader(Exception):
+class BadReader(TimtrackError):
     """What a package registered as a reader is none."""
 
 

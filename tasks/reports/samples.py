@@ -12,6 +12,7 @@ from typing import Any
 import polars as pl
 
 from timtrack.tasks import formatting
+from timtrack.tasks.errors import TimtrackError
 from timtrack.tasks.lake.steps import Step, require_tokens
 from timtrack.tasks.tables.query import run_queries
 
@@ -45,7 +46,7 @@ order by sequences.row
 """
 
 
-class NoSuchRow(Exception):
+class NoSuchRow(TimtrackError):
     """The step has no rollout of that index."""
 
 

@@ -6,6 +6,8 @@ Free of DuckDB, so that the command line can check what it was given.
 import os
 import re
 
+from timtrack.tasks.errors import TimtrackError
+
 VARIABLE = "TIMTRACK_MEMORY"
 
 # 8 M tokens take as long with 512 MiB as with 1 GiB, and 67 M complete (2026-11). The process holds
@@ -14,7 +16,7 @@ DEFAULT = "512MiB"
 SIZE = re.compile(r"\d+(\.\d+)?\s*[kMG]i?B", re.IGNORECASE)
 
 
-class BadBudget(ValueError):
+class BadBudget(TimtrackError):
     """Not a size of memory."""
 
 

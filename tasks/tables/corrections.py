@@ -12,6 +12,8 @@ from typing import Any
 
 import polars as pl
 
+from timtrack.tasks.errors import TimtrackError
+
 FILE = Path(__file__).parents[2] / "sql" / "corrections.toml"
 FRAMEWORKS = ("verl", "trl", "slime")
 
@@ -40,7 +42,7 @@ FOLLOWED_COLUMNS = (
 )
 
 
-class BadSetting(ValueError):
+class BadSetting(TimtrackError):
     """No correction is called so, or its parameters are others."""
 
 

@@ -4,6 +4,8 @@ import os
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from timtrack.tasks.errors import TimtrackError
+
 if TYPE_CHECKING:  # the command line needs the names alone
     import polars as pl
 
@@ -11,10 +13,14 @@ VARIABLE = "TIMTRACK_PARITY"
 FRAMEWORKS = ("verl", "nemo_rl", "slime")
 
 
+class BadFramework(TimtrackError):
+    """Not a framework whose names are known."""
+
+
 def check(names: str) -> str:
-    """The names, with commas between; raises ValueError if one is not known."""
+    """The names, with commas between; raises BadFramework if one is not known."""
     if unknown := set(_split(names)) - set(FRAMEWORKS):
-        raise ValueError(f"no framework {', '.join(unknown)}; there are {', '.join(FRAMEWORKS)}")
+        raise BadFramework(f"no framework {', '.join(unknown)}; there are {', '.join(FRAMEWORKS)}")
     return names
 
 
@@ -33,7 +39,7 @@ def metrics(tables: "Mapping[str, pl.DataFrame]") -> dict[str, float | None]:
 
 
 def asked() -> list[str]:
-    """The frameworks that TIMTRACK_PARITY names; raises ValueError for others."""
+    """The frameworks that TIMTRACK_PARITY names; raises BadFramework for others."""
     return _split(check(os.environ.get(VARIABLE, "")))
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import duckdb
 import polars as pl
 
+from timtrack.tasks.errors import TimtrackError
 from timtrack.tasks.lake.steps import Step
 from timtrack.tasks.tables import read_only
 from timtrack.tasks.tables.catalogue import (
@@ -26,7 +27,7 @@ from timtrack.tasks.tables.stored import tables_folder
 LOG = logging.getLogger("timtrack")
 
 
-class BadQuery(Exception):
+class BadQuery(TimtrackError):
     """DuckDB cannot run the SQL."""
 
 

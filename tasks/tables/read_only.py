@@ -10,12 +10,14 @@ from typing import Any
 
 import duckdb
 
+from timtrack.tasks.errors import TimtrackError
+
 READS = (duckdb.StatementType.SELECT, duckdb.StatementType.MULTI)  # MULTI: pivot
 EXPLAINED = re.compile(r"\s*explain(\s+analyze)?(\s*\([^)]*\))?\s", re.IGNORECASE)
 GLOBBED = re.compile(r"([\[\]*?])")
 
 
-class NotAllowed(Exception):
+class NotAllowed(TimtrackError):
     """A statement that does more than read."""
 
 

@@ -16,6 +16,7 @@ from urllib.parse import quote
 
 from filelock import FileLock
 
+from timtrack.tasks.errors import TimtrackError
 from timtrack.tasks.formatting import number
 from timtrack.tasks.lake.steps import Step, all_steps, is_bypass
 from timtrack.tasks.system import durable
@@ -32,7 +33,7 @@ NOT_MEASURED = "not measured"
 KEYS = {*COUNTS, *LEVELS[1:]}
 
 
-class BadAlerts(ValueError):
+class BadAlerts(TimtrackError):
     """A file of alerts is not what it should be."""
 
 
@@ -90,7 +91,7 @@ def read(path: Path) -> Alerts:
         rules = {level: _rules(told.get(level, [])) for level in LEVELS[1:]}
         counts = {key: _steps(key, told[key]) for key in COUNTS if key in told}
         return Alerts(rules=rules if any(rules.values()) else None, **counts)
-    except (OSError, ValueError, RecursionError) as error:
+    except (OSError, ValueError, RecursionError, TimtrackError) as error:
         raise BadAlerts(f"{path}: {error}") from error
 
 

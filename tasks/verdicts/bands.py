@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from timtrack.tasks.errors import TimtrackError
 from timtrack.tasks.formatting import number
 from timtrack.tasks.tables.catalogue import catalogue
 
@@ -34,7 +35,7 @@ PRECISIONS = {
 }
 
 
-class BadBands(ValueError):
+class BadBands(TimtrackError):
     """A file of bands is not what it should be."""
 
 

@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from timtrack.tasks.errors import TimtrackError
 from timtrack.tasks.formatting import number, share
 
 FILE = Path(__file__).parent / "gates.toml"
@@ -39,7 +40,7 @@ RULE = re.compile(
 )
 
 
-class BadRule(ValueError):
+class BadRule(TimtrackError):
     """Not a rule, or one that these steps cannot answer."""
 
 

@@ -9,6 +9,7 @@ from typing import Any, NoReturn, TypeVar
 
 from timtrack.flows import runner
 from timtrack.tasks.captures.paths import Pattern
+from timtrack.tasks.errors import TimtrackError
 from timtrack.tasks.formatting import printable
 from timtrack.tasks.tables import frameworks
 
@@ -369,7 +370,7 @@ def _checked(check: Callable[[str], T]) -> Callable[[str], T]:
     def checked(text: str) -> T:
         try:
             return check(text)
-        except ValueError as error:
+        except (ValueError, TimtrackError) as error:
             raise argparse.ArgumentTypeError(str(error)) from error
 
     return checked

@@ -12,12 +12,13 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import Progress, TaskID
 
-from timtrack.flows import screen
 from timtrack.flows.analyse import Outcome
-from timtrack.flows.progress import COLUMNS, analyse_with_progress
-from timtrack.flows.saying import say
+from timtrack.flows.cli import screen
+from timtrack.flows.cli.printing import say
+from timtrack.flows.cli.progress import COLUMNS, analyse_with_progress
 from timtrack.flows.watch import Hindrance, Watched, follow
 from timtrack.tasks.demo import published_run
+from timtrack.tasks.errors import TimtrackError
 from timtrack.tasks.formatting import printable
 from timtrack.tasks.lake.steps import all_steps
 from timtrack.tasks.tables.query import run_query
@@ -47,7 +48,7 @@ from attribution group by run, component order by run, component
 """
 
 
-class TrainerFailed(Exception):
+class TrainerFailed(TimtrackError):
     """The toy trainer did not come to its end."""
 
 

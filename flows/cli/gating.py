@@ -5,7 +5,7 @@ from argparse import Namespace
 from pathlib import Path
 from xml.etree import ElementTree
 
-from timtrack.flows.saying import complain, say
+from timtrack.flows.cli.printing import complain, say
 from timtrack.tasks import formatting
 from timtrack.tasks.lake.steps import NoSuchStep, Step, is_bypass, steps_between
 from timtrack.tasks.tables.compute import tables_of

@@ -1,6 +1,6 @@
 """What `tim` shows in a terminal. Text from captures is never taken for markup, nor obeyed.
 
-Free of Prefect, so that `tim sql` starts fast; flows/progress.py shows a flow while it runs.
+Free of Prefect, so that `tim sql` starts fast; flows/cli/progress.py shows a flow while it runs.
 """
 
 import os
@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.table import Table as Grid
 from rich.text import Text
 
-from timtrack.flows.saying import as_it_is, complain, say
+from timtrack.flows.cli.printing import as_it_is, complain, say
 from timtrack.tasks import formatting
 from timtrack.tasks.captures.inspection import Inspection
 from timtrack.tasks.readers.reader import Reader

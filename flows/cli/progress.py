@@ -43,7 +43,7 @@ def analyse_with_progress(paths: list[Path], home: Path, **given: Any) -> list[O
 
 def watch_with_progress(watched: Watched, home: Path, once: bool, every: float) -> bool:
     """Follow a folder and say a line for each capture as it is done; whether any failed."""
-    from timtrack.flows import screen
+    from timtrack.flows.cli import screen
 
     token = listener.set(screen.tell)
     changes = change_listener.set(screen.tell_change)

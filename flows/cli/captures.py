@@ -1,0 +1,130 @@
+"""The verbs about captures: ingest, watch, serve, status, inspect, formats."""
+
+from argparse import Namespace
+from dataclasses import asdict
+
+from timtrack.flows.cli.exits import DONE, FAILED, end_when_told, fail
+from timtrack.flows.cli.printing import as_it_is, say
+from timtrack.tasks import formatting
+
+
+def ingest(options: Namespace) -> int:
+    """Analyse captures: files, or folders of them."""
+    from timtrack.tasks.captures.discovery import find_captures
+
+    paths = [found for path in options.paths for found in find_captures(path)]
+    paths = list(dict.fromkeys(path.absolute() for path in paths))
+    if options.step is not None and len(paths) > 1:
+        return fail(f"--step {options.step} names one capture, but {len(paths)} were found")
+    if options.tokenizer and not options.tokenizer.is_file():
+        return fail(f"--tokenizer {options.tokenizer} is not a file")
+    from timtrack.flows.cli import screen
+    from timtrack.flows.cli.progress import analyse_with_progress
+
+    given = {"run": options.run, "step": options.step, "tokenizer": options.tokenizer}
+    given["columns"] = options.columns
+    outcomes = analyse_with_progress(paths, options.home, **given)
+    screen.show(outcomes)
+    return FAILED if any(outcome.error for outcome in outcomes) else DONE
+
+
+def watch(options: Namespace) -> int:
+    """Analyse captures below a folder as they appear."""
+    from timtrack.tasks.backlog import survey
+
+    root, home = options.root.absolute(), options.home.absolute()
+    if options.once and survey.survey(root, home, options.pattern, options.columns).is_empty:
+        say("nothing to do")
+        return DONE
+    from timtrack.flows.cli.progress import watch_with_progress
+    from timtrack.flows.watch import Watched
+
+    end_when_told()
+    watched = Watched(
+        root,
+        options.quiet,
+        options.pattern,
+        options.marker,
+        options.alerts and options.alerts.absolute(),
+        options.columns,
+    )
+    failed = watch_with_progress(watched, home, options.once, options.every)
+    return FAILED if failed else DONE
+
+
+def serve(options: Namespace) -> int:
+    """The same as `watch` as a Prefect deployment, without a worker."""
+    from prefect.client.schemas.objects import (
+        ConcurrencyLimitConfig,
+        ConcurrencyLimitStrategy,
+    )
+
+    from timtrack.flows.watch import watch
+
+    # Sweeps never overlap, and one that comes while another runs is dropped: the next sees all.
+    alone = ConcurrencyLimitConfig(limit=1, collision_strategy=ConcurrencyLimitStrategy.CANCEL_NEW)
+    watch.serve(
+        name=f"watch-{options.root.name}",
+        interval=options.every,
+        parameters={
+            "root": str(options.root.absolute()),
+            "home": str(options.home.absolute()),
+            "quiet": options.quiet,
+            "pattern": options.pattern,
+            "marker": options.marker,
+            "columns": options.columns,
+            "alerts": options.alerts and str(options.alerts.absolute()),
+            "critical_fails": True,
+        },
+        global_limit=alone,
+    )
+    return DONE
+
+
+def status(options: Namespace) -> int:
+    """What of a folder is analysed, pending, set aside, and how the runs stand."""
+    from timtrack.tasks.backlog import survey
+    from timtrack.tasks.verdicts import alerts
+
+    root, home = options.root.absolute(), options.home.absolute()
+    seen = survey.survey(root, home, options.pattern, options.columns)
+    counts = survey.counts(seen)
+    runs = alerts.told(options.home)
+    if options.json:
+        held = [vars(record) for record in seen.held]
+        stand = {run: asdict(status) for run, status in runs.items()}
+        failing = [vars(record) for record in seen.failing]
+        refused = [{"run": s.run, "step": s.step, **asdict(why)} for s, why in seen.refused]
+        closed = {str(folder): why for folder, why in seen.closed.items()}
+        told = {"quarantine": held, "failing": failing, "refused": refused, "closed": closed}
+        as_it_is(formatting.as_json({**counts, **told, "runs": stand}, indent=2) + "\n")
+        return DONE
+    say(*(f"{name:12}  {value}" for name, value in counts.items()))
+    for run, status in runs.items():
+        say("; ".join([f"{run}: {status.level} since step {status.since}", *status.reasons]))
+    say(*survey.troubles(seen))
+    return DONE
+
+
+def inspect(options: Namespace) -> int:
+    """What a file is, and what it lacks."""
+    from timtrack.flows.cli import screen
+    from timtrack.tasks.captures import inspection
+    from timtrack.tasks.captures.source import Source
+    from timtrack.tasks.tokens import BadCapture
+
+    try:
+        found = inspection.inspect_file(Source(options.file, options.columns))
+    except BadCapture as error:
+        return fail(f"{options.file}: {error}")
+    screen.print_inspection(found)
+    return FAILED if found.problem else DONE
+
+
+def formats(options: Namespace) -> int:
+    """The files that are read."""
+    from timtrack.flows.cli import screen
+    from timtrack.tasks.readers.registry import readers
+
+    screen.print_formats(readers())
+    return DONE

@@ -1,0 +1,93 @@
+"""The verbs about all that is stored: sql, tables, prune, fsck, ui."""
+
+import os
+import sys
+from argparse import Namespace
+
+from timtrack.flows.cli.exits import DONE, FAILED, fail
+from timtrack.flows.cli.printing import complain, say
+
+
+def sql(options: Namespace) -> int:
+    """A query over all steps."""
+    from timtrack.flows.cli import screen
+    from timtrack.tasks.lake.steps import all_steps
+    from timtrack.tasks.tables.query import FilesGone, run_query
+
+    steps = all_steps(options.home / "lake")
+    if not steps:
+        return fail(f"no steps in {options.home / 'lake'}; `tim ingest` puts them there")
+    try:
+        answer = run_query(steps, options.query, any_files=options.allow_files)
+    except FilesGone:  # pruned or replaced just now
+        steps = all_steps(options.home / "lake")
+        answer = run_query(steps, options.query, any_files=options.allow_files)
+    screen.print_frame(answer, options.format)
+    return DONE
+
+
+def tables(options: Namespace) -> int:
+    """The tables, or the columns of one."""
+    from timtrack.flows.cli import screen
+    from timtrack.tasks.tables.catalogue import catalogue
+
+    tables = catalogue()
+    if options.name and options.name not in tables:
+        return fail(f"no table {options.name}; there are {', '.join(sorted(tables))}")
+    screen.print_headers(tables, options.name)
+    return DONE
+
+
+def prune(options: Namespace) -> int:
+    """Delete token tables of old steps."""
+    from timtrack.tasks.backlog import retention
+    from timtrack.tasks.lake.publish import prune_tokens
+    from timtrack.tasks.lake.steps import all_steps, prunable_bytes
+
+    steps = [s for s in all_steps(options.home / "lake") if options.run in (None, s.run)]
+    if options.keep_last:
+        going = retention.all_but_last(steps, options.keep_last)
+    else:
+        going = retention.older_than(steps, options.older_than)
+    freed = sum(map(prunable_bytes, going))
+    for step in going:
+        say(f"{step.name}: {prunable_bytes(step) / 1e6:.1f} MB")
+        if options.yes:
+            prune_tokens(step)
+    done = "deleted" if options.yes else "would be deleted (--yes does it)"
+    say(f"token tables of {len(going)} of {len(steps)} steps, {freed / 1e6:.1f} MB, {done}")
+    return DONE
+
+
+def fsck(options: Namespace) -> int:
+    """Whether the lake's files are as they were written."""
+    from timtrack.tasks.lake import integrity
+    from timtrack.tasks.lake.steps import all_steps, step_faults
+
+    steps = [s for s in all_steps(options.home / "lake") if options.run in (None, s.run)]
+    faults = [fault for step in steps for fault in step_faults(step)]
+    unknown = sum(not integrity.is_known(step.path) for step in steps)
+    if unknown:
+        say(f"{unknown} of {len(steps)} steps were written before digests were kept: not looked at")
+    if faults:
+        complain(f"{len(faults)} files are not as they were written:", *faults)
+        return FAILED
+    say(f"{len(steps) - unknown} steps, every file as it was written")
+    return DONE
+
+
+def ui(options: Namespace) -> int:
+    """MLflow on what was logged."""
+    from timtrack.tasks.tracking import EXPERIMENT, local_store
+
+    store = os.environ.get("MLFLOW_TRACKING_URI") or local_store(options.home)
+    if store.startswith("http"):
+        say(f"MLflow runs at {store}")
+        return DONE
+    say(
+        f"MLflow on {store}, experiment {EXPERIMENT}: http://127.0.0.1:{options.port}/#/experiments"
+    )
+    os.environ.setdefault("MLFLOW_SERVER_ENABLE_JOB_EXECUTION", "false")  # 12 processes fewer
+    server = [sys.executable, "-m", "mlflow", "server", "--workers", "1"]
+    where = ["--backend-store-uri", store, "--host", "127.0.0.1", "--port", str(options.port)]
+    os.execv(sys.executable, [*server, *where])

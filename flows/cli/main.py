@@ -1,0 +1,62 @@
+"""The `tim` command. Each verb imports what it needs: `tim --help` and `tim sql` start fast."""
+
+import io
+import os
+import sys
+from argparse import Namespace
+from collections.abc import Callable, Sequence
+
+from timtrack.flows import runner
+from timtrack.flows.cli import captures, environment, lake, runs, steps
+from timtrack.flows.cli.exits import DONE, INTERRUPTED, fail
+from timtrack.flows.cli.options import parser
+from timtrack.tasks.errors import TimtrackError
+from timtrack.tasks.tables import frameworks
+
+VERBS: dict[str, Callable[[Namespace], int]] = {
+    "ingest": captures.ingest,
+    "watch": captures.watch,
+    "status": captures.status,
+    "serve": captures.serve,
+    "inspect": captures.inspect,
+    "formats": captures.formats,
+    "report": steps.report,
+    "show": steps.show,
+    "repro": steps.repro,
+    "whatif": steps.whatif,
+    "certify": steps.certify,
+    "diff": steps.diff,
+    "compare": runs.compare,
+    "gate": runs.gate,
+    "demo": runs.demo,
+    "sql": lake.sql,
+    "tables": lake.tables,
+    "prune": lake.prune,
+    "fsck": lake.fsck,
+    "ui": lake.ui,
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one verb; 0 done, 1 some capture failed (the others are done), 2 wrong usage."""
+    options = parser().parse_args(arguments)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # names of files may be no UTF-8
+    environment.settle_environment()
+    for name, value in (
+        (runner.VARIABLE, getattr(options, "runner", None)),
+        (frameworks.VARIABLE, getattr(options, "parity", None)),
+    ):
+        if value:
+            os.environ[name] = value
+    try:
+        environment.check(options)
+        return VERBS[options.verb](options)
+    except TimtrackError as error:
+        return fail(*str(error).split("\n"))  # DuckDB points at the place in a line of its own
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except BrokenPipeError:  # the reader of our output has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return DONE

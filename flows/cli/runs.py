@@ -1,0 +1,45 @@
+"""The verbs about runs: compare, gate, demo."""
+
+from argparse import Namespace
+
+from timtrack.flows.cli.exits import DONE, FAILED
+from timtrack.flows.cli.printing import complain, say
+
+
+def compare(options: Namespace) -> int:
+    """Runs over their steps, as one page."""
+    from timtrack.tasks.lake.steps import steps_between
+
+    runs = list(dict.fromkeys([*options.runs, *filter(None, [options.baseline])]))
+    for run in runs:
+        steps_between(options.home / "lake", run, *options.steps)
+    from timtrack.flows.compare import compare
+
+    home, output = options.home.absolute(), options.output.absolute()
+    link = compare(runs, home, options.steps, options.baseline, output)
+    say(str(options.output), f"MLflow: {link}")
+    return DONE
+
+
+def gate(options: Namespace) -> int:
+    """A run against rules."""
+    from timtrack.flows.cli import gating
+
+    return gating.run(options)
+
+
+def demo(options: Namespace) -> int:
+    """The published tokens, then two toy runs."""
+    from timtrack.flows.cli.demo import TrainerFailed, demonstrate
+
+    try:
+        failures = demonstrate(options.home.absolute(), options.steps, options.codec, options.seed)
+    except TrainerFailed as error:
+        complain(f"tim: {error}")
+        return FAILED
+    say(
+        "",
+        "Look at it:  tim ui     (curves of both runs; charts under a run's Artifacts, steps/<n>)",
+        'Ask it:      tim sql "from worst_tokens limit 5"',
+    )
+    return FAILED if failures else DONE

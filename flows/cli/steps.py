@@ -1,0 +1,126 @@
+"""The verbs about one step: report, show, repro, whatif, certify, diff."""
+
+import re
+import tempfile
+from argparse import Namespace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from timtrack.flows.cli.exits import DONE, FAILED, fail, written
+from timtrack.flows.cli.printing import as_it_is
+from timtrack.tasks import formatting
+
+if TYPE_CHECKING:
+    from timtrack.tasks.lake.steps import Step
+    from timtrack.tasks.reports.samples import Sample
+
+
+def report(options: Namespace) -> int:
+    """A step's page."""
+    from timtrack.tasks.lake.steps import pick_step
+    from timtrack.tasks.reports import step_page
+    from timtrack.tasks.reports.charts.step import draw_charts
+    from timtrack.tasks.reports.samples import Choice
+    from timtrack.tasks.tables.compute import tables_of
+
+    step = pick_step(options.home / "lake", options.run, options.step)
+    choice = Choice(options.pick, options.groups, options.per_group, options.seed)
+    computed = tables_of(step)
+    page, _ = step_page.page(step, computed, draw_charts(computed), choice)
+    output = options.output or Path(f"{_file_name(step)}.html")
+    return written(output, lambda: output.write_text(page))
+
+
+def show(options: Namespace) -> int:
+    """A sequence's tokens in the terminal."""
+    from timtrack.flows.cli import screen
+
+    _, sample = _rollout(options)
+    screen.print_sample(sample, options.around)
+    return DONE
+
+
+def repro(options: Namespace) -> int:
+    """A sequence as a zip."""
+    from timtrack.tasks.reports import repro
+
+    step, sample = _rollout(options)
+    output = options.output or Path(f"{_file_name(step)}-row-{options.row}.zip")
+    return written(output, lambda: repro.write(step, sample, output))
+
+
+def whatif(options: Namespace) -> int:
+    """What corrections would do to a step."""
+    from timtrack.flows.cli import screen
+    from timtrack.tasks.tables import corrections
+    from timtrack.tasks.tables.compute import what_if
+
+    settings = [corrections.parse(text) for text in options.correction]
+    with tempfile.TemporaryDirectory(prefix="timtrack-") as aside:
+        step = _meant(options, Path(aside))
+        answer = what_if(step, settings)
+    asked = [setting.name for setting in settings]
+    screen.print_what_if(step.name, answer, asked, options.format)
+    return DONE
+
+
+def certify(options: Namespace) -> int:
+    """Whether both engines are bit-equal."""
+    from timtrack.flows.cli import screen
+    from timtrack.tasks.lake.steps import pick_step
+    from timtrack.tasks.verdicts import bit_equality
+
+    found = bit_equality.of(pick_step(options.home / "lake", options.run, options.step))
+    if options.json:
+        as_it_is(formatting.as_json(found.as_dict(), indent=2) + "\n")
+    else:
+        screen.print_certificate(found)
+    if found.rounded and not found.unequal:
+        return fail(f"equal in float32, not known in float64: {'; '.join(found.rounded)}")
+    return DONE if found.is_zero else FAILED
+
+
+def diff(options: Namespace) -> int:
+    """Two steps token by token."""
+    from timtrack.flows.cli import screen
+    from timtrack.tasks.lake.steps import latest_common_step, pick_step
+    from timtrack.tasks.reports import step_diff
+
+    home = options.home / "lake"
+    number = options.step
+    if number is None and options.other_step is None:
+        number = latest_common_step(home, options.run, options.other)
+    a = pick_step(home, options.run, number)
+    other = number if options.other_step is None else options.other_step
+    b = pick_step(home, options.other, other)
+    pair = step_diff.compare(a, b)
+    screen.print_pair(a.name, b.name, pair)
+    return DONE
+
+
+def _meant(options: Namespace, aside: Path) -> "Step":
+    """The step in the lake, or that of a capture's file, which is read into a lake of its own."""
+    from timtrack.tasks.captures.capture import identify, reading
+    from timtrack.tasks.captures.source import Source
+    from timtrack.tasks.lake.publish import write_step
+    from timtrack.tasks.lake.steps import pick_step
+
+    path = Path(options.what)
+    if path.is_dir() or not Source(path).exists():
+        return pick_step(options.home / "lake", options.what, options.step)
+    capture = identify(Source(path, options.columns), step=options.step)
+    return write_step(aside, capture, **reading(capture))
+
+
+def _rollout(options: Namespace) -> "tuple[Step, Sample]":
+    """The rollout that `show` and `repro` are asked for; raises NoSuchStep and NoSuchRow."""
+    from timtrack.tasks.lake.steps import pick_step
+    from timtrack.tasks.reports import samples
+
+    step = pick_step(options.home / "lake", options.run, options.step)
+    return step, samples.read(step, [options.row])[options.row]
+
+
+def _file_name(step: "Step") -> str:
+    safe = re.sub(r"[^\w.+-]+", "_", step.run)
+    return f"{safe}-step-{step.step}"
