@@ -14,15 +14,9 @@ from prefect import flow
 from prefect.states import Completed, Failed
 
 from timtrack.flows import runner
-from timtrack.flows.analyse import (
-    CapturesFailed,
-    Outcome,
-    Refused,
-    SweepFailed,
-    take_on,
-    tell_of_runs,
-    warn,
-)
+from timtrack.flows.analyse import tell_of_runs
+from timtrack.flows.outcomes import CapturesFailed, Outcome, Refused, SweepFailed, warn
+from timtrack.flows.pipeline import take_on
 from timtrack.tasks import stages
 from timtrack.tasks.backlog import quarantine, survey
 from timtrack.tasks.backlog.quarantine import State

@@ -131,11 +131,9 @@ def test_tables_lists_names_and_columns(capsys):
 
 
 def test_text_of_captures_is_not_markup(capsys):
-    from timtrack.flows.cli import screen
+    from timtrack.flows.cli.screen import print_frame
 
-    screen.print_frame(
-        __import__("polars").DataFrame({"token": ["[red]x[/]", "a\x1b[31m"]}), "table"
-    )
+    print_frame(__import__("polars").DataFrame({"token": ["[red]x[/]", "a\x1b[31m"]}), "table")
     assert capsys.readouterr().out.split() == ["token", "[red]x[/]", "'a\\x1b[31m'"]
 
 

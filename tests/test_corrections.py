@@ -219,9 +219,9 @@ def test_whatif_says_what_there_is(analysed, home, capsys):
 
 def test_what_the_readme_shows_is_printed(published, home, capsys):
     step, computed = published
-    from timtrack.flows.cli import screen
+    from timtrack.flows.cli.answers import print_what_if
 
-    screen.print_what_if(step.name, computed, [], "table")
+    print_what_if(step.name, computed, [], "table")
     printed = capsys.readouterr().out.splitlines()
     block = next(b for b in README.read_text().split("```text\n") if "mean |c - r|" in b)
     shown = [line for line in block.split("```")[0].splitlines() if line]

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from tests.given import batch_fields
-from timtrack.flows.analyse import CapturesFailed
 from timtrack.flows.cli.main import main
+from timtrack.flows.outcomes import CapturesFailed
 from timtrack.flows.watch import watch
 from timtrack.tasks import conversion
 from timtrack.tasks.backlog import quarantine, survey

@@ -10,7 +10,7 @@ import pytest
 
 import timtrack.flows
 import timtrack.tasks
-from timtrack.flows.analyse import CapturesFailed, Outcome
+from timtrack.flows.outcomes import CapturesFailed, Outcome
 from timtrack.tasks.tokens import BadCapture
 
 

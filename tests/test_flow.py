@@ -11,8 +11,9 @@ from prefect.client.orchestration import get_client
 
 from tests.given import batch_fields, with_other_sql
 from tests.servers import TIM
-from timtrack.flows.analyse import CapturesFailed, analyse
+from timtrack.flows.analyse import analyse
 from timtrack.flows.cli.main import main
+from timtrack.flows.outcomes import CapturesFailed
 from timtrack.tasks import stages
 from timtrack.tasks.lake.steps import all_steps
 from timtrack.tasks.tables.query import run_query

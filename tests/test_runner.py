@@ -140,7 +140,7 @@ def test_a_backfill_gives_the_same_wherever_it_runs(
     text, saved, home, tmp_path, monkeypatch, fresh_store
 ):
     """One bad capture among them."""
-    from timtrack.flows.analyse import CapturesFailed
+    from timtrack.flows.outcomes import CapturesFailed
     from timtrack.flows.watch import watch
 
     for step in (1, 2, 3, 4):

@@ -14,13 +14,17 @@ from rich.progress import Progress
 
 import timtrack.flows
 from tests.given import ACTING, SHOWN, batch_fields, ingest
-from timtrack.flows.analyse import Outcome
-from timtrack.flows.cli import printing, screen
+from timtrack.flows.cli import outcomes, printing
+from timtrack.flows.cli.answers import print_inspection, print_sample
 from timtrack.flows.cli.main import main
+from timtrack.flows.cli.outcomes import show_outcomes, tell, tell_change
 from timtrack.flows.cli.progress import COLUMNS
+from timtrack.flows.cli.screen import print_frame
+from timtrack.flows.outcomes import Outcome
 from timtrack.tasks import formatting
 from timtrack.tasks.backlog import quarantine
 from timtrack.tasks.captures import inspection
+from timtrack.tasks.captures.source import Source
 from timtrack.tasks.lake.steps import Step
 from timtrack.tasks.reports import samples
 from timtrack.tasks.tokens import BadCapture
@@ -57,14 +61,14 @@ def test_a_joiner_joins_emoji_only():
 
 def test_a_failed_capture_is_one_line_whatever_it_is_called(capsys):
     outcome = Outcome(Path(ACTING), error=BadCapture(ACTING))
-    screen.tell(outcome)
-    screen.show([outcome])
+    tell(outcome)
+    show_outcomes([outcome])
     assert lines_of(capsys.readouterr().err) == [f"failed: {SHOWN}: {SHOWN}"] * 2
 
 
 def test_a_change_is_one_line(capsys):
     status = Status("critical", 3, (ACTING,))
-    screen.tell_change(Change(ACTING, "healthy", status))
+    tell_change(Change(ACTING, "healthy", status))
     [line] = lines_of(capsys.readouterr().out)
     assert line.startswith(f"CRITICAL: {SHOWN} is critical since step 3: {SHOWN}")
 
@@ -76,11 +80,11 @@ def test_more_lines_of_an_error_are_set_in(capsys):
 
 def test_nothing_is_printed_past_the_one_place():
     past = []
-    for file in Path(timtrack.flows.__path__[0]).glob("*.py"):
+    for file in Path(timtrack.flows.__path__[0]).rglob("*.py"):
         for node in ast.walk(ast.parse(file.read_text())):
             if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
                 past += [file.name] * (node.func.id == "print")
-    assert set(past) == {"saying.py"}
+    assert set(past) == {"printing.py"}
 
 
 def test_inspect_shows_names_of_fields_and_notes_in_lines(saved, capsys):
@@ -94,7 +98,7 @@ def test_inspect_shows_names_of_fields_and_notes_in_lines(saved, capsys):
 
 def test_an_inspection_of_what_cannot_be_read_is_in_lines(capsys):
     found = inspection.Inspection(None, {"with": ACTING}, {ACTING: ACTING}, (ACTING,), ACTING)
-    screen.print_inspection(found)
+    print_inspection(found)
     assert lines_of(capsys.readouterr().out)[-1] == f"cannot be read: {SHOWN}"
 
 
@@ -111,7 +115,7 @@ def test_status_tells_of_captures_set_aside_in_lines(tmp_path, home, capsys):
     bad = tmp_path / "runs" / "step_1" / "step_batch\x1b[2J\nfound  9.pt"
     bad.parent.mkdir(parents=True)
     bad.write_bytes(b"nonsense")
-    quarantine.add(home, bad, ACTING)
+    quarantine.add(home, Source(bad), ACTING)
     told = ["--home", str(home), "status", str(bad.parents[1])]
     assert main(told) == 0
     assert lines_of(capsys.readouterr().out)[-1].endswith(f", tried once): {SHOWN}")
@@ -133,7 +137,7 @@ def test_a_rollouts_header_is_printable(step, capsys):
     sample = samples.read(step, [0])[0]
     token = pl.Series("token", [ACTING[:10]] * len(sample.tokens))
     odd = replace(sample, facts={**sample.facts, "uid": "\x1b[2J\n"}, tokens=sample.tokens)
-    screen.print_sample(replace(odd, tokens=odd.tokens.with_columns(token)), None)
+    print_sample(replace(odd, tokens=odd.tokens.with_columns(token)), None)
     assert lines_of(capsys.readouterr().out)[0].startswith(r"row 0 · uid '\x1b[2J\n' · ")
 
 
@@ -144,7 +148,7 @@ HARD = pl.DataFrame({"a\x1b[2J": ["x\x1b[2J\nfailed: y", None, "=1+1", "-2"], "n
 
 
 def test_a_query_s_table_is_escaped_in_headers_and_cells(capsys):
-    screen.print_frame(HARD, "table")
+    print_frame(HARD, "table")
     lines = lines_of(capsys.readouterr().out)
     assert len(lines) == 1 + len(HARD)
     assert lines[0].startswith(r"a\x1b[2J")
@@ -152,7 +156,7 @@ def test_a_query_s_table_is_escaped_in_headers_and_cells(capsys):
 
 
 def test_csv_holds_the_data_when_a_program_reads_it(capsys):
-    screen.print_frame(HARD, "csv")
+    print_frame(HARD, "csv")
     rows = list(csv.reader(io.StringIO(capsys.readouterr().out, newline="")))
     assert rows[0] == HARD.columns
     assert [row[0] or None for row in rows[1:]] == HARD["a\x1b[2J"].to_list()
@@ -160,13 +164,13 @@ def test_csv_holds_the_data_when_a_program_reads_it(capsys):
 
 def test_csv_on_a_terminal_is_escaped(capsys, monkeypatch):
     monkeypatch.setattr("sys.stdout.isatty", lambda: True, raising=False)
-    screen.print_frame(HARD, "csv")
+    print_frame(HARD, "csv")
     lines = lines_of(capsys.readouterr().out)
     assert lines == [r"a\x1b[2J,n", r"x\x1b[2J\nfailed: y,1", ",-2", "=1+1,3", "-2,4"]
 
 
 def test_json_is_strict_and_shows_in_a_terminal(capsys):
-    screen.print_frame(pl.DataFrame({"a\x7f": ["\x1b\x7f\u202e"], "r": [float("nan")]}), "json")
+    print_frame(pl.DataFrame({"a\x7f": ["\x1b\x7f\u202e"], "r": [float("nan")]}), "json")
     printed = capsys.readouterr().out
     lines_of(printed)
     assert printed.isascii()
@@ -193,4 +197,4 @@ def test_an_error_that_quotes_data_begins_no_line(step, home, capsys):
 )
 def test_a_run_is_not_called_as_a_message_begins(run, shown):
     outcome = Outcome(Path("x"), Step(run, 3, "c", Path("y")))
-    assert screen._named(outcome) == shown
+    assert outcomes._named(outcome) == shown

@@ -12,8 +12,8 @@ from mlflow.tracking import MlflowClient
 from tests.given import batch_fields
 from tests.test_flow import stored_points
 from tests.test_lake import files
-from timtrack.flows.analyse import CapturesFailed
 from timtrack.flows.cli.main import main
+from timtrack.flows.outcomes import CapturesFailed
 from timtrack.flows.watch import Watched, follow, watch
 from timtrack.tasks import stages
 from timtrack.tasks.backlog import quarantine, survey

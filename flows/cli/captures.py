@@ -18,13 +18,13 @@ def ingest(options: Namespace) -> int:
         return fail(f"--step {options.step} names one capture, but {len(paths)} were found")
     if options.tokenizer and not options.tokenizer.is_file():
         return fail(f"--tokenizer {options.tokenizer} is not a file")
-    from timtrack.flows.cli import screen
+    from timtrack.flows.cli.outcomes import show_outcomes
     from timtrack.flows.cli.progress import analyse_with_progress
 
     given = {"run": options.run, "step": options.step, "tokenizer": options.tokenizer}
     given["columns"] = options.columns
     outcomes = analyse_with_progress(paths, options.home, **given)
-    screen.show(outcomes)
+    show_outcomes(outcomes)
     return FAILED if any(outcome.error for outcome in outcomes) else DONE
 
 
@@ -108,7 +108,7 @@ def status(options: Namespace) -> int:
 
 def inspect(options: Namespace) -> int:
     """What a file is, and what it lacks."""
-    from timtrack.flows.cli import screen
+    from timtrack.flows.cli.answers import print_inspection
     from timtrack.tasks.captures import inspection
     from timtrack.tasks.captures.source import Source
     from timtrack.tasks.tokens import BadCapture
@@ -117,14 +117,14 @@ def inspect(options: Namespace) -> int:
         found = inspection.inspect_file(Source(options.file, options.columns))
     except BadCapture as error:
         return fail(f"{options.file}: {error}")
-    screen.print_inspection(found)
+    print_inspection(found)
     return FAILED if found.problem else DONE
 
 
 def formats(options: Namespace) -> int:
     """The files that are read."""
-    from timtrack.flows.cli import screen
+    from timtrack.flows.cli.answers import print_formats
     from timtrack.tasks.readers.registry import readers
 
-    screen.print_formats(readers())
+    print_formats(readers())
     return DONE

@@ -12,10 +12,11 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import Progress, TaskID
 
-from timtrack.flows.analyse import Outcome
-from timtrack.flows.cli import screen
+from timtrack.flows.cli.outcomes import show_outcomes
 from timtrack.flows.cli.printing import say
 from timtrack.flows.cli.progress import COLUMNS, analyse_with_progress
+from timtrack.flows.cli.screen import print_frame
+from timtrack.flows.outcomes import Outcome
 from timtrack.flows.watch import Hindrance, Watched, follow
 from timtrack.tasks.demo import published_run
 from timtrack.tasks.errors import TimtrackError
@@ -58,13 +59,13 @@ def demonstrate(home: Path, steps: int, codec: str, seed: int) -> int:
     captures = home / "captures"
     published = published_run.write_capture(captures / "published")
     outcomes = analyse_with_progress([published], home)
-    screen.show(outcomes)
+    show_outcomes(outcomes)
     names = list(dict.fromkeys(["off", codec]))
     codecs = " and ".join(names)
     say("", f"2. A toy GRPO run, {steps} steps each with codec {codecs}, seed {seed}")
     for name in names:
         outcomes += _watched_run(captures / "toy", home, name, steps, seed)
-    screen.show([outcome for outcome in outcomes if outcome.error])
+    show_outcomes([outcome for outcome in outcomes if outcome.error])
     _compare(home, [f"toy-{name}-seed{seed}" for name in names], steps)
     _link(home, outcomes)
     return sum(1 for outcome in outcomes if outcome.error)
@@ -134,6 +135,6 @@ def _compare(home: Path, runs: list[str], last: int) -> None:
     """The runs' steps up to `last`: an earlier demo may have left more."""
     steps = [s for s in all_steps(home / "lake") if s.run in runs and s.step <= last]
     say("", "The two runs, medians over their steps (rewards: first and last step)")
-    screen.print_frame(run_query(steps, COMPARISON), "table")
+    print_frame(run_query(steps, COMPARISON), "table")
     say("", "Where the gap comes from, means over steps (k1 in nats)")
-    screen.print_frame(run_query(steps, ATTRIBUTION), "table")
+    print_frame(run_query(steps, ATTRIBUTION), "table")

@@ -10,7 +10,7 @@ from timtrack.flows.cli.printing import complain, say
 
 def sql(options: Namespace) -> int:
     """A query over all steps."""
-    from timtrack.flows.cli import screen
+    from timtrack.flows.cli.screen import print_frame
     from timtrack.tasks.lake.steps import all_steps
     from timtrack.tasks.tables.query import FilesGone, run_query
 
@@ -22,19 +22,19 @@ def sql(options: Namespace) -> int:
     except FilesGone:  # pruned or replaced just now
         steps = all_steps(options.home / "lake")
         answer = run_query(steps, options.query, any_files=options.allow_files)
-    screen.print_frame(answer, options.format)
+    print_frame(answer, options.format)
     return DONE
 
 
 def tables(options: Namespace) -> int:
     """The tables, or the columns of one."""
-    from timtrack.flows.cli import screen
+    from timtrack.flows.cli.answers import print_headers
     from timtrack.tasks.tables.catalogue import catalogue
 
     tables = catalogue()
     if options.name and options.name not in tables:
         return fail(f"no table {options.name}; there are {', '.join(sorted(tables))}")
-    screen.print_headers(tables, options.name)
+    print_headers(tables, options.name)
     return DONE
 
 

@@ -2,18 +2,19 @@
 
 import argparse
 import os
-import re
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NoReturn, TypeVar
+from typing import Any, NoReturn
 
-from timtrack.flows import runner
-from timtrack.tasks.captures.paths import Pattern
-from timtrack.tasks.errors import TimtrackError
+from timtrack.flows.cli.argument_types import checked, positive, share, step_range
+from timtrack.flows.cli.shared_options import (
+    add_alerts,
+    add_columns,
+    below,
+    complete,
+    named,
+    running,
+)
 from timtrack.tasks.formatting import printable
-from timtrack.tasks.tables import frameworks
-
-T = TypeVar("T")
 
 EXAMPLES = """\
 examples:
@@ -50,11 +51,10 @@ def parser() -> argparse.ArgumentParser:
         default=Path(os.environ.get("TIMTRACK_HOME", "timtrack")),
         help="folder of lake and local MLflow store (default: $TIMTRACK_HOME or ./timtrack)",
     )
-    below, named, complete, running = _below(), _named(), _complete(), _running()
     verbs = tim.add_subparsers(title="verbs", metavar="VERB", required=True, dest="verb")
 
     ingest = verbs.add_parser(
-        "ingest", parents=[running], help="analyse captures: files, or folders of them"
+        "ingest", parents=[running()], help="analyse captures: files, or folders of them"
     )
     ingest.add_argument("paths", metavar="PATH", nargs="+", type=Path)
     ingest.add_argument(
@@ -67,35 +67,35 @@ def parser() -> argparse.ArgumentParser:
 
     watch = verbs.add_parser(
         "watch",
-        parents=[below, named, complete, running],
+        parents=[below(), named(), complete(), running()],
         help="analyse captures below a folder as they appear",
     )
     how = watch.add_mutually_exclusive_group()
     how.add_argument("--follow", action="store_true", help="go on until interrupted (the default)")
     how.add_argument("--once", action="store_true", help="analyse what is there, then stop")
-    _alerting(watch)
+    add_alerts(watch)
     for verb in (ingest, watch):
-        _mapping(verb)
+        add_columns(verb)
     watch.add_argument("--every", type=float, default=2.0, help="seconds between looks")
 
     status = verbs.add_parser(
-        "status", parents=[below, named], help="captures found, analysed, pending, set aside"
+        "status", parents=[below(), named()], help="captures found, analysed, pending, set aside"
     )
     status.add_argument("--json", action="store_true")
-    _mapping(status)
+    add_columns(status)
 
     serve = verbs.add_parser(
         "serve",
-        parents=[below, named, complete, running],
+        parents=[below(), named(), complete(), running()],
         help="the same as a Prefect deployment, without a worker",
     )
-    _alerting(serve)
-    _mapping(serve)
+    add_alerts(serve)
+    add_columns(serve)
     serve.add_argument("--every", type=float, default=60.0, help="seconds between sweeps")
 
     prune = verbs.add_parser("prune", help="delete token tables of old steps, keep their metrics")
     which = prune.add_mutually_exclusive_group(required=True)
-    which.add_argument("--keep-last", type=_positive, metavar="N", help="steps of each run to keep")
+    which.add_argument("--keep-last", type=positive, metavar="N", help="steps of each run to keep")
     which.add_argument("--older-than", type=float, metavar="DAYS", help="by the capture's time")
     prune.add_argument("--run", help="of this run only")
     prune.add_argument("--yes", action="store_true", help="do it; without, only say what would go")
@@ -132,7 +132,7 @@ def parser() -> argparse.ArgumentParser:
         help="one more setting, as tis:3 or icepop:0.3,4 (may be repeated)",
     )
     whatif.add_argument("--format", choices=("table", "csv", "json"), default="table")
-    _mapping(whatif)
+    add_columns(whatif)
 
     _about_a_step(verbs)
     _about_runs(verbs)
@@ -142,7 +142,7 @@ def parser() -> argparse.ArgumentParser:
         "inspect", help="what a file is: format, run, step, fields, what is missing"
     )
     inspect.add_argument("file", metavar="FILE", type=Path)
-    _mapping(inspect)
+    add_columns(inspect)
 
     tables = verbs.add_parser("tables", help="list the tables, or the columns of one")
     tables.add_argument("name", nargs="?")
@@ -153,7 +153,7 @@ def parser() -> argparse.ArgumentParser:
     demo = verbs.add_parser(
         "demo", help="published tokens of a real run, then two toy runs, watched"
     )
-    demo.add_argument("--steps", type=_positive, default=20, help="GRPO steps of each toy run")
+    demo.add_argument("--steps", type=positive, default=20, help="GRPO steps of each toy run")
     demo.add_argument(
         "--codec",
         choices=("off", "rank16", "rank8", "codec", "scoring"),
@@ -162,32 +162,6 @@ def parser() -> argparse.ArgumentParser:
     )
     demo.add_argument("--seed", type=int, default=0)
     return tim
-
-
-def _mapping(verb: argparse.ArgumentParser) -> None:
-    verb.add_argument(
-        "--columns",
-        type=_checked(_columns),
-        metavar="PART=NAME,...",
-        help="what a home-made dump calls its fields: logp_rollout=vllm,logp_train=fsdp,...",
-    )
-
-
-def _columns(text: str) -> str:
-    from timtrack.tasks.readers.columns import (
-        parse,  # not at the start of every `tim`: it brings polars
-    )
-
-    return parse(text).text
-
-
-def _alerting(verb: argparse.ArgumentParser) -> None:
-    verb.add_argument(
-        "--alerts",
-        type=Path,
-        metavar="FILE",
-        help="when a run is a warning or critical (default: alerts.toml in the home, else bands)",
-    )
 
 
 def _about_a_step(verbs: Any) -> None:
@@ -204,8 +178,8 @@ def _about_a_step(verbs: Any) -> None:
         default="worst",
         help="which prompts to show samples of, by their mean |ln r| (default: worst)",
     )
-    report.add_argument("--groups", type=_positive, default=4, help="prompts (default: 4)")
-    report.add_argument("--per-group", type=_positive, default=2, help="rollouts of each")
+    report.add_argument("--groups", type=positive, default=4, help="prompts (default: 4)")
+    report.add_argument("--per-group", type=positive, default=2, help="rollouts of each")
     report.add_argument("--seed", type=int, default=0, help="of --pick random")
 
     show = verbs.add_parser("show", parents=[placed], help="a rollout's tokens in the terminal")
@@ -224,7 +198,7 @@ def _about_runs(verbs: Any) -> None:
     between = argparse.ArgumentParser(add_help=False)
     between.add_argument(
         "--steps",
-        type=_checked(_between),
+        type=checked(step_range),
         default=(None, None),
         metavar="A:B",
         help="only these, both included; either may be left out (default: all)",
@@ -270,7 +244,7 @@ def _about_runs(verbs: Any) -> None:
     gate.add_argument("--baseline", metavar="RUN", help="a run that this one is not to exceed")
     gate.add_argument(
         "--max-rise",
-        type=_checked(_share),
+        type=checked(share),
         default=0.5,
         metavar="SHARE",
         help="of the means over the baseline's, as 50%% (the default)",
@@ -287,90 +261,3 @@ def _about_runs(verbs: Any) -> None:
         metavar="FILE",
         help="append it as Markdown (default: $GITHUB_STEP_SUMMARY)",
     )
-
-
-def _between(text: str) -> tuple[int | None, int | None]:
-    match = re.fullmatch(r"(\d*):(\d*)|(\d+)", text)
-    if not match:
-        raise ValueError(f"{text} is not a range of steps; write it as 10:20, 10:, :20 or 10")
-    low, high = (match[3], match[3]) if match[3] else (match[1], match[2])
-    return (int(low) if low else None, int(high) if high else None)
-
-
-def _share(text: str) -> float:
-    match = re.fullmatch(r"(\d+\.?\d*)(%?)", text)
-    if not match:
-        raise ValueError(f"{text} is not a share; write it as 50% or 0.5")
-    return float(match[1]) / (100 if match[2] else 1)
-
-
-def _positive(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text} is not a whole number from 1 on")
-    return int(text)
-
-
-def _below() -> argparse.ArgumentParser:
-    """The folder of captures."""
-    options = argparse.ArgumentParser(add_help=False)
-    options.add_argument("root", metavar="DIR", type=Path)
-    return options
-
-
-def _named() -> argparse.ArgumentParser:
-    """How captures are called below a folder."""
-    options = argparse.ArgumentParser(add_help=False)
-    options.add_argument(
-        "--pattern",
-        type=_checked(lambda text: Pattern(text).text),
-        help="how captures are called below DIR, like '{run}/dumps/{step}.pt' (*, ? and **/ too)",
-    )
-    return options
-
-
-def _complete() -> argparse.ArgumentParser:
-    """When a capture is whole."""
-    options = argparse.ArgumentParser(add_help=False)
-    options.add_argument(
-        "--quiet",
-        type=float,
-        metavar="SECONDS",
-        default=30.0,
-        help="without a write, after which an unreadable file is bad, not unfinished (default: 30)",
-    )
-    options.add_argument(
-        "--marker",
-        metavar="NAME",
-        help="take a capture only when this file is beside it; {name} and {stem} are the capture's",
-    )
-    return options
-
-
-def _running() -> argparse.ArgumentParser:
-    """Where the work is done."""
-    options = argparse.ArgumentParser(add_help=False)
-    options.add_argument(
-        "--runner",
-        type=_checked(runner.check),
-        help="threads[:N], processes[:N], dask[:N], dask:tcp://... "
-        f"(default: ${runner.VARIABLE} or threads:{runner.WORKERS})",
-    )
-    options.add_argument(
-        "--parity",
-        type=_checked(frameworks.check),
-        metavar="NAMES",
-        help="log what verl, nemo_rl or slime would log too, under their names (comma between)",
-    )
-    return options
-
-
-def _checked(check: Callable[[str], T]) -> Callable[[str], T]:
-    """A type for argparse that shows the check's own words."""
-
-    def checked(text: str) -> T:
-        try:
-            return check(text)
-        except (ValueError, TimtrackError) as error:
-            raise argparse.ArgumentTypeError(str(error)) from error
-
-    return checked

@@ -6,7 +6,8 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from timtrack.flows.analyse import CapturesFailed, Outcome, analyse, change_listener, listener
+from timtrack.flows.analyse import analyse
+from timtrack.flows.outcomes import CapturesFailed, Outcome, change_listener, listener
 from timtrack.flows.watch import Hindrance, Watched, follow
 from timtrack.tasks.formatting import printable
 
@@ -43,15 +44,15 @@ def analyse_with_progress(paths: list[Path], home: Path, **given: Any) -> list[O
 
 def watch_with_progress(watched: Watched, home: Path, once: bool, every: float) -> bool:
     """Follow a folder and say a line for each capture as it is done; whether any failed."""
-    from timtrack.flows.cli import screen
+    from timtrack.flows.cli.outcomes import tell, tell_change, tell_hindrance
 
-    token = listener.set(screen.tell)
-    changes = change_listener.set(screen.tell_change)
+    token = listener.set(tell)
+    changes = change_listener.set(tell_change)
     try:
         failed = False
         for told in follow(watched, home, lambda: once, every):
             if isinstance(told, Hindrance):
-                screen.tell_hindrance(told, once)
+                tell_hindrance(told, once)
             failed = failed or told.error is not None
         return failed
     finally:

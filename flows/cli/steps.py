@@ -33,10 +33,10 @@ def report(options: Namespace) -> int:
 
 def show(options: Namespace) -> int:
     """A sequence's tokens in the terminal."""
-    from timtrack.flows.cli import screen
+    from timtrack.flows.cli.answers import print_sample
 
     _, sample = _rollout(options)
-    screen.print_sample(sample, options.around)
+    print_sample(sample, options.around)
     return DONE
 
 
@@ -51,7 +51,7 @@ def repro(options: Namespace) -> int:
 
 def whatif(options: Namespace) -> int:
     """What corrections would do to a step."""
-    from timtrack.flows.cli import screen
+    from timtrack.flows.cli.answers import print_what_if
     from timtrack.tasks.tables import corrections
     from timtrack.tasks.tables.compute import what_if
 
@@ -60,13 +60,13 @@ def whatif(options: Namespace) -> int:
         step = _meant(options, Path(aside))
         answer = what_if(step, settings)
     asked = [setting.name for setting in settings]
-    screen.print_what_if(step.name, answer, asked, options.format)
+    print_what_if(step.name, answer, asked, options.format)
     return DONE
 
 
 def certify(options: Namespace) -> int:
     """Whether both engines are bit-equal."""
-    from timtrack.flows.cli import screen
+    from timtrack.flows.cli.answers import print_certificate
     from timtrack.tasks.lake.steps import pick_step
     from timtrack.tasks.verdicts import bit_equality
 
@@ -74,7 +74,7 @@ def certify(options: Namespace) -> int:
     if options.json:
         as_it_is(formatting.as_json(found.as_dict(), indent=2) + "\n")
     else:
-        screen.print_certificate(found)
+        print_certificate(found)
     if found.rounded and not found.unequal:
         return fail(f"equal in float32, not known in float64: {'; '.join(found.rounded)}")
     return DONE if found.is_zero else FAILED
@@ -82,7 +82,7 @@ def certify(options: Namespace) -> int:
 
 def diff(options: Namespace) -> int:
     """Two steps token by token."""
-    from timtrack.flows.cli import screen
+    from timtrack.flows.cli.answers import print_pair
     from timtrack.tasks.lake.steps import latest_common_step, pick_step
     from timtrack.tasks.reports import step_diff
 
@@ -94,7 +94,7 @@ def diff(options: Namespace) -> int:
     other = number if options.other_step is None else options.other_step
     b = pick_step(home, options.other, other)
     pair = step_diff.compare(a, b)
-    screen.print_pair(a.name, b.name, pair)
+    print_pair(a.name, b.name, pair)
     return DONE
 
 

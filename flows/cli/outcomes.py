@@ -1,0 +1,100 @@
+"""What became of captures, in a terminal: a line each while it happens, a table at the end."""
+
+import os
+import re
+from typing import TYPE_CHECKING
+
+from timtrack.flows.cli.printing import complain, say
+from timtrack.tasks.tables.stored import stored_tables
+from timtrack.tasks.verdicts import summary
+from timtrack.tasks.verdicts.assessment import assess
+
+if TYPE_CHECKING:
+    from timtrack.flows.outcomes import Outcome
+    from timtrack.flows.watch import Hindrance
+    from timtrack.tasks.verdicts.alerts import Change
+from timtrack.flows.cli.screen import grid, print_grid
+
+
+def show_outcomes(outcomes: list["Outcome"]) -> None:
+    """The headline of each analysed step, one line each, then what failed and why."""
+    analysed = [outcome for outcome in outcomes if outcome.step and not outcome.error]
+    if len(analysed) == 1:
+        print_grid(grid([], [[name, value] for name, value in _headline(analysed[0]).items()]))
+    elif analysed:
+        print_grid(grid(["run", "step", *summary.SHORT], [_line(outcome) for outcome in analysed]))
+    if len(analysed) == 1:
+        _tell_findings(analysed[0])
+    _tell_notes(analysed)
+    for outcome in outcomes:
+        if outcome.error:
+            complain(f"failed: {outcome.path}: {outcome.error}")
+    if links := dict.fromkeys(outcome.link for outcome in analysed):
+        served = "" if os.environ.get("MLFLOW_TRACKING_URI") else ", served by `tim ui`"
+        say(f"MLflow{served}:", *(f"  {link}" for link in links))
+
+
+def tell(outcome: "Outcome") -> None:
+    """One line for one capture."""
+    if outcome.error:
+        complain(f"failed: {outcome.path}: {outcome.error}")
+    else:
+        numbers = zip(summary.SHORT, _line(outcome)[2:], strict=True)
+        said = ", ".join(f"{name} {value}" for name, value in numbers)
+        again = ", taken again, in place of what was there" if outcome.is_again else ""
+        say(f"{_named(outcome)}{again}: {said}")
+
+
+def _named(outcome: "Outcome") -> str:
+    """Run and step; in quotes where the name could be taken for the beginning of a message."""
+    if outcome.step is None:
+        return ""
+    plain = re.fullmatch(r"[\w./@+~-]+( [\w./@+~-]+)*", outcome.step.run)
+    return outcome.step.name if plain else f"{outcome.step.run!r} step {outcome.step.step}"
+
+
+def tell_hindrance(hindrance: "Hindrance", is_last: bool) -> None:
+    """One line for a sweep that could not be made."""
+    error = hindrance.error
+    again = "given up" if is_last else f"tried again in {hindrance.pause:.0f} s"
+    complain(f"no sweep: {type(error).__name__}: {error}; {again}")
+
+
+def tell_change(change: "Change") -> None:
+    """One line for one run that is worse or better than it was."""
+    say(f"{change.now.level.upper()}: {change.text} (was {change.before})")
+
+
+def _headline(outcome: "Outcome") -> dict[str, str]:
+    assert outcome.step
+    numbers = summary.metrics(stored_tables(outcome.step))
+    where = {"run": outcome.step.run, "step": str(outcome.step.step)}
+    return {**where, **summary.headline(numbers)}
+
+
+def _line(outcome: "Outcome") -> list[str]:
+    assert outcome.step
+    numbers = summary.metrics(stored_tables(outcome.step))
+    printed = [summary.HEADLINE[name](numbers[name]) for name in summary.SHORT]
+    return [outcome.step.run, str(outcome.step.step), *printed]
+
+
+def _tell_findings(outcome: "Outcome") -> None:
+    """What the diagnoses say, what matters marked."""
+    assert outcome.step
+    assessment = assess(outcome.step.facts(), stored_tables(outcome.step))
+    say("", f"{assessment.status.upper()}: {assessment.text}", "")
+    say(*(f"{'!' if finding.matters else '-'} {finding.text}" for finding in assessment.findings))
+    say("")
+
+
+def _tell_notes(analysed: list["Outcome"]) -> None:
+    """What is to be known of the captures, each note once."""
+    said: dict[str, list[str]] = {}
+    for outcome in analysed:
+        assert outcome.step
+        for note in outcome.step.facts()["notes"]:
+            said.setdefault(note, []).append(outcome.step.name)
+    for note, names in said.items():
+        more = f" and {len(names) - 1} more" if len(names) > 1 else ""
+        say(f"note: {names[0]}{more}: {note}")

@@ -1,0 +1,75 @@
+"""What became of captures, and who is told of it while a flow runs."""
+
+from collections.abc import Callable
+from contextvars import ContextVar
+from dataclasses import dataclass
+from pathlib import Path
+
+from prefect.logging import get_logger
+
+from timtrack.tasks.errors import TimtrackError
+from timtrack.tasks.formatting import OneLine, printable
+from timtrack.tasks.lake.steps import Step
+from timtrack.tasks.verdicts.alerts import Change
+
+# Told of each outcome as it comes; the command line sets it to draw progress.
+listener: ContextVar[Callable[["Outcome"], None] | None] = ContextVar("listener", default=None)
+
+
+# Told of each run whose status changed.
+change_listener: ContextVar[Callable[[Change], None] | None] = ContextVar("changes", default=None)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of one capture: a step and its link, or an error."""
+
+    path: Path
+    step: Step | None = None
+    link: str | None = None
+    error: Exception | None = None
+    is_again: bool = False  # in place of another capture of the step
+
+
+class NotLogged(OneLine):
+    """The step is in the lake, but MLflow does not have it."""
+
+
+class Refused(NotLogged):
+    """MLflow answers, but does not take this step; the others go on."""
+
+
+class SweepFailed(TimtrackError):
+    """A sweep that Prefect must show as failed; `outcomes` says what became of its captures."""
+
+    def __init__(self, outcomes: list[Outcome]) -> None:
+        super().__init__(outcomes)  # its only argument: what is pickled is made again from these
+        self.outcomes = outcomes
+
+
+class CapturesFailed(SweepFailed):
+    """Some captures failed, the others are done; `outcomes` says which."""
+
+    def __str__(self) -> str:
+        failed = [outcome for outcome in self.outcomes if outcome.error]
+        first = printable(f"first {failed[0].path}: {failed[0].error}")
+        return f"{len(failed)} of {len(self.outcomes)} captures failed, {first}"
+
+
+def raise_if_failed(outcomes: list[Outcome]) -> list[Outcome]:
+    """The outcomes, unless one of them is an error."""
+    if any(outcome.error for outcome in outcomes):
+        raise CapturesFailed(outcomes)
+    return outcomes
+
+
+def tell_of(outcome: Outcome) -> Outcome:
+    """Tell whoever listens of one outcome, and pass it on."""
+    if told := listener.get():
+        told(outcome)
+    return outcome
+
+
+def warn(text: str) -> None:
+    """A line in the flow's log, where Prefect shows it."""
+    get_logger("timtrack").warning("%s", printable(text))

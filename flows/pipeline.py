@@ -1,0 +1,224 @@
+"""Captures through the pipeline: `take_on` hands their stages to the flow's task runner.
+
+Steps are prepared side by side, and logged in order; the lake never waits for MLflow.
+"""
+
+import shutil
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from timtrack.flows.outcomes import NotLogged, Outcome, Refused, tell_of, warn
+from timtrack.tasks import stages
+from timtrack.tasks.backlog import refusals, survey
+from timtrack.tasks.captures.capture import Capture
+from timtrack.tasks.captures.source import Source
+from timtrack.tasks.lake.publish import parts_of
+from timtrack.tasks.lake.staging import scratch_folder
+from timtrack.tasks.lake.steps import Step, all_steps, find_step, has_other_capture
+from timtrack.tasks.readers.nemo_rl import supersedes
+from timtrack.tasks.tables.catalogue import sql_version
+from timtrack.tasks.tables.compute import BadTables
+from timtrack.tasks.tracking import Tracker
+
+AHEAD = 8  # captures begun beyond the one that is being logged
+
+
+def take_on(
+    sources: list[Source],
+    home: Path,
+    unlogged: Sequence[Step] = (),
+    given: Callable[[Source], dict[str, Any]] = lambda source: {},
+) -> list[Outcome]:
+    """Captures from file to MLflow in step order, then lake steps that MLflow still lacks.
+
+    `given` says what is known of a capture besides its files: run, step, tokenizer. The flow's task
+    runner prepares steps side by side; MLflow is told of them in order. The lake never waits for
+    MLflow: after the first step that cannot be logged, the others are converted without trying, and
+    the next call catches up.
+    """
+    found, outcomes = _identified(sources, given)
+    into = home / "lake"
+    files = scratch_folder(into)
+    work, log = _Work(files), _Log(home)
+    try:
+        fresh = (work.begin(*pair, into) for pair in _in_step_order(found, into))
+        outcomes += [log.outcome(begun) for begun in _ahead(fresh)]
+        done = {outcome.step for outcome in outcomes}
+        steps = (step for step in unlogged if step not in done and step.path.exists())
+        left = map(work.take_up, steps)  # but not what was done or replaced just now
+        outcomes += [log.outcome(begun) for begun in _ahead(left)]
+    finally:
+        shutil.rmtree(files, ignore_errors=True)
+    return outcomes
+
+
+def _identified(
+    sources: list[Source], given: Callable[[Source], dict[str, Any]]
+) -> tuple[list[Capture], list[Outcome]]:
+    """The captures, and what became of the files that are none."""
+    futures = [(s.path, stages.identify_capture.submit(s, **given(s))) for s in sources]
+    results = [(path, _result(future)) for path, future in futures]
+    failed = [tell_of(Outcome(p, error=r)) for p, r in results if isinstance(r, Exception)]
+    return [result for _, result in results if isinstance(result, Capture)], failed
+
+
+def _result(future: Any) -> Any:
+    """A task's result, or what it raised."""
+    try:
+        return future.result(raise_on_failure=False)
+    except Exception as error:  # the runner itself: a worker process died
+        return error
+
+
+def _in_step_order(found: list[Capture], into: Path) -> Iterator[tuple[Capture, Path | None]]:
+    """Captures by run and step, each with another file that holds another capture of that step."""
+    wanted = {(capture.run, capture.step) for capture in found}
+    there = [step for step in all_steps(into) if (step.run, step.step) in wanted]
+    sources = {(step.run, step.step): Path(step.facts()["source"]) for step in there}
+    first: dict[tuple[str, int], Capture] = {}
+    for capture in sorted(found, key=lambda c: (c.run, c.step)):
+        rival = first.setdefault((capture.run, capture.step), capture)
+        if rival.id != capture.id:
+            yield capture, rival.path
+        else:
+            source = sources.get((capture.run, capture.step), capture.path)
+            yield capture, source if _is_taken(capture, source, into) else None
+
+
+def _is_taken(capture: Capture, source: Path, into: Path) -> bool:
+    """Whether the capture's step is that of another capture, from a file that is still there.
+
+    A rank's file is no other one: the first one of a step may come last.
+    """
+    if source in capture.source.files() or not Source(source).exists() or find_step(into, capture):
+        return False
+    return not supersedes(capture.path, source)
+
+
+@dataclass(frozen=True)
+class _Begun:
+    """A capture whose stages are under way; `step` is that of the lake, or will be."""
+
+    path: Path
+    step: Any  # Step, or the future of one
+    tables: Any
+    drawn: Any
+    files: Path
+    parts: Sequence[Any] = ()  # futures of what the step is put together from
+    is_again: bool = False
+
+    def end(self) -> tuple[Step | None, Exception | None]:
+        """The step once it is ready to be logged, and the error if it is not."""
+        parts = [_result(part) for part in self.parts]  # all: none goes on in a folder that goes
+        if failed := next((part for part in parts if isinstance(part, Exception)), None):
+            return None, failed
+        step = self.step if isinstance(self.step, Step) else _result(self.step)
+        if not isinstance(step, Step):
+            return None, step
+        failures = (r for r in map(_result, (self.tables, self.drawn)) if isinstance(r, Exception))
+        return step, next(failures, None)
+
+
+class _Work:
+    """Hands the stages of captures to the flow's task runner."""
+
+    def __init__(self, files: Path) -> None:
+        self.files = files
+        self.begun = 0
+
+    def begin(self, capture: Capture, rival: Path | None, into: Path) -> _Begun:
+        """From the file on."""
+        is_again = has_other_capture(into, capture)
+        if capture.shards > 1 and not rival and not find_step(into, capture):
+            begun = self._in_parts(capture, into)
+        else:
+            converted = stages.convert_capture.submit(capture, into, rival)
+            begun = self._further(capture.path, converted)
+        return replace(begun, is_again=is_again)
+
+    def _in_parts(self, capture: Capture, into: Path) -> _Begun:
+        """A capture in shards: its parts side by side, wherever the task runner has room."""
+        folder = self.files / f"parts-{self.begun}"
+        folder.mkdir(parents=True)
+        numbers = range(parts_of(capture))
+        parts: list[Any] = [stages.convert_part.submit(capture, folder, n) for n in numbers]
+        whole = stages.publish_parts.submit(capture, folder, parts, into)
+        return replace(self._further(capture.path, whole), parts=parts)
+
+    def take_up(self, step: Step) -> _Begun:
+        """From the lake on."""
+        return self._further(Path(step.facts()["source"]), step)
+
+    def _further(self, path: Path, step: Any) -> _Begun:
+        self.begun += 1
+        files = self.files / str(self.begun)
+        computed: Any = stages.compute_tables.submit(step)
+        drawn = stages.draw_step.submit(step, files, after=computed)
+        return _Begun(path, step, computed, drawn, files)
+
+
+def _ahead(work: Iterator[_Begun]) -> Iterator[_Begun]:
+    """Begins a few before the first is asked for, not all: what they draw waits on the disk."""
+    begun: deque[_Begun] = deque()
+    for one in work:
+        begun.append(one)
+        if len(begun) > AHEAD:
+            yield begun.popleft()
+    yield from begun
+
+
+class _Log:
+    """Logs steps until MLflow does not answer, and says of the others that they wait."""
+
+    def __init__(self, home: Path) -> None:
+        self.home = home
+        self.failure: Exception | None = None
+
+    def outcome(self, begun: _Begun) -> Outcome:
+        """What became of a capture, once its step is logged or cannot be."""
+        step, error = begun.end()
+        if step and isinstance(error, BadTables):
+            _note_refusal(step, sql_version(), error)
+        if step is None or error:
+            return tell_of(Outcome(begun.path, step, error=error))
+        try:
+            logged = self._logged(begun.path, step, begun.files)
+            return tell_of(replace(logged, is_again=begun.is_again))
+        finally:
+            shutil.rmtree(begun.files, ignore_errors=True)
+
+    def _logged(self, path: Path, step: Step, files: Path) -> Outcome:
+        if self.failure:
+            waits = NotLogged(f"analysed, waits for MLflow, which failed before: {self.failure}")
+            return Outcome(path, step, error=waits)
+        try:
+            link = stages.log_step(step, files, self.home)
+        except Exception as failure:  # whatever server or network says
+            return Outcome(path, step, error=self._not_logged(step, failure))
+        refusals.clear(step)
+        return Outcome(path, step, link)
+
+    def _not_logged(self, step: Step, failure: Exception) -> NotLogged:
+        """The step's own fault if MLflow takes others, else that of MLflow."""
+        if _mlflow_answers(self.home):
+            _note_refusal(step, survey.logged_marks(self.home)[0], failure)
+            return Refused(f"analysed, refused by MLflow: {failure}")
+        self.failure = failure
+        return NotLogged(f"analysed, not logged to MLflow: {failure}")
+
+
+def _mlflow_answers(home: Path) -> bool:
+    try:
+        return Tracker(home).answers()
+    except Exception:  # a local store that cannot be made
+        return False
+
+
+def _note_refusal(step: Step, by: str, error: Exception) -> None:
+    try:
+        refusals.add(step, by, str(error))
+    except OSError as failed:  # the disk is full, or the step was replaced
+        warn(f"{step.name}: refusal not noted: {failed}")
