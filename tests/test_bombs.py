@@ -15,7 +15,7 @@ import torch
 
 from tests import formats
 from tests.given import batch_fields, ingest
-from tests.test_hostile import rezipped
+from tests.given_captures import rezipped
 from timtrack.tasks.captures.capture import identify
 from timtrack.tasks.captures.source import Source
 from timtrack.tasks.readers.containers import bounds, jsonl, npz, stand_ins

@@ -9,6 +9,7 @@ import polars as pl
 import pytest
 
 from tests.given import sql_connection
+from tests.given_tables import described
 from tests.oracles.framework_corrections import (
     Rows,
     coefficients,
@@ -17,7 +18,6 @@ from tests.oracles.framework_corrections import (
     skyrl,
     vespo_trl,
 )
-from tests.test_sql import described
 from timtrack.tasks.tables import corrections
 
 GAPS = [0.02, 0.5, 3.0, 12.0, 40.0]

@@ -10,8 +10,8 @@ import yaml
 from tests import corrections_by_numpy as by_numpy
 from tests.by_numpy import load
 from tests.given import batch_fields, ingest, random_tokens, sql_connection
+from tests.given_tables import described
 from tests.readme import README
-from tests.test_sql import described
 from timtrack.flows.cli.main import main
 from timtrack.tasks.lake.publish import prune_tokens, write_tables
 from timtrack.tasks.lake.steps import all_steps

@@ -14,8 +14,8 @@ import pytest
 
 from tests import readme
 from tests.given import batch_fields
+from tests.given_lake import stored_points
 from tests.servers import TIM, free_port, running, wait_for
-from tests.test_flow import stored_points
 from timtrack.tasks.backlog import survey
 from timtrack.tasks.hook import save_step_batch
 

@@ -6,7 +6,7 @@ import pytest
 from pytest import approx
 
 from tests.given import TOKEN, sql_connection, token_frame
-from tests.test_sql import one_row
+from tests.given_tables import one_row
 
 SYMBOLS, SAMPLES = 200, 200_000
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from tests.given import ingest
-from tests.test_step_batch import read
+from tests.given_lake import read
 from timtrack.tasks.tokens import BadCapture
 
 

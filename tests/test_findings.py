@@ -6,23 +6,11 @@ import pytest
 
 from tests import readme
 from tests.given import Row, sql_connection, token_frame
-from tests.test_diagnoses import clean, codec, engines
-from tests.test_sql import described, one_row
+from tests.given_tables import clean, codec, described, engines, judged, one_row
 from timtrack.tasks.errors import TimtrackError
 from timtrack.tasks.tables import frameworks, invariants
 from timtrack.tasks.verdicts import advice, findings
-from timtrack.tasks.verdicts.assessment import Assessment, assess
-
-TABLES = (
-    *("alignment", "confident_contradictions", "context_blindness", "culprits", "noise_floor"),
-    *("step_metrics", "tail", "corrections", "lag_scan", "sampling", "row_match"),
-)
-
-
-def judged(tokens: pl.DataFrame) -> Assessment:
-    with sql_connection(tokens) as connection:
-        computed = {name: connection.sql(f"from {name}").pl() for name in TABLES}
-    return assess({"meta": {}}, computed)
+from timtrack.tasks.verdicts.assessment import assess
 
 
 def text_of(tokens: pl.DataFrame) -> str:

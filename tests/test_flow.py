@@ -3,13 +3,12 @@
 import json
 import os
 import subprocess
-from pathlib import Path
 
 import pytest
-from mlflow.tracking import MlflowClient
 from prefect.client.orchestration import get_client
 
 from tests.given import batch_fields, with_other_sql
+from tests.given_lake import stored_points
 from tests.servers import TIM
 from timtrack.flows.analyse import analyse
 from timtrack.flows.cli.main import main
@@ -28,14 +27,6 @@ def three_steps(saved):
         saved({**batch_fields(seed=n), "global_step": n}, f"run-a/step_{n}/step_batch.pt")
         for n in (3, 1, 2)
     ]
-
-
-def stored_points(home: Path, metric: str) -> list[tuple[int, float]]:
-    client = MlflowClient(f"sqlite:///{home}/mlflow.db")
-    experiment = client.get_experiment_by_name("timtrack")
-    [run] = client.search_runs([experiment.experiment_id])
-    history = client.get_metric_history(run.info.run_id, f"mismatch/{metric}")
-    return sorted((point.step, point.value) for point in history)
 
 
 def test_three_captures_become_three_points_in_step_order(three_steps, home):

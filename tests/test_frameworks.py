@@ -14,7 +14,7 @@ import torch
 
 from tests.frameworks.compare import compared
 from tests.given import ingest
-from tests.test_step_batch import read
+from tests.given_lake import read
 
 WRITTEN = Path(__file__).parent / "frameworks" / "written"
 # Numbers that are compared at the least: a reader or a table that is gone shows as fewer.

@@ -18,12 +18,10 @@ import pytest
 import torch
 
 from tests import formats
-from tests.test_readers import BY_TENSORDICT, WRITERS
+from tests.given_captures import BY_TENSORDICT, MANY, WRITERS, damaged, taken, watched
 from timtrack.tasks.captures.source import Source
-from timtrack.tasks.token_checks import Check
 from timtrack.tasks.tokens import BadCapture
 
-MANY = int(os.environ.get("TIMTRACK_FUZZ", "60"))
 FORBIDDEN = (
     "os.system",
     "os.exec",
@@ -35,7 +33,6 @@ FORBIDDEN = (
 FORBIDDEN += ("os.remove", "os.rename", "os.rmdir", "os.mkdir", "shutil.rmtree", "ctypes.dlopen")
 WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 SPILL = str(Path(tempfile.gettempdir()) / "timtrack-")
-watched: list[str] | None = None  # what was done since it was set
 
 
 def _hook(event: str, arguments: tuple) -> None:
@@ -49,48 +46,6 @@ def _hook(event: str, arguments: tuple) -> None:
 
 
 sys.addaudithook(_hook)
-
-
-def taken(path: Path, columns: str | None = None) -> str:
-    """`read` or `refused`; any other error, a process or a written file is a failure."""
-    global watched
-    watched = []
-    try:
-        for _ in (check := Check()).watch(Source(path).open().blocks()):
-            pass
-        check.verdict()
-        return "read"
-    except BadCapture:
-        return "refused"
-    finally:
-        done, watched = watched, None
-        assert done == []
-
-
-def damaged(content: bytes, chance: random.Random) -> bytes:
-    """Cut, flipped, repeated, swapped or with other numbers."""
-    changed = bytearray(content)
-    for _ in range(chance.choice([1, 1, 2, 5])):
-        at = chance.randrange(len(changed))
-        length = chance.choice([1, 1, 2, 8, 64])
-        kind = chance.randrange(6)
-        if kind == 0:
-            del changed[at:]
-        elif kind == 1:
-            changed[at] = chance.randrange(256)
-        elif kind == 2:
-            changed[at:at] = changed[at : at + length] * chance.choice([1, 3])
-        elif kind == 3:
-            del changed[at : at + length]
-        elif kind == 4:
-            changed[at : at + length] = chance.randbytes(length)
-        else:
-            changed[at : at + length] = chance.choice(
-                [b"\xff\xff\xff\xff", b"null", b"1e999", b"[["]
-            )
-        if not changed:
-            return b"{"
-    return bytes(changed)
 
 
 def in_zip(content: bytes, chance: random.Random) -> bytes:

@@ -15,7 +15,8 @@ import torch
 
 from tests import readme
 from tests.given import batch_fields
-from tests.test_step_batch import TOKEN_FIELDS, expected_tokens, ragged, read
+from tests.given_captures import TOKEN_FIELDS, expected_tokens, ragged
+from tests.given_lake import read
 from timtrack.tasks import hook
 from timtrack.tasks.captures.capture import identify
 from timtrack.tasks.captures.source import Source

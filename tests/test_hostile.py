@@ -8,7 +8,8 @@ import torch
 from numpy._core import multiarray
 
 from tests.given import batch_fields
-from tests.test_step_batch import ragged, read
+from tests.given_captures import ragged, rezipped
+from tests.given_lake import read
 from timtrack.tasks.readers.containers.tensors import load
 from timtrack.tasks.tokens import BadCapture
 
@@ -83,16 +84,6 @@ def test_a_flipped_bit_is_noticed(saved, to_lake):
     path.write_bytes(content)
     with pytest.raises(BadCapture, match=r"the file is damaged in .*Bad CRC-32"):
         to_lake(path)
-
-
-def rezipped(path, change):
-    """The same zip with changed members or compression."""
-    with zipfile.ZipFile(path) as old:
-        members = {info.filename: old.read(info) for info in old.infolist()}
-    compression = change(members)
-    with zipfile.ZipFile(path, "w", compression or zipfile.ZIP_STORED) as new:
-        for name, content in members.items():
-            new.writestr(name, content)
 
 
 def test_a_storage_longer_than_its_record_is_noticed(saved, to_lake):

@@ -7,7 +7,7 @@ from pytest import approx
 from scipy import stats
 
 from tests.given import sql_connection, token_frame
-from tests.test_sql import one_row
+from tests.given_tables import one_row
 from timtrack.tasks.reports import step_page
 
 

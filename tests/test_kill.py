@@ -11,9 +11,8 @@ import pytest
 from prefect.settings import PREFECT_API_URL
 
 from tests.given import batch_fields
+from tests.given_lake import files, stored_points
 from tests.servers import TIM
-from tests.test_flow import stored_points
-from tests.test_lake import files
 from timtrack.flows.watch import watch
 from timtrack.tasks.backlog import survey
 from timtrack.tasks.hook import save_step_batch

@@ -8,6 +8,7 @@ import polars as pl
 import pytest
 
 from tests.given import batch_fields, ingest
+from tests.given_lake import files
 from timtrack.tasks.captures.capture import identify
 from timtrack.tasks.captures.source import Source
 from timtrack.tasks.hook import write_step_batch
@@ -19,11 +20,6 @@ from timtrack.tasks.tables.compute import compute_step
 from timtrack.tasks.tables.query import run_query
 from timtrack.tasks.tables.stored import are_computed
 from timtrack.tasks.tokens import SCHEMA_VERSION, BadCapture
-
-
-def files(folder: Path) -> dict[str, bytes]:
-    found = (p for p in folder.rglob("*") if p.is_file())
-    return {str(p.relative_to(folder)): p.read_bytes() for p in found}
 
 
 def test_a_step_says_where_it_came_from(saved, to_lake):

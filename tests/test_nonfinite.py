@@ -8,8 +8,8 @@ import torch
 
 from tests import formats
 from tests.given import batch_fields, ingest
-from tests.test_readers import STEP, WRITERS
-from tests.test_step_batch import read
+from tests.given_captures import STEP, WRITERS
+from tests.given_lake import read
 from timtrack.tasks.tables.compute import compute_step
 from timtrack.tasks.tables.query import run_query
 from timtrack.tasks.tokens import BadTokens

@@ -13,7 +13,8 @@ from polars.testing import assert_frame_equal
 
 from tests import formats
 from tests.given import ingest
-from tests.test_step_batch import read
+from tests.given_captures import BY_TENSORDICT, STEP, WRITERS
+from tests.given_lake import read
 from timtrack.flows.cli.main import main
 from timtrack.tasks.backlog import quarantine
 from timtrack.tasks.captures.capture import check_unchanged, identify
@@ -27,18 +28,6 @@ from timtrack.tasks.readers.prime_rl import token_exports
 from timtrack.tasks.tables.compute import compute_step
 from timtrack.tasks.tokens import BadCapture
 from timtrack.tasks.verdicts.assessment import assess
-
-STEP = 7
-WRITERS = {
-    "step_batch": formats.step_batch,
-    "nemo_rl": formats.nemo_rl,
-    "slime": formats.slime,
-    "slime_ranks": formats.slime_ranks,
-    "prime_rl": formats.prime_rl,
-    "prime_rl_traces": formats.prime_rl_traces,
-    "skyrl": formats.skyrl,
-}
-BY_TENSORDICT = Path(__file__).parent / "written_by_tensordict"
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ import pytest
 from pytest import approx
 
 from tests.given import sql_connection, token_frame
-from tests.test_findings import judged
+from tests.given_tables import judged
 
 LENGTH = 40
 

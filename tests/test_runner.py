@@ -8,9 +8,8 @@ from polars.testing import assert_frame_equal
 
 from tests import formats
 from tests.given import batch_fields, ingest
-from tests.test_flow import stored_points
-from tests.test_step_batch import ragged, read
-from tests.test_watch import data
+from tests.given_captures import ragged
+from tests.given_lake import data, read, stored_points
 from timtrack.flows import runner
 from timtrack.flows.cli.main import main
 from timtrack.tasks.captures import completeness

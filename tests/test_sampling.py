@@ -8,7 +8,7 @@ import pytest
 from pytest import approx
 
 from tests.given import sql_connection, token_frame
-from tests.test_findings import judged
+from tests.given_tables import judged
 
 GROUPS, TOKENS, VOCABULARY = 40, 100, 50
 

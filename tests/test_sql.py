@@ -1,7 +1,6 @@
 """The numbers: by hand, against NumPy and SciPy, and as the published run has them."""
 
 from math import exp, log
-from typing import Any
 
 import numpy as np
 import polars as pl
@@ -11,7 +10,8 @@ from hypothesis import strategies as st
 from pytest import approx
 
 from tests import by_numpy
-from tests.given import random_tokens, sequence_frame, sql_connection, token_frame
+from tests.given import sequence_frame, sql_connection, token_frame
+from tests.given_tables import described, one_row
 from timtrack.tasks.tables.catalogue import catalogue
 
 
@@ -70,23 +70,6 @@ def test_gaps_that_overflow_float32_are_exact(run_sql):
     assert row["kl_k3"] == approx((exp(100) - 1 - 100 + exp(-100) - 1 + 100) / 2, rel=1e-12)
     assert row["ess_token"] == approx(0.5, rel=1e-12)
     assert row["abs_logp_diff_max"] == 100
-
-
-def described(seed: int, gap: float, rows: int = 30) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """Random tokens with entropies, advantages of both signs and rewards, and their sequences."""
-    rng = np.random.default_rng(seed)
-    tokens = random_tokens(seed, rows=rows, gap=gap)
-    tokens = tokens.with_columns(
-        entropy=pl.Series(rng.exponential(1.0, len(tokens)), dtype=pl.Float32),
-        advantage=pl.Series(rng.integers(-1, 2, len(tokens)), dtype=pl.Float32),
-    )
-    sequences = sequence_frame(tokens)
-    return tokens, sequences.with_columns(reward=pl.Series(rng.random(len(sequences)).round(1)))
-
-
-def one_row(tokens: pl.DataFrame, sequences: pl.DataFrame | None = None) -> dict[str, Any]:
-    with sql_connection(tokens, sequences) as connection:
-        return connection.sql("from step_metrics").pl().row(0, named=True)
 
 
 def assert_equals_numpy(tokens: pl.DataFrame, sequences: pl.DataFrame) -> None:

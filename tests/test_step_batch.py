@@ -1,33 +1,18 @@
 """The step_batch reader: every layout gives the same token table, and bad files give none."""
 
 import numpy as np
-import polars as pl
 import pytest
 import torch
 from pytest import approx
 
 from tests.given import batch_fields, ingest
+from tests.given_captures import expected_tokens, ragged
+from tests.given_lake import read
 from timtrack.tasks.captures.capture import identify
 from timtrack.tasks.captures.discovery import find_captures
 from timtrack.tasks.captures.source import Source
 from timtrack.tasks.hook import save_step_batch
-from timtrack.tasks.lake import parquet
-from timtrack.tasks.lake.steps import Step, token_files
 from timtrack.tasks.tokens import BadCapture
-
-TOKEN_FIELDS = (
-    "responses",
-    "response_mask",
-    "rollout_log_probs",
-    "old_log_probs",
-    "advantages",
-    "token_level_scores",
-)
-
-
-def read(step: Step) -> tuple[pl.DataFrame, pl.DataFrame]:
-    tokens = pl.read_parquet(token_files(step)).sort("row", "pos")
-    return tokens, pl.read_parquet(parquet.files(step.path, "sequences")).sort("row")
 
 
 @pytest.mark.parametrize("dtype", [np.float64, np.float32, np.float16, ">f4"])
@@ -180,47 +165,6 @@ def test_an_attention_mask_that_tells_nothing_of_lists_is_not_passed_over(saved,
     masked = {**fields, "response_mask": [torch.ones(len(v)) for v in fields["responses"]]}
     notes = to_lake(saved(masked)).facts()["notes"]
     assert any(note.startswith("attention_mask is not used") for note in notes)
-
-
-def expected_tokens(fields: dict) -> list[dict]:
-    """The token table by plain loops over the padded batch."""
-    real = fields["attention_mask"][:, -fields["responses"].shape[1] :]
-    rows = []
-    for row in range(len(real)):
-        for pos in range(int(real[row].sum())):
-            trained = bool(fields["response_mask"][row, pos])
-            rows.append(
-                {
-                    "row": row,
-                    "uid": fields["uid"][row],
-                    "pos": pos,
-                    "token_id": int(fields["responses"][row, pos]),
-                    "is_trained": trained,
-                    "logp_rollout": fields["rollout_log_probs"][row, pos].item()
-                    if trained
-                    else None,
-                    "logp_train": fields["old_log_probs"][row, pos].item() if trained else None,
-                    "advantage": fields["advantages"][row, pos].item(),
-                    "entropy": None,
-                    "nonfinite_rollout": False,
-                    "nonfinite_train": False,
-                    "is_masked": None,
-                    "mismatch_kl": None,
-                }
-            )
-    return rows
-
-
-def ragged(fields: dict) -> dict:
-    """The same batch with token fields as lists of 1-D tensors, as verl's V1 trainer holds them."""
-    lengths = fields["attention_mask"][:, -fields["responses"].shape[1] :].sum(1).tolist()
-    prompt = fields["attention_mask"][:, : fields["prompts"].shape[1]].bool()
-    lists = {
-        name: [v[:n] for v, n in zip(fields[name], lengths, strict=True)] for name in TOKEN_FIELDS
-    }
-    prompts = [ids[keep] for ids, keep in zip(fields["prompts"], prompt, strict=True)]
-    rest = {k: v for k, v in fields.items() if k not in (*TOKEN_FIELDS, "attention_mask")}
-    return {**rest, **lists, "prompts": prompts}
 
 
 def nested(fields: dict, tensors: str, others: str, meta: str) -> dict:

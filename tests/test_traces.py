@@ -10,8 +10,8 @@ from polars.testing import assert_frame_equal
 
 from tests import formats
 from tests.given import ingest
-from tests.test_fuzz import MANY, damaged, taken
-from tests.test_step_batch import read
+from tests.given_captures import MANY, damaged, taken
+from tests.given_lake import read
 from timtrack.flows.cli.main import main
 from timtrack.tasks.backlog import quarantine, survey
 from timtrack.tasks.captures.capture import check_unchanged, identify

@@ -10,8 +10,7 @@ import pytest
 from mlflow.tracking import MlflowClient
 
 from tests.given import batch_fields
-from tests.test_flow import stored_points
-from tests.test_lake import files
+from tests.given_lake import data, stored_points
 from timtrack.flows.cli.main import main
 from timtrack.flows.outcomes import CapturesFailed
 from timtrack.flows.watch import Watched, follow, watch
@@ -38,13 +37,6 @@ def write(saved, tmp_path):
 def root(tmp_path):
     (tmp_path / "runs").mkdir()
     return tmp_path / "runs"
-
-
-def data(home):
-    """The lake's data: all but the marks of what was logged."""
-    found = files(home / "lake")
-    marks = ("logged-", "seen-")
-    return {name: v for name, v in found.items() if not any(mark in name for mark in marks)}
 
 
 def test_a_second_sweep_has_nothing_to_do(write, root, home, capsys):
