@@ -75,7 +75,7 @@ WRITERS = {
 }
 
 
-BY_TENSORDICT = Path(__file__).parent / "written_by_tensordict"
+BY_TENSORDICT = Path(__file__).parent / "readers" / "written_by_tensordict"
 
 
 def rezipped(path, change):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from pytest import approx, raises
 
-from tests.oracles.framework_corrections import (
+from tests.tables.oracles.framework_corrections import (
     Rows,
     coefficients,
     hydra_value,

@@ -75,8 +75,12 @@ def test_gaps_that_overflow_float32_are_exact(run_sql):
 def assert_equals_numpy(tokens: pl.DataFrame, sequences: pl.DataFrame) -> None:
     row, expected = one_row(tokens, sequences), by_numpy.step_metrics(tokens, sequences)
     beside = {"run", "step", "rows", "tokens", "trained_tokens", "abs_logp_diff_p50_se"}
-    beside |= {"masked_tokens", "nonfinite_rollout", "nonfinite_train"}  # tests/test_nonfinite.py
-    diagnosed = set(catalogue()["diagnoses"].columns)  # tests/test_diagnoses.py
+    beside |= {
+        "masked_tokens",
+        "nonfinite_rollout",
+        "nonfinite_train",
+    }  # tests/readers/test_nonfinite.py
+    diagnosed = set(catalogue()["diagnoses"].columns)  # tests/tables/test_diagnoses.py
     assert set(expected) == set(row) - beside - diagnosed
     row = {k: None if isinstance(v, float) and not np.isfinite(v) else v for k, v in row.items()}
     wrong = {

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from tests.oracles.framework_corrections_by_options import (
+from tests.tables.oracles.framework_corrections_by_options import (
     TRL_DEFAULTS,
     ms_swift,
     openrlhf,
@@ -26,7 +26,16 @@ from tests.oracles.framework_corrections_by_options import (
     vespo_phi,
     vespo_trl,
 )
-from tests.oracles.framework_rows import Array, Rows, Step, binary_kl, clip20, exp32, known, one_of
+from tests.tables.oracles.framework_rows import (
+    Array,
+    Rows,
+    Step,
+    binary_kl,
+    clip20,
+    exp32,
+    known,
+    one_of,
+)
 
 __all__ = [
     "Rows",

@@ -1,6 +1,6 @@
 """The line printed for a framework does what the row says, as the framework's own code does it.
 
-Each line is parsed and carried out by a restatement of that framework (tests/oracles), written from
+Each line is parsed and carried out by a restatement of that framework (tests/tables/oracles), written from
 its source by someone who had not seen the project's formulas.
 """
 
@@ -10,7 +10,7 @@ import pytest
 
 from tests.given import sql_connection
 from tests.given_tables import described
-from tests.oracles.framework_corrections import (
+from tests.tables.oracles.framework_corrections import (
     Rows,
     coefficients,
     ms_swift,

@@ -82,7 +82,7 @@ SAMPLES = {
 @pytest.mark.parametrize("name", SAMPLES)
 def test_a_damaged_file_is_refused_or_read_and_nothing_else(name, tmp_path):
     if name == "prime_rl_traces":
-        pytest.skip("is several files: tests/test_traces.py")
+        pytest.skip("is several files: tests/readers/test_traces.py")
     source = SAMPLES[name](tmp_path)
     content, suffix = source.read_bytes(), source.suffix
     path = source if source.is_relative_to(tmp_path) else tmp_path / f"file{suffix}"

@@ -1,6 +1,6 @@
 """How the files beside this one were made: `formats.a_batch()` by tensordict 0.10.0, as verl does.
 
-    python -m tests.written_by_tensordict.write     # with tensordict installed
+    python -m tests.readers.written_by_tensordict.write     # with tensordict installed
 
 tensordict is not needed to read them, nor to run the tests.
 """

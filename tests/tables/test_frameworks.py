@@ -16,7 +16,7 @@ from tests.frameworks.compare import compared
 from tests.given import ingest
 from tests.given_lake import read
 
-WRITTEN = Path(__file__).parent / "frameworks" / "written"
+WRITTEN = Path(__file__).parents[1] / "frameworks" / "written"
 # Numbers that are compared at the least: a reader or a table that is gone shows as fewer.
 LEAST = {"verl": 150, "trl": 40, "skyrl": 25, "openrlhf": 10, "ms_swift": 10}
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from tests.oracles.framework_rows import (
+from tests.tables.oracles.framework_rows import (
     EXP32_INF,
     Array,
     Rows,
