@@ -1,7 +1,7 @@
 """The line printed for a framework does what the row says, as the framework's own code does it.
 
-Each line is parsed and carried out by a restatement of that framework (tests/tables/oracles), written from
-its source by someone who had not seen the project's formulas.
+Each line is parsed and carried out by a restatement of that framework (tests/tables/oracles),
+written from its source by someone who had not seen the project's formulas.
 """
 
 import numpy as np
