@@ -95,7 +95,7 @@ class Connection:
         """A query's answer; the tables it needs are computed once, in order, as for a step."""
         needed = tables_named(query) - self.made
         for name, table in catalogue().items():
-            if name in needed and table.folder == "base":
+            if name in needed and table.folder == "tokens":
                 self.duckdb.execute(f"create view {name} as {table.sql}")
             elif name in needed:
                 self.duckdb.execute(f"create table {name} as {table.sql}")

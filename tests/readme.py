@@ -27,7 +27,8 @@ def block(section: str, language: str) -> str:
 
 def parts() -> dict[str, str]:
     """Markdown by the name of the marker it stands under."""
-    tables = sorted(catalogue().values(), key=lambda table: table.name)
+    shown = (table for table in catalogue().values() if table.folder != "intermediate")
+    tables = sorted(shown, key=lambda table: table.name)
     listed = [(f"`{t.name}`", ", ".join(t.grain), t.title) for t in tables]
     columns = catalogue()["step_metrics"].columns
     metrics = [(f"`{name}`", text) for name, text in columns.items()]

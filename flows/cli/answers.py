@@ -158,7 +158,8 @@ def print_inspection(found: Inspection) -> None:
 def print_headers(catalogue: dict[str, Table], name: str | None) -> None:
     """Every table with its title, or the columns of one."""
     if name is None:
-        by_name = sorted(catalogue.values(), key=lambda table: table.name)
+        shown = (table for table in catalogue.values() if table.folder != "intermediate")
+        by_name = sorted(shown, key=lambda table: table.name)
         print_grid(grid([], [[table.name, table.title] for table in by_name]))
     else:
         table = catalogue[name]

@@ -19,10 +19,9 @@ from timtrack.tasks.tables.selected import tables_read
 SQL = Path(__file__).parents[2] / "sql"
 
 
-# base: views of tokens that others build on. part: numbers that several tables share, not stored.
-# step: computed and stored for each step. run: need several steps. The order of the views follows
-# from who selects from whom.
-FOLDERS = ("base", "part", "step", "run")
+# tokens: views of tokens that others build on. intermediate: numbers that several tables share, not
+# stored, not shown to users. step: computed and stored for each step. run: need several steps.
+FOLDERS = ("tokens", "intermediate", "step", "run")
 
 
 COLUMN = re.compile(
@@ -35,7 +34,7 @@ class Table:
     """One file of `sql/`."""
 
     name: str
-    folder: str
+    folder: str  # one of FOLDERS, whatever lies between
     sql: str
 
     @property
@@ -77,7 +76,7 @@ def _included(other: str) -> dict[str, str]:
 @functools.cache
 def macros() -> dict[str, str]:
     """The SQL functions that tables use, each a CREATE MACRO, by name."""
-    return {file.stem: file.read_text() for file in sorted((SQL / "macro").glob("*.sql"))}
+    return {file.stem: file.read_text() for file in sorted((SQL / "macros").glob("*.sql"))}
 
 
 @functools.cache
@@ -87,7 +86,7 @@ def catalogue() -> dict[str, Table]:
     tables = {
         file.stem: Table(file.stem, folder, corrections.expand(file.read_text(), defaults))
         for folder in FOLDERS
-        for file in sorted((SQL / folder).glob("*.sql"))
+        for file in sorted((SQL / folder).rglob("*.sql"))
     }
     needs = {name: table.sources & tables.keys() for name, table in tables.items()}
     return {name: tables[name] for name in graphlib.TopologicalSorter(needs).static_order()}

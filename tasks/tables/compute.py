@@ -69,7 +69,7 @@ def what_if(step: Step, settings: Iterable[Setting]) -> dict[str, pl.DataFrame]:
     """
     require_tokens(step)
     every = corrections.defaults() | {setting.name: setting for setting in settings}
-    sql = (SQL / "part" / "row_weightings.sql").read_text()
+    sql = (SQL / "intermediate" / "row_weightings.sql").read_text()
     instead = {"row_weightings": corrections.expand(sql, every.values())}
     return computed_tables(step, tables_named(" ".join(ADVISED_BY)), instead)
 
@@ -105,7 +105,7 @@ def computed_tables(
 
 def _made(connection: Any, table: Table, sql: str) -> pl.DataFrame | None:
     """Make a view or a table of that SQL; the content of one that is stored."""
-    if table.folder == "base":
+    if table.folder == "tokens":
         connection.execute(f"create view {table.name} as {sql}")
         return None
     # A table of DuckDB's own, of which it knows the size: no join builds on the tokens.

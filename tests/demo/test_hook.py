@@ -188,7 +188,7 @@ def test_of_many_rows_whole_groups_are_kept_and_it_is_said(tmp_path):
     whole = hook.save_step_batch(tmp_path / "whole", 3, fields)
     step, other = (
         write_step(tmp_path / "lake", c, Source(c.path).open())
-        for c in map(identify, (path, whole))
+        for c in map(identify, (Source(path), Source(whole)))
     )
     tokens, rows = read(step)
     assert rows["row"].to_list() == [0, 1, 2, 3]

@@ -12,7 +12,7 @@ from tests.given_captures import ragged
 from tests.given_lake import data, read, stored_points
 from timtrack.flows import runner
 from timtrack.flows.cli.main import main
-from timtrack.tasks.captures import completeness
+from timtrack.tasks.captures.completeness import is_complete
 from timtrack.tasks.captures.discovery import find_captures
 from timtrack.tasks.captures.source import Source
 from timtrack.tasks.hook import save_step_batch
@@ -77,9 +77,9 @@ def test_ranks_are_one_capture_that_equals_the_whole(tmp_path):
 
 def test_a_rank_that_is_missing_is_waited_for_and_said(tmp_path):
     path = ranked(tmp_path, formats.a_batch(), 3, ranks=3)
-    assert completeness.is_whole(path)
+    assert is_complete(Source(path))
     path.with_name("step_batch.rank_2.pt").unlink()
-    assert not completeness.is_whole(path)
+    assert not is_complete(Source(path))
     step = ingest(path, tmp_path / "lake")
     assert "files of 2 of 3 ranks are there" in step.facts()["notes"]
 
