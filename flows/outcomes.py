@@ -7,8 +7,7 @@ from pathlib import Path
 
 from prefect.logging import get_logger
 
-from timtrack.tasks.errors import TimtrackError
-from timtrack.tasks.formatting import OneLine, printable
+from timtrack.tasks.errors import OneLine, TimtrackError, printable
 from timtrack.tasks.lake.steps import Step
 from timtrack.tasks.verdicts.alerts import Change
 

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from itertools import islice
 from typing import Any
 
-from timtrack.tasks.errors import TimtrackError
+from timtrack.tasks.errors import printable
 
 
 def nats(value: float) -> str:
@@ -48,31 +48,6 @@ def interval(value: float, error: float, t: float) -> str:
     return f" (95 % interval {number(value - t * error)} to {number(value + t * error)})"
 
 
-# The joiner between two parts of one emoji; anywhere else it only makes texts look the same.
-EMOJI = "\u2190-\u2bff\U0001f000-\U0001faff"
-JOINER = re.compile(f"(?<=[{EMOJI}\ufe0f])\u200d(?=[{EMOJI}])")
-
-
-def printable(text: str) -> str:
-    """Text in one line that only shows, never acts: what cannot be printed is as `repr` has it.
-
-    So are control characters (`\\x1b`, `\\n`), what turns text around or hides in it (`\\u202e`),
-    and the bytes of a name that are no UTF-8 (`\\udcff`). Backslashes stay single: `\\n` may be two
-    characters as well, which does no harm.
-    """
-    if text.isprintable():
-        return text
-    joiners = {match.start() for match in JOINER.finditer(text)}
-    return "".join(
-        character if character.isprintable() or place in joiners else _escaped(character)
-        for place, character in enumerate(text)
-    )
-
-
-def _escaped(character: str) -> str:
-    return character.encode("unicode_escape").decode()
-
-
 class _Short(reprlib.Repr):
     """`repr` in bounded time and length, whatever refers to itself or is there twice."""
 
@@ -93,7 +68,6 @@ class _Short(reprlib.Repr):
 
 _SHORT = _Short()
 MOST_NAMES = 30
-LONGEST_ERROR = 2000  # characters
 
 
 def short(value: Any) -> str:
@@ -107,18 +81,6 @@ def listed(names: Iterable[Any]) -> str:
     more = ", ..." if len(first) > MOST_NAMES else ""
     told = (name if isinstance(name, str) and len(name) <= 80 else short(name) for name in first)
     return ", ".join(islice(told, MOST_NAMES)) + more
-
-
-class OneLine(TimtrackError):
-    """An error that may tell what was written outside; its text is one printable line, in logs too.
-
-    Prefect's states, its log and our records take the text as it is.
-    """
-
-    def __str__(self) -> str:
-        text = super().__str__()
-        cut = text if len(text) <= LONGEST_ERROR else f"{text[:LONGEST_ERROR]}..."
-        return printable(cut)
 
 
 # What Markdown takes for its own: emphasis, code, links, cells, and so on. By a backslash, which

@@ -17,12 +17,13 @@ from prefect.artifacts import create_markdown_artifact, create_table_artifact
 from prefect.cache_policies import NO_CACHE
 from prefect.events import emit_event
 
-from timtrack.tasks import conversion
 from timtrack.tasks.backlog import survey
 from timtrack.tasks.backlog.survey import Backlog
 from timtrack.tasks.captures.capture import Capture
 from timtrack.tasks.captures.source import Source
-from timtrack.tasks.formatting import encodable, markdown, printable
+from timtrack.tasks.errors import printable
+from timtrack.tasks.formatting import encodable, markdown
+from timtrack.tasks.lake import conversion
 from timtrack.tasks.lake.copies import remember_source
 from timtrack.tasks.lake.publish import settle_step, write_tables
 from timtrack.tasks.lake.steps import (
@@ -43,8 +44,8 @@ from timtrack.tasks.tables.catalogue import sql_version
 from timtrack.tasks.tables.compute import compute_step
 from timtrack.tasks.tables.query import run_query
 from timtrack.tasks.tables.stored import are_computed, stored_tables
-from timtrack.tasks.token_checks import Check
-from timtrack.tasks.tokens import Rival
+from timtrack.tasks.tokens.checks import Check
+from timtrack.tasks.tokens.table import Rival
 
 # Here, not where it is used: MLflow brings pandas, which other threads would find half imported.
 from timtrack.tasks.tracking import Tracker

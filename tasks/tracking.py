@@ -23,8 +23,7 @@ from mlflow.entities import Dataset, DatasetInput, Metric, Run, ViewType
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 from mlflow.tracking import MlflowClient
 
-from timtrack.tasks.errors import TimtrackError
-from timtrack.tasks.formatting import printable
+from timtrack.tasks.errors import TimtrackError, printable
 from timtrack.tasks.lake.steps import Step
 
 EXPERIMENT = "timtrack"

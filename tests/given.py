@@ -18,7 +18,7 @@ from timtrack.tasks.lake.publish import write_step
 from timtrack.tasks.lake.steps import Step
 from timtrack.tasks.tables.catalogue import catalogue, sql_version, tables_named
 from timtrack.tasks.tables.database import CHAIN, open_inputs
-from timtrack.tasks.tokens import SEQUENCES, TOKENS
+from timtrack.tasks.tokens.table import SEQUENCES, TOKENS
 
 Row = dict[str, Any]
 

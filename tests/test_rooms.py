@@ -24,7 +24,7 @@ HOMES = {
     "tokenizers": {"tasks/captures/tokenizer.py", "tasks/demo/toy_grpo"},
     "jinja2": {"tasks/reports/html.py"},
     "ruptures": {"tasks/verdicts/change_points.py"},
-    "pyarrow": {"tasks/lake/parquet.py"},
+    "pyarrow": {"tasks/lake/parquet.py", "tasks/readers/containers/parquet_footer.py"},
     "filelock": {"tasks/verdicts/alerts.py", "tasks/lake", "tasks/tracking.py"},
     "orjson": {"tasks/readers/containers/jsonl.py"},
     "zstandard": {"tasks/readers/containers/zstd_stream.py"},

@@ -11,6 +11,7 @@ from rich.text import Text
 from timtrack.flows.cli.printing import say
 from timtrack.tasks import formatting
 from timtrack.tasks.captures.inspection import Inspection
+from timtrack.tasks.errors import printable
 from timtrack.tasks.readers.reader import Reader
 from timtrack.tasks.reports import step_diff, token_strip
 from timtrack.tasks.reports.samples import Sample
@@ -87,7 +88,7 @@ def print_sample(sample: Sample, around: int | None) -> None:
     console = Console(highlight=False)
     if not console.is_terminal:
         console = Console(highlight=False, width=10_000)
-    console.print(Text(formatting.printable(drawn["header"]), style="bold"))
+    console.print(Text(printable(drawn["header"]), style="bold"))
     response = Text()
     for text, band in zip(drawn["text"], drawn["band"], strict=True):
         style = "dim" if band is None else f"white on {BACKGROUNDS[band]}" if band else ""

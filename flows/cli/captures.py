@@ -111,7 +111,7 @@ def inspect(options: Namespace) -> int:
     from timtrack.flows.cli.answers import print_inspection
     from timtrack.tasks.captures import inspection
     from timtrack.tasks.captures.source import Source
-    from timtrack.tasks.tokens import BadCapture
+    from timtrack.tasks.tokens.table import BadCapture
 
     try:
         found = inspection.inspect_file(Source(options.file, options.columns))

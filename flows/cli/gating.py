@@ -7,6 +7,7 @@ from xml.etree import ElementTree
 
 from timtrack.flows.cli.printing import complain, say
 from timtrack.tasks import formatting
+from timtrack.tasks.errors import printable
 from timtrack.tasks.lake.steps import NoSuchStep, Step, is_bypass, steps_between
 from timtrack.tasks.tables.compute import tables_of
 from timtrack.tasks.verdicts import gate, summary
@@ -97,7 +98,7 @@ def _junit(run_name: str, outcomes: list[Outcome], worst: list[str]) -> str:
     """A test suite with a case per rule."""
     broken = [outcome for outcome in outcomes if not outcome.passed]
     counts = {"tests": str(len(outcomes)), "failures": str(len(broken))}
-    named = formatting.printable(run_name)  # XML has no control characters, not even escaped
+    named = printable(run_name)  # XML has no control characters, not even escaped
     suite = ElementTree.Element("testsuite", {"name": f"timtrack gate {named}", **counts})
     for outcome in outcomes:
         case = ElementTree.SubElement(suite, "testcase", {"classname": named, "name": outcome.rule})
@@ -107,7 +108,7 @@ def _junit(run_name: str, outcomes: list[Outcome], worst: list[str]) -> str:
 
 
 def _text(lines: list[str]) -> str:
-    return "\n".join(map(formatting.printable, lines))
+    return "\n".join(map(printable, lines))
 
 
 def _markdown(run_name: str, outcomes: list[Outcome], worst: list[str]) -> str:

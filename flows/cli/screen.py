@@ -13,6 +13,7 @@ from rich.text import Text
 
 from timtrack.flows.cli.printing import as_it_is
 from timtrack.tasks import formatting
+from timtrack.tasks.errors import printable
 from timtrack.tasks.reports import cells
 
 if TYPE_CHECKING:
@@ -49,7 +50,7 @@ def _csv(frame: pl.DataFrame) -> str:
     flat = _flat(frame)
     if not sys.stdout.isatty():
         return flat.write_csv()
-    names = pl.DataFrame([list(map(formatting.printable, flat.columns))], orient="row")
+    names = pl.DataFrame([list(map(printable, flat.columns))], orient="row")
     shown = (names, cells.legible(flat))
     return "".join(part.write_csv(include_header=False) for part in shown)
 
@@ -69,7 +70,7 @@ def cell_text(value: Any) -> str:
     if isinstance(value, float):
         return formatting.number(value)
     if isinstance(value, str):
-        return value if formatting.printable(value) == value else repr(value)
+        return value if printable(value) == value else repr(value)
     return "–" if value is None else str(value)
 
 
@@ -87,7 +88,7 @@ def grid(header: list[str], rows: list[list[str]]) -> Grid:
 
 def plain_text(cell: str) -> Text:
     """Text that is not taken for markup."""
-    return Text(formatting.printable(cell))
+    return Text(printable(cell))
 
 
 def print_grid(grid: Grid) -> None:

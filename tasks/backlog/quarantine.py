@@ -15,7 +15,7 @@ from pathlib import Path
 from timtrack.tasks.captures import paths
 from timtrack.tasks.captures.source import Source
 from timtrack.tasks.system import durable
-from timtrack.tasks.tokens import BadCapture
+from timtrack.tasks.tokens.table import BadCapture
 
 # What a reading depends on: of each file its size [bytes], when it was written and changed [ns];
 # None of one that is not there.

@@ -29,7 +29,7 @@ from timtrack.tasks.system import durable
 from timtrack.tasks.tables import frameworks
 from timtrack.tasks.tables.catalogue import sql_version
 from timtrack.tasks.tables.stored import are_computed
-from timtrack.tasks.tokens import BadCapture
+from timtrack.tasks.tokens.table import BadCapture
 
 
 @dataclass(frozen=True)

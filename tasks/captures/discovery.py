@@ -10,7 +10,7 @@ from timtrack.tasks.captures.paths import Pattern
 from timtrack.tasks.captures.source import Source
 from timtrack.tasks.readers import registry
 from timtrack.tasks.system import walk
-from timtrack.tasks.tokens import BadCapture
+from timtrack.tasks.tokens.table import BadCapture
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,8 @@ from timtrack.tasks.captures.source import Source
 from timtrack.tasks.readers import columns as by_columns
 from timtrack.tasks.readers import registry
 from timtrack.tasks.readers.rows.fields import shown
-from timtrack.tasks.token_checks import Check
-from timtrack.tasks.tokens import BadCapture, Batch
+from timtrack.tasks.tokens.checks import Check
+from timtrack.tasks.tokens.table import BadCapture, Batch
 
 DEPTH = 3  # of nested mappings and lists that are listed
 FIELDS = 60  # at most

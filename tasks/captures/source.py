@@ -8,10 +8,10 @@ from timtrack.tasks.readers import columns as by_columns
 from timtrack.tasks.readers import registry
 from timtrack.tasks.readers.containers import contents
 from timtrack.tasks.readers.containers.contents import Contents
+from timtrack.tasks.readers.containers.regular import sha256_of
 from timtrack.tasks.readers.reader import Stream
 from timtrack.tasks.system.clock import seconds_since_write
-from timtrack.tasks.system.regular import sha256_of
-from timtrack.tasks.tokens import BadCapture, Batch
+from timtrack.tasks.tokens.table import BadCapture, Batch
 
 Stamp = tuple[int, int, int]  # size [bytes], time of the last write, of the last change [ns]
 

@@ -14,8 +14,8 @@ import numpy as np
 import numpy.typing as npt
 from tokenizers import Tokenizer
 
-from timtrack.tasks.system.regular import opened
-from timtrack.tasks.tokens import BadCapture
+from timtrack.tasks.readers.containers.regular import opened
+from timtrack.tasks.tokens.table import BadCapture
 
 Made = TypeVar("Made")
 

@@ -1,4 +1,4 @@
-"""How tables are stored: encodings and row groups as measured. The only user of `pyarrow`.
+"""How tables are stored: encodings and row groups as measured.
 
 Memory is bounded by one block of rows.
 """
@@ -10,7 +10,7 @@ from typing import Any
 import polars as pl
 import pyarrow.parquet as pq
 
-from timtrack.tasks.tokens import Block
+from timtrack.tasks.tokens.table import Block
 
 # Measured on 8 M tokens (2026-11): zstd 3 takes twice as long as zstd 1 to save a few percent;
 # byte-stream-split saves 12 % on float log-probs, delta packing makes row and pos nearly free.
@@ -75,12 +75,3 @@ def _writer(path: Path, schema: Any) -> pq.ParquetWriter:
 def write_small(path: Path, frame: pl.DataFrame) -> None:
     """A table of a few thousand rows at most, in one go."""
     frame.write_parquet(path, compression="zstd", compression_level=1)
-
-
-def declared(path: Path) -> int:
-    """How many values the footer of a file says that its longest column has, empty lists too."""
-    footer = pq.read_metadata(path)
-    groups = [footer.row_group(number) for number in range(footer.num_row_groups)]
-    columns = range(footer.num_columns)
-    counts = (sum(group.column(number).num_values for group in groups) for number in columns)
-    return max(footer.num_rows, *counts, 0)

@@ -18,8 +18,8 @@ from timtrack.tasks.lake import integrity, parquet
 from timtrack.tasks.lake.staging import aside, discard, publish
 from timtrack.tasks.lake.steps import PRUNED, Step, home_of, prunable_files, set_mark
 from timtrack.tasks.system.durable import sync
-from timtrack.tasks.token_checks import Check, Verdict
-from timtrack.tasks.tokens import SCHEMA_VERSION, BadCapture, Batch, Block
+from timtrack.tasks.tokens.checks import Check, Verdict
+from timtrack.tasks.tokens.table import SCHEMA_VERSION, BadCapture, Batch, Block
 
 # Of a capture with more shards, each part takes several: every file of a step costs a query.
 MOST_PARTS = 16

@@ -15,8 +15,7 @@ import polars as pl
 
 from timtrack.tasks.errors import TimtrackError
 from timtrack.tasks.formatting import listed
-from timtrack.tasks.lake import parquet
-from timtrack.tasks.readers.containers import jsonl
+from timtrack.tasks.readers.containers import jsonl, parquet_footer
 from timtrack.tasks.readers.containers.bounds import (
     check_fields,
     check_packed,
@@ -26,13 +25,13 @@ from timtrack.tasks.readers.containers.bounds import (
     unpacked,
 )
 from timtrack.tasks.readers.containers.contents import look
+from timtrack.tasks.readers.containers.regular import opened
 from timtrack.tasks.readers.containers.tensors import check_sums
 from timtrack.tasks.readers.rows.fields import dimensions
 from timtrack.tasks.readers.rows.layout import Layout, blocks
 from timtrack.tasks.readers.rows.ragged import Sample, ragged_blocks
 from timtrack.tasks.readers.rows.verl_names import ALIASES, layout_of
-from timtrack.tasks.system.regular import opened
-from timtrack.tasks.tokens import BadCapture, Batch, Block
+from timtrack.tasks.tokens.table import BadCapture, Batch, Block
 
 NAME = "columns"
 REQUIRED = ("logp_rollout", "logp_train")
@@ -93,7 +92,7 @@ def open_batch(path: Path, columns: Columns) -> Batch:
     if not path.is_file():
         raise BadCapture(f"{path} is not a file")
     if _starts(path, b"PAR1"):
-        check_packed(path.stat().st_size, _polars(lambda: parquet.declared(path)))
+        check_packed(path.stat().st_size, _polars(lambda: parquet_footer.declared(path)))
     if _starts(path, b"PAR1") or _starts(path, b"ARROW1"):
         return _by_records(columns, lambda: _table(path, columns), _table_names(path))
     if _starts(path, b"{"):

@@ -20,7 +20,7 @@ from timtrack.tasks.readers.containers.contents import Contents
 from timtrack.tasks.readers.containers.ranks import version
 from timtrack.tasks.readers.reader import Reader
 from timtrack.tasks.readers.rows.ragged import ragged_blocks
-from timtrack.tasks.tokens import BadCapture, Batch, Block
+from timtrack.tasks.tokens.table import BadCapture, Batch, Block
 
 NAME = "nemo_rl"
 FILE = re.compile(r"train_data_step(\d+)\.jsonl")

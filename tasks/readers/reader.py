@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from timtrack.tasks.readers.containers.contents import Contents
-from timtrack.tasks.tokens import Batch
+from timtrack.tasks.tokens.table import Batch
 
 
 @dataclass(frozen=True)

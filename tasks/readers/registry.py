@@ -11,7 +11,7 @@ from timtrack.tasks.readers.containers.contents import Contents
 from timtrack.tasks.readers.prime_rl import token_exports, traces
 from timtrack.tasks.readers.reader import Reader, Stream
 from timtrack.tasks.readers.slime import merged, per_rank
-from timtrack.tasks.tokens import BadCapture, Batch
+from timtrack.tasks.tokens.table import BadCapture, Batch
 
 GROUP = "timtrack.readers"  # entry points of other packages
 OWN = (

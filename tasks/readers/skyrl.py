@@ -18,7 +18,7 @@ from timtrack.tasks.readers.containers.contents import Contents
 from timtrack.tasks.readers.reader import Reader
 from timtrack.tasks.readers.rows.fields import TokenField, token_field
 from timtrack.tasks.readers.rows.ragged import Sample, ragged_blocks
-from timtrack.tasks.tokens import BadCapture, Batch
+from timtrack.tasks.tokens.table import BadCapture, Batch
 
 NAME = "skyrl"
 FILE = re.compile(r"global_step_(\d+)_training_input\.pkl")

@@ -29,7 +29,7 @@ from timtrack.tasks.readers.rows.fields import LONGEST_INT, as_numpy
 from timtrack.tasks.readers.rows.layout import Layout, blocks
 from timtrack.tasks.readers.rows.same import says_the_same
 from timtrack.tasks.readers.rows.verl_names import ALIASES, Fields, layout_of, name_of, named
-from timtrack.tasks.tokens import BadCapture, Batch, Block
+from timtrack.tasks.tokens.table import BadCapture, Batch, Block
 
 NAME = "step_batch"
 RANKED = re.compile(r"step_batch[._-]rank[._-]?(\d+)\.pt")

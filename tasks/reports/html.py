@@ -13,7 +13,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from timtrack.tasks import formatting
-from timtrack.tasks.formatting import printable
+from timtrack.tasks.errors import printable
 from timtrack.tasks.reports.charts.export import in_script, vega_bundle
 from timtrack.tasks.tables.catalogue import catalogue
 
@@ -65,7 +65,7 @@ def _cell(value: Any) -> Markup:
 
 
 def _printable(text: str) -> str:
-    return text if formatting.printable(text) == text == text.strip() else repr(text)
+    return text if printable(text) == text == text.strip() else repr(text)
 
 
 def head(names: Sequence[str]) -> Markup:

@@ -12,7 +12,7 @@ from typing import Any
 import polars as pl
 
 from timtrack.tasks import formatting
-from timtrack.tasks.errors import TimtrackError
+from timtrack.tasks.errors import TimtrackError, printable
 from timtrack.tasks.lake.steps import Step, require_tokens
 from timtrack.tasks.tables.query import run_queries
 
@@ -85,7 +85,7 @@ class Sample:
         parts = [f"row {facts['row']}"]
         if facts["uid"] is not None:
             uid = facts["uid"][:8]
-            parts.append(f"uid {uid if formatting.printable(uid) == uid else repr(uid)}")
+            parts.append(f"uid {uid if printable(uid) == uid else repr(uid)}")
         parts.append(f"{facts['response_tokens']} tokens{masked}")
         if facts["abs_logp_diff_mean"] is not None:
             parts.append(f"mean|diff|={facts['abs_logp_diff_mean']:.3f}")

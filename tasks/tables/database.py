@@ -14,7 +14,7 @@ from timtrack.tasks.lake.steps import Step, step_files
 from timtrack.tasks.system import memory
 from timtrack.tasks.tables.catalogue import macros
 from timtrack.tasks.tables.read_only import file_list
-from timtrack.tasks.tokens import ADDED, SEQUENCES, TOKENS
+from timtrack.tasks.tokens.table import ADDED, SEQUENCES, TOKENS
 
 # Views that SQL names: always there as columns, NULL where a capture does not have them.
 CHAIN = ("logp_rescored", "logp_dense")

@@ -12,7 +12,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from timtrack.tasks.lake.steps import Step, require_tokens, token_files
-from timtrack.tasks.tokens import IN_FLOAT32
+from timtrack.tasks.tokens.table import IN_FLOAT32
 
 
 @dataclass(frozen=True)

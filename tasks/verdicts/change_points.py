@@ -20,9 +20,9 @@ from numpy.typing import NDArray
 from scipy.ndimage import median_filter
 from scipy.stats import mannwhitneyu, theilslopes
 
-from timtrack.tasks.formatting import printable
-from timtrack.tasks.system.regular import opened
-from timtrack.tasks.tokens import BadCapture
+from timtrack.tasks.errors import printable
+from timtrack.tasks.readers.containers.regular import opened
+from timtrack.tasks.tokens.table import BadCapture
 
 Array = NDArray[np.float64]
 

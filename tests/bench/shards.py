@@ -19,7 +19,7 @@ from timtrack.tasks.captures.capture import Capture, identify
 from timtrack.tasks.captures.source import Source
 from timtrack.tasks.hook import save_step_batch
 from timtrack.tasks.lake.publish import finish_step, write_part
-from timtrack.tasks.token_checks import Check
+from timtrack.tasks.tokens.checks import Check
 
 CACHE = Path(__file__).parents[2] / "build" / "bench" / "ranked"
 RANKS, ROWS, MEAN, WIDTH = 8, 512, 2000, 8192

@@ -21,13 +21,13 @@ from timtrack.flows.cli.outcomes import show_outcomes, tell, tell_change
 from timtrack.flows.cli.progress import COLUMNS
 from timtrack.flows.cli.screen import print_frame
 from timtrack.flows.outcomes import Outcome
-from timtrack.tasks import formatting
 from timtrack.tasks.backlog import quarantine
 from timtrack.tasks.captures import inspection
 from timtrack.tasks.captures.source import Source
+from timtrack.tasks.errors import printable
 from timtrack.tasks.lake.steps import Step
 from timtrack.tasks.reports import samples
-from timtrack.tasks.tokens import BadCapture
+from timtrack.tasks.tokens.table import BadCapture
 from timtrack.tasks.verdicts.alerts import Change, Status
 
 
@@ -46,17 +46,17 @@ def step(saved, home):
 
 
 def test_what_acts_or_hides_is_escaped_as_python_does():
-    assert formatting.printable(ACTING) == SHOWN
+    assert printable(ACTING) == SHOWN
     assert repr(ACTING)[1:-1] == SHOWN
 
 
 @pytest.mark.parametrize("text", ["模型 한국어", "👩‍🔬 👍🏽 ❤️‍🔥", "e\u0301 नि", "C:\\new", "–", ""])
 def test_what_can_be_read_stays(text):
-    assert formatting.printable(text) == text
+    assert printable(text) == text
 
 
 def test_a_joiner_joins_emoji_only():
-    assert formatting.printable("run\u200d-a") == r"run\u200d-a"
+    assert printable("run\u200d-a") == r"run\u200d-a"
 
 
 def test_a_failed_capture_is_one_line_whatever_it_is_called(capsys):

@@ -27,7 +27,7 @@ from timtrack.tasks.tables import corrections
 from timtrack.tasks.tables.catalogue import catalogue
 from timtrack.tasks.tables.corrections import Setting
 from timtrack.tasks.tables.query import run_query
-from timtrack.tasks.tokens import BadCapture, BadTokens
+from timtrack.tasks.tokens.table import BadCapture, BadTokens
 
 RELATIVE = 1e-5  # frameworks compute in float32, the tables in float64
 ABSOLUTE = 1e-12  # what cancels to nothing

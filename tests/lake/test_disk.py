@@ -11,11 +11,11 @@ from tests.given import batch_fields
 from timtrack.flows.cli.main import main
 from timtrack.flows.outcomes import CapturesFailed
 from timtrack.flows.watch import watch
-from timtrack.tasks import conversion
 from timtrack.tasks.backlog import quarantine, survey
 from timtrack.tasks.captures import completeness
 from timtrack.tasks.captures.completeness import is_complete
 from timtrack.tasks.captures.source import Source
+from timtrack.tasks.lake import conversion
 from timtrack.tasks.lake.steps import all_steps
 from timtrack.tasks.readers import step_batch
 

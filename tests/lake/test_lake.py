@@ -19,7 +19,7 @@ from timtrack.tasks.tables.catalogue import sql_version
 from timtrack.tasks.tables.compute import compute_step
 from timtrack.tasks.tables.query import run_query
 from timtrack.tasks.tables.stored import are_computed
-from timtrack.tasks.tokens import SCHEMA_VERSION, BadCapture
+from timtrack.tasks.tokens.table import SCHEMA_VERSION, BadCapture
 
 
 def test_a_step_says_where_it_came_from(saved, to_lake):

@@ -19,8 +19,8 @@ from tests.given_captures import rezipped
 from timtrack.tasks.captures.capture import identify
 from timtrack.tasks.captures.source import Source
 from timtrack.tasks.readers.containers import bounds, jsonl, npz, stand_ins
-from timtrack.tasks.token_checks import Check
-from timtrack.tasks.tokens import BadCapture
+from timtrack.tasks.tokens.checks import Check
+from timtrack.tasks.tokens.table import BadCapture
 
 ENGINES = ("rollout_log_probs", "old_log_probs")
 TOKENS = ("responses", "response_mask", *ENGINES)

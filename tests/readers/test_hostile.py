@@ -11,7 +11,7 @@ from tests.given import batch_fields
 from tests.given_captures import ragged, rezipped
 from tests.given_lake import read
 from timtrack.tasks.readers.containers.tensors import load
-from timtrack.tasks.tokens import BadCapture
+from timtrack.tasks.tokens.table import BadCapture
 
 
 class Reduced:

@@ -12,7 +12,7 @@ from tests.given_captures import STEP, WRITERS
 from tests.given_lake import read
 from timtrack.tasks.tables.compute import compute_step
 from timtrack.tasks.tables.query import run_query
-from timtrack.tasks.tokens import BadTokens
+from timtrack.tasks.tokens.table import BadTokens
 from timtrack.tasks.verdicts.assessment import assess
 
 NAMES = {"rollout": "rollout_log_probs", "train": "old_log_probs"}
@@ -35,7 +35,7 @@ def first_trained(batch: dict, row: int) -> int:
 @pytest.mark.parametrize("name", [n for n in WRITERS if n != "prime_rl_traces"])
 def test_every_format_leaves_such_a_token_out_and_counts_it(name, engine, tmp_path, monkeypatch):
     monkeypatch.setattr(
-        "timtrack.tasks.token_checks.MOST_NONFINITE", 0.2
+        "timtrack.tasks.tokens.checks.MOST_NONFINITE", 0.2
     )  # the formats' batch is small
     batch = formats.a_batch()
     place = (2, first_trained(batch, 2) + 1)
@@ -57,7 +57,7 @@ def test_what_a_trace_has_no_log_prob_for_is_counted_where_the_trainer_wrote_of_
     tmp_path, monkeypatch
 ):
     """null inside trainer_logprobs with an entropy beside it: trained on, but not finite."""
-    monkeypatch.setattr("timtrack.tasks.token_checks.MOST_NONFINITE", 0.2)
+    monkeypatch.setattr("timtrack.tasks.tokens.checks.MOST_NONFINITE", 0.2)
     batch = formats.a_batch()
     place = (2, first_trained(batch, 2) + 1)
     batch["old_log_probs"][place] = float("nan")
@@ -128,7 +128,7 @@ def test_such_a_token_ends_no_turn(saved, to_lake):
 
 
 def test_an_exact_zero_of_nemo_rl_is_outside_the_trainers_cut(tmp_path, monkeypatch):
-    monkeypatch.setattr("timtrack.tasks.token_checks.MOST_NONFINITE", 0.2)
+    monkeypatch.setattr("timtrack.tasks.tokens.checks.MOST_NONFINITE", 0.2)
     batch = formats.a_batch()
     place = (2, first_trained(batch, 2) + 1)
     batch["old_log_probs"][place] = 0.0

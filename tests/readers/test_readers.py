@@ -26,7 +26,7 @@ from timtrack.tasks.readers.containers import ranks
 from timtrack.tasks.readers.nemo_rl import supersedes
 from timtrack.tasks.readers.prime_rl import token_exports
 from timtrack.tasks.tables.compute import compute_step
-from timtrack.tasks.tokens import BadCapture
+from timtrack.tasks.tokens.table import BadCapture
 from timtrack.tasks.verdicts.assessment import assess
 
 

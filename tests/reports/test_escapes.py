@@ -20,6 +20,7 @@ from timtrack.flows.cli import gating
 from timtrack.flows.watch import watch
 from timtrack.tasks import formatting, stages
 from timtrack.tasks.backlog import quarantine, survey
+from timtrack.tasks.errors import printable
 from timtrack.tasks.lake.publish import write_tables
 from timtrack.tasks.lake.steps import Step
 from timtrack.tasks.reports import cells, html, repro, run_page, samples
@@ -64,7 +65,7 @@ def test_text_that_a_spreadsheet_would_compute_is_text(tmp_path):
     cells.write_csv(frame, tmp_path / "x.csv")
     with (tmp_path / "x.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
-    shown = [formatting.printable(f"'{text}") for text in FORMULAS]
+    shown = [printable(f"'{text}") for text in FORMULAS]
     assert [row["text"] for row in rows] == [*shown, "a=1", "'", ""]
     assert {row["n"] for row in rows} == {"-1.5"}
 
@@ -76,7 +77,7 @@ def test_no_table_of_a_step_has_a_formula(step, tmp_path):
     stages.draw_step.fn(step, tmp_path / "files")
     with (tmp_path / "files" / "tables" / "worst_tokens.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
-    assert {row["token"] for row in rows} == {formatting.printable(f"'{text}") for text in FORMULAS}
+    assert {row["token"] for row in rows} == {printable(f"'{text}") for text in FORMULAS}
     assert float(rows[0]["logp_train"]) < 0
 
 
@@ -159,7 +160,7 @@ def test_a_zips_readme_obeys_no_name(step, tmp_path):
 def test_a_code_span_holds_backticks(text):
     page = ElementTree.fromstring(rendered(f"x {formatting.code(text)} y"))
     [span] = page.iter("code")
-    assert span.text == (formatting.printable(text) or None) or not text.strip()
+    assert span.text == (printable(text) or None) or not text.strip()
 
 
 # What MLflow is given
@@ -266,7 +267,7 @@ def test_prefect_is_told_in_lines_and_in_text(saved, home):
         newest_last = sorted(client.read_artifacts(), key=lambda one: one.created)
         artifacts = {one.key: one for one in newest_last}
     assert f"step_batch{SHOWN}.pt" in state.message
-    named = f"identify {formatting.printable(str(odd))}"
+    named = f"identify {printable(str(odd))}"
     assert [run.name for run in ours if run.name.startswith("identify")] == [named]
     for text in (state.message, *(run.name for run in ours), *(run.state.message for run in ours)):
         assert text is None or text.isprintable()

@@ -8,10 +8,10 @@ import time
 
 import pytest
 
-from timtrack.tasks import conversion
+from timtrack.tasks.lake import conversion
 from timtrack.tasks.system import isolation
 from timtrack.tasks.system.isolation import Died, apart
-from timtrack.tasks.tokens import BadCapture
+from timtrack.tasks.tokens.table import BadCapture
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from timtrack.tasks.readers.containers.bounds import check_members
-from timtrack.tasks.tokens import BadCapture
+from timtrack.tasks.tokens.table import BadCapture
 
 Array = npt.NDArray[Any]
 

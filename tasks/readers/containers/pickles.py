@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from timtrack.tasks.readers.containers import pickled_numpy, stand_ins
+from timtrack.tasks.readers.containers.regular import opened
 from timtrack.tasks.readers.containers.tensors import LOADING
-from timtrack.tasks.system.regular import opened
-from timtrack.tasks.tokens import BadCapture
+from timtrack.tasks.tokens.table import BadCapture
 
 
 class _Bounded:

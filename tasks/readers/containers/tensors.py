@@ -16,8 +16,8 @@ import numpy.typing as npt
 from timtrack.tasks.formatting import encodable
 from timtrack.tasks.readers.containers import npz, pickled_numpy, stand_ins
 from timtrack.tasks.readers.containers.bounds import ZIP, check_members
-from timtrack.tasks.system.regular import opened
-from timtrack.tasks.tokens import BadCapture
+from timtrack.tasks.readers.containers.regular import opened
+from timtrack.tasks.tokens.table import BadCapture
 
 Array = npt.NDArray[Any]
 

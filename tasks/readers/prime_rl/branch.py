@@ -17,7 +17,7 @@ from timtrack.tasks.readers.containers.tensors import Array
 from timtrack.tasks.readers.prime_rl.stream import inside
 from timtrack.tasks.readers.rows.fields import whole_number
 from timtrack.tasks.readers.rows.ragged import Sample
-from timtrack.tasks.tokens import BadCapture
+from timtrack.tasks.tokens.table import BadCapture
 
 # What the trainer wrote of each token; is_masked and mismatch_kl since prime-rl's PR 3525.
 SCORED = {

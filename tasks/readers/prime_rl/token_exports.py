@@ -25,7 +25,7 @@ from timtrack.tasks.readers.containers.ranks import (
 from timtrack.tasks.readers.reader import Reader
 from timtrack.tasks.readers.rows.fields import whole_number
 from timtrack.tasks.readers.rows.ragged import Sample, ragged_blocks
-from timtrack.tasks.tokens import BadCapture, Batch, Block
+from timtrack.tasks.tokens.table import BadCapture, Batch, Block
 
 NAME = "prime_rl"
 FILE = re.compile(r"rank_(\d+)\.jsonl")

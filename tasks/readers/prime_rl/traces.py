@@ -19,7 +19,7 @@ from timtrack.tasks.readers.prime_rl.stream import INDEX, TRAINER, Traced, insid
 from timtrack.tasks.readers.prime_rl.token_exports import FROM_TRAINING
 from timtrack.tasks.readers.reader import Reader, Stream
 from timtrack.tasks.readers.rows.ragged import Sample, ragged_blocks
-from timtrack.tasks.tokens import BadCapture, Batch
+from timtrack.tasks.tokens.table import BadCapture, Batch
 
 NAME = "prime_rl_traces"
 ANNOTATED = (

@@ -11,7 +11,7 @@ import numpy as np
 
 from timtrack.tasks.readers.containers.tensors import Array
 from timtrack.tasks.readers.rows.fields import as_numpy, dimensions, shown
-from timtrack.tasks.tokens import BadCapture
+from timtrack.tasks.tokens.table import BadCapture
 
 Fields = dict[str, Any]
 

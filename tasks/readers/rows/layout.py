@@ -13,7 +13,7 @@ import polars as pl
 
 from timtrack.tasks.readers.containers.tensors import Array
 from timtrack.tasks.readers.rows.fields import TokenField
-from timtrack.tasks.tokens import ENGINES, LOWEST, SEQUENCES, TOKENS, BadCapture, Block
+from timtrack.tasks.tokens.table import ENGINES, LOWEST, SEQUENCES, TOKENS, BadCapture, Block
 
 BLOCK_CELLS = 1 << 22  # padded tokens that are worked on at once; bounds the memory used
 

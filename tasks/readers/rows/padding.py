@@ -3,7 +3,7 @@
 from typing import Any
 
 from timtrack.tasks.readers.rows.fields import TokenField, dimensions, shown, token_field
-from timtrack.tasks.tokens import BadCapture
+from timtrack.tasks.tokens.table import BadCapture
 
 
 def tail_of_input_ids(ids: Any, width: int) -> TokenField | None:

@@ -10,7 +10,7 @@ import numpy as np
 
 from timtrack.tasks.readers.rows.layout import blocks
 from timtrack.tasks.readers.rows.verl_names import layout_of
-from timtrack.tasks.tokens import Block
+from timtrack.tasks.tokens.table import Block
 
 BLOCK_TOKENS = 1 << 20  # response tokens that are held at once
 

@@ -20,7 +20,7 @@ from timtrack.tasks.readers.rows.layout import AS_WRITTEN, Layout, check_rows
 from timtrack.tasks.readers.rows.padding import halves, prompts_of, tail_of_input_ids
 from timtrack.tasks.readers.rows.same import says_the_same
 from timtrack.tasks.readers.rows.unlisted import unlisted
-from timtrack.tasks.tokens import IN_FLOAT32, BadCapture
+from timtrack.tasks.tokens.table import IN_FLOAT32, BadCapture
 
 Fields = dict[str, Any]
 

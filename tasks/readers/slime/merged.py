@@ -15,7 +15,7 @@ from timtrack.tasks.readers.containers.tensors import check_sums, load
 from timtrack.tasks.readers.reader import Reader
 from timtrack.tasks.readers.rows.fields import whole_number
 from timtrack.tasks.readers.rows.ragged import Sample, ragged_blocks
-from timtrack.tasks.tokens import BadCapture, Batch, Block
+from timtrack.tasks.tokens.table import BadCapture, Batch, Block
 
 NAME = "slime"
 ROLLOUTS, TRAINED = "rollout_data", "train_data"

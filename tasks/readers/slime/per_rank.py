@@ -29,7 +29,7 @@ from timtrack.tasks.readers.reader import Reader
 from timtrack.tasks.readers.rows.fields import as_numpy, whole_number
 from timtrack.tasks.readers.rows.ragged import ragged_blocks
 from timtrack.tasks.readers.slime import merged
-from timtrack.tasks.tokens import BadCapture, Batch, Block
+from timtrack.tasks.tokens.table import BadCapture, Batch, Block
 
 NAME = "slime_ranks"
 FILE = re.compile(r"(\d+)_(\d+)\.pt")

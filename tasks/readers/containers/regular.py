@@ -9,7 +9,7 @@ import stat
 from io import BufferedReader
 from pathlib import Path
 
-from timtrack.tasks.tokens import BadCapture
+from timtrack.tasks.tokens.table import BadCapture
 
 
 def opened(path: Path) -> BufferedReader:

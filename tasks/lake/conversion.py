@@ -13,8 +13,8 @@ from timtrack.tasks.captures.source import Source
 from timtrack.tasks.lake.publish import BadPlace, finish_step, write_part, write_step
 from timtrack.tasks.lake.steps import Step
 from timtrack.tasks.system.isolation import TOO_LONG, Died, Stopped, apart
-from timtrack.tasks.token_checks import Check
-from timtrack.tasks.tokens import BadCapture
+from timtrack.tasks.tokens.checks import Check
+from timtrack.tasks.tokens.table import BadCapture
 
 
 def identify(

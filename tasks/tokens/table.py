@@ -10,7 +10,7 @@ from pathlib import Path
 
 import polars as pl
 
-from timtrack.tasks.formatting import OneLine
+from timtrack.tasks.errors import OneLine
 
 # Bumped when a stored column changes its name, type or meaning: older lake steps are then pending.
 SCHEMA_VERSION = 2  # 2: nonfinite_*, is_masked, mismatch_kl, rollout_id
