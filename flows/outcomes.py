@@ -7,8 +7,8 @@ from pathlib import Path
 
 from prefect.logging import get_logger
 
-from timtrack.tasks.errors import OneLine, TimtrackError, printable
 from timtrack.tasks.lake.steps import Step
+from timtrack.tasks.messages.errors import OneLine, TimtrackError, printable
 from timtrack.tasks.verdicts.alerts import Change
 
 # Told of each outcome as it comes; the command line sets it to draw progress.

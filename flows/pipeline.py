@@ -18,7 +18,6 @@ from timtrack.tasks.captures.source import Source
 from timtrack.tasks.lake.publish import parts_of
 from timtrack.tasks.lake.staging import scratch_folder
 from timtrack.tasks.lake.steps import Step, all_steps, find_step, has_other_capture
-from timtrack.tasks.readers.nemo_rl import supersedes
 from timtrack.tasks.tables.catalogue import sql_version
 from timtrack.tasks.tables.compute import BadTables
 from timtrack.tasks.tracking import Tracker
@@ -95,7 +94,7 @@ def _is_taken(capture: Capture, source: Path, into: Path) -> bool:
     """
     if source in capture.source.files() or not Source(source).exists() or find_step(into, capture):
         return False
-    return not supersedes(capture.path, source)
+    return not capture.source.supersedes(source)
 
 
 @dataclass(frozen=True)

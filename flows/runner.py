@@ -8,7 +8,7 @@ import os
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
-from timtrack.tasks.errors import TimtrackError
+from timtrack.tasks.messages.errors import TimtrackError
 
 if TYPE_CHECKING:
     from prefect.task_runners import TaskRunner

@@ -26,9 +26,9 @@ from timtrack.tasks.captures.paths import Pattern
 from timtrack.tasks.captures.source import Source
 from timtrack.tasks.lake.staging import sweep_staging
 from timtrack.tasks.lake.steps import Step, all_steps
+from timtrack.tasks.messages.errors import BadCapture, Rival
 from timtrack.tasks.system import isolation
 from timtrack.tasks.tables.compute import BadTables
-from timtrack.tasks.tokens.table import BadCapture, Rival
 from timtrack.tasks.tracking import Tracker
 from timtrack.tasks.verdicts import alerts as alerts_module
 from timtrack.tasks.verdicts.alerts import LEVELS, Change, Status

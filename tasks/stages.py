@@ -21,8 +21,6 @@ from timtrack.tasks.backlog import survey
 from timtrack.tasks.backlog.survey import Backlog
 from timtrack.tasks.captures.capture import Capture
 from timtrack.tasks.captures.source import Source
-from timtrack.tasks.errors import printable
-from timtrack.tasks.formatting import encodable, markdown
 from timtrack.tasks.lake import conversion
 from timtrack.tasks.lake.copies import remember_source
 from timtrack.tasks.lake.publish import settle_step, write_tables
@@ -35,6 +33,8 @@ from timtrack.tasks.lake.steps import (
     set_mark,
     steps_between,
 )
+from timtrack.tasks.messages.errors import Rival, printable
+from timtrack.tasks.messages.formatting import encodable, markdown
 from timtrack.tasks.reports import cells, run_page, step_page
 from timtrack.tasks.reports.charts import over_steps
 from timtrack.tasks.reports.charts.export import save_charts, save_page
@@ -44,8 +44,6 @@ from timtrack.tasks.tables.catalogue import sql_version
 from timtrack.tasks.tables.compute import compute_step
 from timtrack.tasks.tables.query import run_query
 from timtrack.tasks.tables.stored import are_computed, stored_tables
-from timtrack.tasks.tokens.checks import Check
-from timtrack.tasks.tokens.table import Rival
 
 # Here, not where it is used: MLflow brings pandas, which other threads would find half imported.
 from timtrack.tasks.tracking import Tracker
@@ -104,13 +102,13 @@ def convert_capture(capture: Capture, into: Path, rival: Path | None = None) -> 
 
 
 @task(task_run_name="convert part {part} of {capture.name}", **RETRIED)
-def convert_part(capture: Capture, folder: Path, part: int) -> Check:
+def convert_part(capture: Capture, folder: Path, part: int) -> conversion.Part:
     """One part of a capture that came in shards, into a folder aside."""
     return conversion.part(capture, folder, part)
 
 
 @task(task_run_name="publish {capture.name}", **RETRIED)
-def publish_parts(capture: Capture, folder: Path, parts: list[Check], into: Path) -> Step:
+def publish_parts(capture: Capture, folder: Path, parts: list[conversion.Part], into: Path) -> Step:
     """The parts in a folder, once all are there, as a step of the lake."""
     if there := find_step(into, capture):  # at a retry
         return settle_step(there)

@@ -23,8 +23,8 @@ from mlflow.entities import Dataset, DatasetInput, Metric, Run, ViewType
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 from mlflow.tracking import MlflowClient
 
-from timtrack.tasks.errors import TimtrackError, printable
 from timtrack.tasks.lake.steps import Step
+from timtrack.tasks.messages.errors import TimtrackError, printable
 
 EXPERIMENT = "timtrack"
 ASKED_TAG = "timtrack.asked"  # of the experiment: when it was last found to be writable

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from tests import formats
 from timtrack.tasks.captures.source import Source
+from timtrack.tasks.messages.errors import BadCapture
 from timtrack.tasks.tokens.checks import Check
-from timtrack.tasks.tokens.table import BadCapture
 
 TOKEN_FIELDS = (
     "responses",

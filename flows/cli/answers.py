@@ -9,9 +9,9 @@ from rich.table import Table as Grid
 from rich.text import Text
 
 from timtrack.flows.cli.printing import say
-from timtrack.tasks import formatting
 from timtrack.tasks.captures.inspection import Inspection
-from timtrack.tasks.errors import printable
+from timtrack.tasks.messages import formatting
+from timtrack.tasks.messages.errors import printable
 from timtrack.tasks.readers.reader import Reader
 from timtrack.tasks.reports import step_diff, token_strip
 from timtrack.tasks.reports.samples import Sample

@@ -5,7 +5,7 @@ import re
 from collections.abc import Callable
 from typing import TypeVar
 
-from timtrack.tasks.errors import TimtrackError
+from timtrack.tasks.messages.errors import TimtrackError
 
 T = TypeVar("T")
 

@@ -5,7 +5,7 @@ from dataclasses import asdict
 
 from timtrack.flows.cli.exits import DONE, FAILED, end_when_told, fail
 from timtrack.flows.cli.printing import as_it_is, say
-from timtrack.tasks import formatting
+from timtrack.tasks.messages import formatting
 
 
 def ingest(options: Namespace) -> int:
@@ -111,7 +111,7 @@ def inspect(options: Namespace) -> int:
     from timtrack.flows.cli.answers import print_inspection
     from timtrack.tasks.captures import inspection
     from timtrack.tasks.captures.source import Source
-    from timtrack.tasks.tokens.table import BadCapture
+    from timtrack.tasks.messages.errors import BadCapture
 
     try:
         found = inspection.inspect_file(Source(options.file, options.columns))

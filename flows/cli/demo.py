@@ -19,8 +19,8 @@ from timtrack.flows.cli.screen import print_frame
 from timtrack.flows.outcomes import Outcome
 from timtrack.flows.watch import Hindrance, Watched, follow
 from timtrack.tasks.demo import published_run
-from timtrack.tasks.errors import TimtrackError, printable
 from timtrack.tasks.lake.steps import all_steps
+from timtrack.tasks.messages.errors import TimtrackError, printable
 from timtrack.tasks.tables.query import run_query
 
 COMPARISON = """

@@ -6,7 +6,7 @@ from argparse import Namespace
 from pathlib import Path
 
 from timtrack.flows import runner
-from timtrack.tasks.errors import TimtrackError
+from timtrack.tasks.messages.errors import TimtrackError
 from timtrack.tasks.system import memory
 from timtrack.tasks.tables import frameworks
 

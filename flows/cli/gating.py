@@ -6,9 +6,9 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 from timtrack.flows.cli.printing import complain, say
-from timtrack.tasks import formatting
-from timtrack.tasks.errors import printable
 from timtrack.tasks.lake.steps import NoSuchStep, Step, is_bypass, steps_between
+from timtrack.tasks.messages import formatting
+from timtrack.tasks.messages.errors import printable
 from timtrack.tasks.tables.compute import tables_of
 from timtrack.tasks.verdicts import gate, summary
 from timtrack.tasks.verdicts.gate import BadRule, Numbers, Outcome

@@ -10,7 +10,7 @@ from timtrack.flows import runner
 from timtrack.flows.cli import captures, environment, lake, runs, steps
 from timtrack.flows.cli.exits import DONE, INTERRUPTED, fail
 from timtrack.flows.cli.options import parser
-from timtrack.tasks.errors import TimtrackError
+from timtrack.tasks.messages.errors import TimtrackError
 from timtrack.tasks.tables import frameworks
 
 VERBS: dict[str, Callable[[Namespace], int]] = {

@@ -14,7 +14,7 @@ from timtrack.flows.cli.shared_options import (
     named,
     running,
 )
-from timtrack.tasks.errors import printable
+from timtrack.tasks.messages.errors import printable
 
 EXAMPLES = """\
 examples:

@@ -6,7 +6,7 @@ a line break inside an argument shows as `\\n`. Free of all that is slow to impo
 
 import sys
 
-from timtrack.tasks.errors import printable
+from timtrack.tasks.messages.errors import printable
 
 
 def say(*lines: str) -> None:

@@ -9,7 +9,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from timtrack.flows.analyse import analyse
 from timtrack.flows.outcomes import CapturesFailed, Outcome, change_listener, listener
 from timtrack.flows.watch import Hindrance, Watched, follow
-from timtrack.tasks.errors import printable
+from timtrack.tasks.messages.errors import printable
 
 COLUMNS = (
     TextColumn("{task.description}", markup=False),  # it holds names from outside

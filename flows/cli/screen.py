@@ -12,8 +12,8 @@ from rich.table import Table as Grid
 from rich.text import Text
 
 from timtrack.flows.cli.printing import as_it_is
-from timtrack.tasks import formatting
-from timtrack.tasks.errors import printable
+from timtrack.tasks.messages import formatting
+from timtrack.tasks.messages.errors import printable
 from timtrack.tasks.reports import cells
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from timtrack.flows.cli.exits import DONE, FAILED, fail, written
 from timtrack.flows.cli.printing import as_it_is
-from timtrack.tasks import formatting
+from timtrack.tasks.messages import formatting
 
 if TYPE_CHECKING:
     from timtrack.tasks.lake.steps import Step

@@ -14,8 +14,8 @@ from pathlib import Path
 
 from timtrack.tasks.captures import paths
 from timtrack.tasks.captures.source import Source
+from timtrack.tasks.messages.errors import BadCapture
 from timtrack.tasks.system import durable
-from timtrack.tasks.tokens.table import BadCapture
 
 # What a reading depends on: of each file its size [bytes], when it was written and changed [ns];
 # None of one that is not there.

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from timtrack.tasks import formatting
 from timtrack.tasks.backlog import quarantine, refusals
 from timtrack.tasks.backlog.quarantine import Record
 from timtrack.tasks.backlog.refusals import Refusal
@@ -25,11 +24,12 @@ from timtrack.tasks.captures.paths import Pattern
 from timtrack.tasks.captures.source import Source
 from timtrack.tasks.lake.copies import copy_of, known_copies, knows_source
 from timtrack.tasks.lake.steps import Step, all_steps, clear_mark, has_mark
+from timtrack.tasks.messages import formatting
+from timtrack.tasks.messages.errors import BadCapture
 from timtrack.tasks.system import durable
 from timtrack.tasks.tables import frameworks
 from timtrack.tasks.tables.catalogue import sql_version
 from timtrack.tasks.tables.stored import are_computed
-from timtrack.tasks.tokens.table import BadCapture
 
 
 @dataclass(frozen=True)

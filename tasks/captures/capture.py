@@ -10,9 +10,10 @@ from typing import Any
 
 from timtrack.tasks.captures import paths
 from timtrack.tasks.captures.source import Source, Stamp
-from timtrack.tasks.readers.containers.regular import sha256_of
+from timtrack.tasks.messages.errors import BadCapture
 from timtrack.tasks.readers.rows.fields import LONGEST_INT
-from timtrack.tasks.tokens.table import SCHEMA_VERSION, BadCapture, Batch
+from timtrack.tasks.system.regular import sha256_of
+from timtrack.tasks.tokens.table import SCHEMA_VERSION, Batch
 
 NO_NAME = "__HIVE_DEFAULT_PARTITION__"  # how a folder says that it has no name
 # The lake and MLflow name folders and tags after a run.

@@ -9,9 +9,7 @@ from dataclasses import replace
 import polars as pl
 
 from timtrack.tasks.captures.tokenizer import Text
-from timtrack.tasks.tokens.table import Block
-
-VOCABULARY = pl.Schema({"token_id": pl.Int32(), "token": pl.String()})
+from timtrack.tasks.tokens.table import VOCABULARY, Block
 
 
 def with_text(block: Block, tokenizer: Text) -> Block:

@@ -8,9 +8,9 @@ from typing import NoReturn
 from timtrack.tasks.captures import paths
 from timtrack.tasks.captures.paths import Pattern
 from timtrack.tasks.captures.source import Source
+from timtrack.tasks.messages.errors import BadCapture
 from timtrack.tasks.readers import registry
 from timtrack.tasks.system import walk
-from timtrack.tasks.tokens.table import BadCapture
 
 
 @dataclass(frozen=True)

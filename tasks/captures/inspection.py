@@ -7,11 +7,12 @@ from typing import Any
 
 from timtrack.tasks.captures.capture import run_and_step
 from timtrack.tasks.captures.source import Source
+from timtrack.tasks.messages.errors import BadCapture
 from timtrack.tasks.readers import columns as by_columns
 from timtrack.tasks.readers import registry
 from timtrack.tasks.readers.rows.fields import shown
 from timtrack.tasks.tokens.checks import Check
-from timtrack.tasks.tokens.table import BadCapture, Batch
+from timtrack.tasks.tokens.table import Batch
 
 DEPTH = 3  # of nested mappings and lists that are listed
 FIELDS = 60  # at most

@@ -10,7 +10,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from timtrack.tasks.errors import TimtrackError
+from timtrack.tasks.messages.errors import TimtrackError
 
 STEP_FOLDER = re.compile(r"(?:^|.*[_-])step[_-]?(\d+)$", re.IGNORECASE)
 STEP_IN_NAME = re.compile(r"(?:^|.*[^a-z])step[_-]?(\d+)(?:\D.*)?$", re.IGNORECASE)

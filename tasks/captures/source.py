@@ -4,14 +4,15 @@ import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
+from timtrack.tasks.messages.errors import BadCapture
 from timtrack.tasks.readers import columns as by_columns
 from timtrack.tasks.readers import registry
 from timtrack.tasks.readers.containers import contents
 from timtrack.tasks.readers.containers.contents import Contents
-from timtrack.tasks.readers.containers.regular import sha256_of
 from timtrack.tasks.readers.reader import Stream
 from timtrack.tasks.system.clock import seconds_since_write
-from timtrack.tasks.tokens.table import BadCapture, Batch
+from timtrack.tasks.system.regular import sha256_of
+from timtrack.tasks.tokens.table import Batch
 
 Stamp = tuple[int, int, int]  # size [bytes], time of the last write, of the last change [ns]
 
@@ -79,6 +80,11 @@ class Source:
             return reader.says_its_end(self.path)
         except BadCapture:
             return False
+
+    def supersedes(self, other: Path) -> bool:
+        """Whether its file was written in place of another: by the restart of an experiment."""
+        reader = None if self.columns else registry.by_name(self.path)
+        return reader is not None and reader.supersedes(self.path, other)
 
     def look(self) -> Contents:
         """What the capture is, by its bytes; raises BadCapture."""

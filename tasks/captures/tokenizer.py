@@ -14,8 +14,8 @@ import numpy as np
 import numpy.typing as npt
 from tokenizers import Tokenizer
 
-from timtrack.tasks.readers.containers.regular import opened
-from timtrack.tasks.tokens.table import BadCapture
+from timtrack.tasks.messages.errors import BadCapture
+from timtrack.tasks.system.regular import opened
 
 Made = TypeVar("Made")
 

@@ -12,9 +12,9 @@ from timtrack.tasks.captures.capture import identify as identify_here
 from timtrack.tasks.captures.source import Source
 from timtrack.tasks.lake.publish import BadPlace, finish_step, write_part, write_step
 from timtrack.tasks.lake.steps import Step
+from timtrack.tasks.messages.errors import BadCapture
 from timtrack.tasks.system.isolation import TOO_LONG, Died, Stopped, apart
 from timtrack.tasks.tokens.checks import Check
-from timtrack.tasks.tokens.table import BadCapture
 
 
 def identify(
@@ -32,6 +32,9 @@ def whole(capture: Capture, into: Path) -> Step:
     """A capture as a step of the lake."""
     step: Step = _read(capture.bytes, _whole, capture, into)
     return step
+
+
+Part = Check  # what was seen of one
 
 
 def part(capture: Capture, folder: Path, number: int) -> Check:

@@ -11,15 +11,15 @@ from typing import Any
 import polars as pl
 from filelock import FileLock
 
-from timtrack.tasks import formatting
 from timtrack.tasks.captures.capture import Capture, check_unchanged
-from timtrack.tasks.errors import TimtrackError
 from timtrack.tasks.lake import integrity, parquet
 from timtrack.tasks.lake.staging import aside, discard, publish
 from timtrack.tasks.lake.steps import PRUNED, Step, home_of, prunable_files, set_mark
+from timtrack.tasks.messages import formatting
+from timtrack.tasks.messages.errors import BadCapture, TimtrackError
 from timtrack.tasks.system.durable import sync
 from timtrack.tasks.tokens.checks import Check, Verdict
-from timtrack.tasks.tokens.table import SCHEMA_VERSION, BadCapture, Batch, Block
+from timtrack.tasks.tokens.table import SCHEMA_VERSION, Batch, Block
 
 # Of a capture with more shards, each part takes several: every file of a step costs a query.
 MOST_PARTS = 16

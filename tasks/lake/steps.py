@@ -21,8 +21,8 @@ from typing import Any
 from urllib.parse import quote, unquote
 
 from timtrack.tasks.captures.capture import Capture
-from timtrack.tasks.errors import TimtrackError
 from timtrack.tasks.lake import integrity, parquet
+from timtrack.tasks.messages.errors import TimtrackError
 
 STEP = re.compile(r"run=(?P<run>[^/]+)/step=(?P<step>\d+)/capture=(?P<capture>[0-9a-f]+)$")
 

@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from timtrack.tasks.errors import TimtrackError
-from timtrack.tasks.formatting import listed
+from timtrack.tasks.messages.errors import BadCapture, TimtrackError
+from timtrack.tasks.messages.formatting import listed
 from timtrack.tasks.readers.containers import jsonl, parquet_footer
 from timtrack.tasks.readers.containers.bounds import (
     check_fields,
@@ -25,13 +25,13 @@ from timtrack.tasks.readers.containers.bounds import (
     unpacked,
 )
 from timtrack.tasks.readers.containers.contents import look
-from timtrack.tasks.readers.containers.regular import opened
 from timtrack.tasks.readers.containers.tensors import check_sums
 from timtrack.tasks.readers.rows.fields import dimensions
 from timtrack.tasks.readers.rows.layout import Layout, blocks
 from timtrack.tasks.readers.rows.ragged import Sample, ragged_blocks
 from timtrack.tasks.readers.rows.verl_names import ALIASES, layout_of
-from timtrack.tasks.tokens.table import BadCapture, Batch, Block
+from timtrack.tasks.system.regular import opened
+from timtrack.tasks.tokens.table import Batch, Block
 
 NAME = "columns"
 REQUIRED = ("logp_rollout", "logp_train")

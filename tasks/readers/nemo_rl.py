@@ -13,14 +13,15 @@ from typing import Any
 
 import numpy as np
 
-from timtrack.tasks.formatting import listed, short
+from timtrack.tasks.messages.errors import BadCapture
+from timtrack.tasks.messages.formatting import listed, short
 from timtrack.tasks.readers.columns import without_ids
 from timtrack.tasks.readers.containers import jsonl
 from timtrack.tasks.readers.containers.contents import Contents
 from timtrack.tasks.readers.containers.ranks import version
 from timtrack.tasks.readers.reader import Reader
 from timtrack.tasks.readers.rows.ragged import ragged_blocks
-from timtrack.tasks.tokens.table import BadCapture, Batch, Block
+from timtrack.tasks.tokens.table import Batch, Block
 
 NAME = "nemo_rl"
 FILE = re.compile(r"train_data_step(\d+)\.jsonl")
@@ -197,5 +198,6 @@ READER = Reader(
     recognises=recognises,
     says_its_end=says_its_end,
     opens=opens,
+    supersedes=supersedes,
     open_batch=open_batch,
 )

@@ -40,4 +40,5 @@ class Reader:
     recognises: Callable[[Path], bool] = lambda _: False  # by its name, found in a directory
     companions: Callable[[Path], list[Path]] = lambda _: []  # further files of the capture
     says_its_end: Callable[[Path], bool] = lambda _: True  # complete once it can be read
+    supersedes: Callable[[Path, Path], bool] = lambda _path, _other: False  # by a restart
     stream: Stream | None = None

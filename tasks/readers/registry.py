@@ -4,14 +4,14 @@ import functools
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 
-from timtrack.tasks.errors import TimtrackError
-from timtrack.tasks.formatting import listed
+from timtrack.tasks.messages.errors import BadCapture, TimtrackError
+from timtrack.tasks.messages.formatting import listed
 from timtrack.tasks.readers import nemo_rl, one_sided, skyrl, step_batch
 from timtrack.tasks.readers.containers.contents import Contents
 from timtrack.tasks.readers.prime_rl import token_exports, traces
 from timtrack.tasks.readers.reader import Reader, Stream
 from timtrack.tasks.readers.slime import merged, per_rank
-from timtrack.tasks.tokens.table import BadCapture, Batch
+from timtrack.tasks.tokens.table import Batch
 
 GROUP = "timtrack.readers"  # entry points of other packages
 OWN = (

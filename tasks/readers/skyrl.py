@@ -12,13 +12,14 @@ from typing import Any
 
 import numpy as np
 
-from timtrack.tasks.formatting import short
+from timtrack.tasks.messages.errors import BadCapture
+from timtrack.tasks.messages.formatting import short
 from timtrack.tasks.readers.containers.bounds import check_fields, check_size, unpacked
 from timtrack.tasks.readers.containers.contents import Contents
 from timtrack.tasks.readers.reader import Reader
 from timtrack.tasks.readers.rows.fields import TokenField, token_field
 from timtrack.tasks.readers.rows.ragged import Sample, ragged_blocks
-from timtrack.tasks.tokens.table import BadCapture, Batch
+from timtrack.tasks.tokens.table import Batch
 
 NAME = "skyrl"
 FILE = re.compile(r"global_step_(\d+)_training_input\.pkl")

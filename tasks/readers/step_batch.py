@@ -12,7 +12,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from timtrack.tasks.formatting import short
+from timtrack.tasks.messages.errors import BadCapture
+from timtrack.tasks.messages.formatting import short
 from timtrack.tasks.readers.containers.bounds import check_fields, check_size, rows_of, unpacked
 from timtrack.tasks.readers.containers.contents import Contents, look
 from timtrack.tasks.readers.containers.ranks import (
@@ -29,7 +30,7 @@ from timtrack.tasks.readers.rows.fields import LONGEST_INT, as_numpy
 from timtrack.tasks.readers.rows.layout import Layout, blocks
 from timtrack.tasks.readers.rows.same import says_the_same
 from timtrack.tasks.readers.rows.verl_names import ALIASES, Fields, layout_of, name_of, named
-from timtrack.tasks.tokens.table import BadCapture, Batch, Block
+from timtrack.tasks.tokens.table import Batch, Block
 
 NAME = "step_batch"
 RANKED = re.compile(r"step_batch[._-]rank[._-]?(\d+)\.pt")

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import polars as pl
 
-from timtrack.tasks.errors import printable
+from timtrack.tasks.messages.errors import printable
 
 TEXT = (pl.String, pl.Categorical, pl.Enum)
 

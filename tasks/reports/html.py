@@ -12,8 +12,8 @@ import polars as pl
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from timtrack.tasks import formatting
-from timtrack.tasks.errors import printable
+from timtrack.tasks.messages import formatting
+from timtrack.tasks.messages.errors import printable
 from timtrack.tasks.reports.charts.export import in_script, vega_bundle
 from timtrack.tasks.tables.catalogue import catalogue
 

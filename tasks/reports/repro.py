@@ -5,8 +5,8 @@ import zipfile
 from importlib.metadata import version
 from pathlib import Path
 
-from timtrack.tasks.formatting import as_json, markdown
 from timtrack.tasks.lake.steps import Step
+from timtrack.tasks.messages.formatting import as_json, markdown
 from timtrack.tasks.reports import cells
 from timtrack.tasks.reports.samples import Sample
 

@@ -11,9 +11,9 @@ from typing import Any
 
 import polars as pl
 
-from timtrack.tasks import formatting
-from timtrack.tasks.errors import TimtrackError, printable
 from timtrack.tasks.lake.steps import Step, require_tokens
+from timtrack.tasks.messages import formatting
+from timtrack.tasks.messages.errors import TimtrackError, printable
 from timtrack.tasks.tables.query import run_queries
 
 SAMPLES_VERSION = 1

@@ -12,8 +12,8 @@ from typing import Any
 import polars as pl
 from markupsafe import Markup
 
-from timtrack.tasks import formatting
 from timtrack.tasks.lake.steps import Step, is_pruned
+from timtrack.tasks.messages import formatting
 from timtrack.tasks.reports import html, samples, token_strip
 from timtrack.tasks.reports.samples import Choice, Sample
 from timtrack.tasks.tables.catalogue import catalogue

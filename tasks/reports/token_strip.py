@@ -1,6 +1,6 @@
 """Rollouts as the page draws them: the response's tokens as text, with their numbers as printed.
 
-Numbers are formatted here, by tasks/formatting.py, so that the page computes none.
+Numbers are formatted here, by tasks/messages/formatting.py, so that the page computes none.
 """
 
 import math
@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from itertools import chain
 from typing import Any
 
-from timtrack.tasks import formatting
+from timtrack.tasks.messages import formatting
 from timtrack.tasks.reports.samples import Sample
 
 # |ln r| from which a token is coloured more strongly.

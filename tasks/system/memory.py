@@ -6,7 +6,7 @@ Free of DuckDB, so that the command line can check what it was given.
 import os
 import re
 
-from timtrack.tasks.errors import TimtrackError
+from timtrack.tasks.messages.errors import TimtrackError
 
 VARIABLE = "TIMTRACK_MEMORY"
 

@@ -10,8 +10,8 @@ from typing import Any
 import duckdb
 import polars as pl
 
-from timtrack.tasks.errors import OneLine
 from timtrack.tasks.lake.steps import Step, require_tokens
+from timtrack.tasks.messages.errors import OneLine
 from timtrack.tasks.tables import corrections, invariants
 from timtrack.tasks.tables.catalogue import SQL, Table, catalogue, tables_named
 from timtrack.tasks.tables.corrections import Setting

@@ -12,7 +12,7 @@ from typing import Any
 
 import polars as pl
 
-from timtrack.tasks.errors import TimtrackError
+from timtrack.tasks.messages.errors import TimtrackError
 
 FILE = Path(__file__).parents[2] / "sql" / "corrections.toml"
 FRAMEWORKS = ("verl", "trl", "slime")

@@ -9,12 +9,11 @@ from typing import Any
 import duckdb
 import polars as pl
 
-from timtrack.tasks.captures.detokenise import VOCABULARY
 from timtrack.tasks.lake.steps import Step, step_files
 from timtrack.tasks.system import memory
 from timtrack.tasks.tables.catalogue import macros
 from timtrack.tasks.tables.read_only import file_list
-from timtrack.tasks.tokens.table import ADDED, SEQUENCES, TOKENS
+from timtrack.tasks.tokens.table import ADDED, SEQUENCES, TOKENS, VOCABULARY
 
 # Views that SQL names: always there as columns, NULL where a capture does not have them.
 CHAIN = ("logp_rescored", "logp_dense")

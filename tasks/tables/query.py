@@ -8,8 +8,8 @@ from typing import Any
 import duckdb
 import polars as pl
 
-from timtrack.tasks.errors import TimtrackError
 from timtrack.tasks.lake.steps import Step
+from timtrack.tasks.messages.errors import TimtrackError
 from timtrack.tasks.tables import read_only
 from timtrack.tasks.tables.catalogue import (
     Table,

@@ -10,7 +10,7 @@ from typing import Any
 
 import duckdb
 
-from timtrack.tasks.errors import TimtrackError
+from timtrack.tasks.messages.errors import TimtrackError
 
 READS = (duckdb.StatementType.SELECT, duckdb.StatementType.MULTI)  # MULTI: pivot
 EXPLAINED = re.compile(r"\s*explain(\s+analyze)?(\s*\([^)]*\))?\s", re.IGNORECASE)

@@ -9,15 +9,8 @@ from typing import Any
 
 import polars as pl
 
-from timtrack.tasks.tokens.table import (
-    COUNTED,
-    ENGINES,
-    LOWEST,
-    SEQUENCES,
-    TOKENS,
-    BadTokens,
-    Block,
-)
+from timtrack.tasks.messages.errors import BadTokens
+from timtrack.tasks.tokens.table import COUNTED, ENGINES, LOWEST, SEQUENCES, TOKENS, Block
 
 # Part of the tokens under the mask without a finite log-prob up to which a capture is read.
 MOST_NONFINITE = 0.05

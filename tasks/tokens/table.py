@@ -6,11 +6,8 @@ One rule: outside the mask there are no numbers. What an engine wrote there is a
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import polars as pl
-
-from timtrack.tasks.errors import OneLine
 
 # Bumped when a stored column changes its name, type or meaning: older lake steps are then pending.
 SCHEMA_VERSION = 2  # 2: nonfinite_*, is_masked, mismatch_kl, rollout_id
@@ -57,6 +54,9 @@ SEQUENCES = pl.Schema(
 )
 
 
+# The text of the token ids that occur in a step.
+VOCABULARY = pl.Schema({"token_id": pl.Int32(), "token": pl.String()})
+
 # Columns that steps of an earlier schema do not have, by the version they came with.
 ADDED = {
     2: {
@@ -74,23 +74,7 @@ ENGINES = ("rollout", "train")
 LOWEST = -1e4  # nats
 
 
-class BadCapture(OneLine):
-    """The file cannot be read as a batch of tokens."""
-
-
-class Rival(BadCapture):
-    """A capture of a step that an `other` file has, with other content."""
-
-    def __init__(self, text: str, other: Path | None = None) -> None:
-        super().__init__(text)
-        self.other = other
-
-
 IN_FLOAT32 = "is float64: stored and compared as float32"  # a note on a field
-
-
-class BadTokens(BadCapture):
-    """The batch cannot be what it claims to be: log-probs of one set of tokens by two engines."""
 
 
 @dataclass(frozen=True)

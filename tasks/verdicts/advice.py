@@ -11,7 +11,7 @@ from typing import Any
 
 import polars as pl
 
-from timtrack.tasks.formatting import interval, number, share
+from timtrack.tasks.messages.formatting import interval, number, share
 from timtrack.tasks.tables import corrections
 from timtrack.tasks.verdicts import bands
 

@@ -16,9 +16,9 @@ from urllib.parse import quote
 
 from filelock import FileLock
 
-from timtrack.tasks.errors import TimtrackError
-from timtrack.tasks.formatting import number
 from timtrack.tasks.lake.steps import Step, all_steps, is_bypass
+from timtrack.tasks.messages.errors import TimtrackError
+from timtrack.tasks.messages.formatting import number
 from timtrack.tasks.system import durable
 from timtrack.tasks.tables.catalogue import catalogue
 from timtrack.tasks.tables.compute import tables_of

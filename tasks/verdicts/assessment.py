@@ -9,8 +9,8 @@ from typing import Any
 
 import polars as pl
 
-from timtrack.tasks.formatting import number
 from timtrack.tasks.lake.steps import is_bypass
+from timtrack.tasks.messages.formatting import number
 from timtrack.tasks.verdicts import bands, findings
 from timtrack.tasks.verdicts.advice import Advice, advise, shift
 from timtrack.tasks.verdicts.bands import Reading

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from timtrack.tasks.errors import TimtrackError
-from timtrack.tasks.formatting import number
+from timtrack.tasks.messages.errors import TimtrackError
+from timtrack.tasks.messages.formatting import number
 from timtrack.tasks.tables.catalogue import catalogue
 
 FILE = Path(__file__).parent / "bands.toml"

@@ -20,9 +20,8 @@ from numpy.typing import NDArray
 from scipy.ndimage import median_filter
 from scipy.stats import mannwhitneyu, theilslopes
 
-from timtrack.tasks.errors import printable
-from timtrack.tasks.readers.containers.regular import opened
-from timtrack.tasks.tokens.table import BadCapture
+from timtrack.tasks.messages.errors import BadCapture, printable
+from timtrack.tasks.system.regular import opened
 
 Array = NDArray[np.float64]
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import polars as pl
 
-from timtrack.tasks.formatting import number, share
+from timtrack.tasks.messages.formatting import number, share
 from timtrack.tasks.verdicts import sampling
 from timtrack.tasks.verdicts.advice import Advice
 from timtrack.tasks.verdicts.bands import FEWEST_IN_TAIL

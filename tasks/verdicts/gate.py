@@ -14,8 +14,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from timtrack.tasks.errors import TimtrackError
-from timtrack.tasks.formatting import number, share
+from timtrack.tasks.messages.errors import TimtrackError
+from timtrack.tasks.messages.formatting import number, share
 
 FILE = Path(__file__).parent / "gates.toml"
 

@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterator
 from typing import Any
 
-from timtrack.tasks.formatting import number
+from timtrack.tasks.messages.formatting import number
 
 Row = dict[str, Any]
 

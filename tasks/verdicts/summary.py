@@ -8,8 +8,8 @@ from typing import Any
 
 import polars as pl
 
-from timtrack.tasks import formatting
 from timtrack.tasks.lake.steps import Step
+from timtrack.tasks.messages import formatting
 from timtrack.tasks.tables import corrections
 from timtrack.tasks.verdicts.assessment import Assessment, assess
 from timtrack.tasks.verdicts.findings import Finding

@@ -15,8 +15,8 @@ from timtrack.tasks.captures.capture import identify, reading
 from timtrack.tasks.captures.source import Source
 from timtrack.tasks.captures.tokenizer import BadTokenizer, load
 from timtrack.tasks.lake.publish import write_step
+from timtrack.tasks.messages.errors import BadCapture
 from timtrack.tasks.tables.query import run_query
-from timtrack.tasks.tokens.table import BadCapture
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from timtrack.tasks.captures.completeness import MARKERS, is_complete
 from timtrack.tasks.captures.discovery import find_captures
 from timtrack.tasks.captures.paths import BadPattern, Pattern, run_and_step
 from timtrack.tasks.captures.source import Source
-from timtrack.tasks.tokens.table import BadCapture
+from timtrack.tasks.messages.errors import BadCapture
 
 ROOT = Path("/data")
 

@@ -11,7 +11,7 @@ import pytest
 import timtrack.flows
 import timtrack.tasks
 from timtrack.flows.outcomes import CapturesFailed, Outcome
-from timtrack.tasks.tokens.table import BadCapture
+from timtrack.tasks.messages.errors import BadCapture
 
 
 def modules():

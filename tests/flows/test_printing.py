@@ -24,10 +24,9 @@ from timtrack.flows.outcomes import Outcome
 from timtrack.tasks.backlog import quarantine
 from timtrack.tasks.captures import inspection
 from timtrack.tasks.captures.source import Source
-from timtrack.tasks.errors import printable
 from timtrack.tasks.lake.steps import Step
+from timtrack.tasks.messages.errors import BadCapture, printable
 from timtrack.tasks.reports import samples
-from timtrack.tasks.tokens.table import BadCapture
 from timtrack.tasks.verdicts.alerts import Change, Status
 
 

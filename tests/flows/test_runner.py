@@ -17,8 +17,8 @@ from timtrack.tasks.captures.discovery import find_captures
 from timtrack.tasks.captures.source import Source
 from timtrack.tasks.hook import save_step_batch
 from timtrack.tasks.lake.steps import all_steps, token_files
+from timtrack.tasks.messages.errors import BadCapture
 from timtrack.tasks.tables.compute import compute_step
-from timtrack.tasks.tokens.table import BadCapture
 
 DASK = pytest.mark.skipif(
     not runner.find_spec("prefect_dask"), reason="prefect-dask is not installed"

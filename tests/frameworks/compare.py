@@ -23,11 +23,11 @@ from timtrack.tasks.captures.capture import identify, reading
 from timtrack.tasks.captures.source import Source
 from timtrack.tasks.lake.publish import write_step
 from timtrack.tasks.lake.steps import Step, token_files
+from timtrack.tasks.messages.errors import BadCapture, BadTokens
 from timtrack.tasks.tables import corrections
 from timtrack.tasks.tables.catalogue import catalogue
 from timtrack.tasks.tables.corrections import Setting
 from timtrack.tasks.tables.query import run_query
-from timtrack.tasks.tokens.table import BadCapture, BadTokens
 
 RELATIVE = 1e-5  # frameworks compute in float32, the tables in float64
 ABSOLUTE = 1e-12  # what cancels to nothing

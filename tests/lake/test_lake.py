@@ -15,11 +15,12 @@ from timtrack.tasks.hook import write_step_batch
 from timtrack.tasks.lake import publish
 from timtrack.tasks.lake.publish import BadPlace, settle_step, write_step, write_tables
 from timtrack.tasks.lake.steps import all_steps, find_step
+from timtrack.tasks.messages.errors import BadCapture
 from timtrack.tasks.tables.catalogue import sql_version
 from timtrack.tasks.tables.compute import compute_step
 from timtrack.tasks.tables.query import run_query
 from timtrack.tasks.tables.stored import are_computed
-from timtrack.tasks.tokens.table import SCHEMA_VERSION, BadCapture
+from timtrack.tasks.tokens.table import SCHEMA_VERSION
 
 
 def test_a_step_says_where_it_came_from(saved, to_lake):

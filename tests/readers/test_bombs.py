@@ -18,9 +18,9 @@ from tests.given import batch_fields, ingest
 from tests.given_captures import rezipped
 from timtrack.tasks.captures.capture import identify
 from timtrack.tasks.captures.source import Source
+from timtrack.tasks.messages.errors import BadCapture
 from timtrack.tasks.readers.containers import bounds, jsonl, npz, stand_ins
 from timtrack.tasks.tokens.checks import Check
-from timtrack.tasks.tokens.table import BadCapture
 
 ENGINES = ("rollout_log_probs", "old_log_probs")
 TOKENS = ("responses", "response_mask", *ENGINES)

@@ -5,7 +5,7 @@ import torch
 
 from tests.given import ingest
 from tests.given_lake import read
-from timtrack.tasks.tokens.table import BadCapture
+from timtrack.tasks.messages.errors import BadCapture
 
 
 def an_experience() -> dict:

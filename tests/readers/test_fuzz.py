@@ -20,7 +20,7 @@ import torch
 from tests import formats
 from tests.given_captures import BY_TENSORDICT, MANY, WRITERS, damaged, taken, watched
 from timtrack.tasks.captures.source import Source
-from timtrack.tasks.tokens.table import BadCapture
+from timtrack.tasks.messages.errors import BadCapture
 
 FORBIDDEN = (
     "os.system",

@@ -10,8 +10,8 @@ from numpy._core import multiarray
 from tests.given import batch_fields
 from tests.given_captures import ragged, rezipped
 from tests.given_lake import read
+from timtrack.tasks.messages.errors import BadCapture
 from timtrack.tasks.readers.containers.tensors import load
-from timtrack.tasks.tokens.table import BadCapture
 
 
 class Reduced:

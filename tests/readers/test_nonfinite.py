@@ -10,9 +10,9 @@ from tests import formats
 from tests.given import batch_fields, ingest
 from tests.given_captures import STEP, WRITERS
 from tests.given_lake import read
+from timtrack.tasks.messages.errors import BadTokens
 from timtrack.tasks.tables.compute import compute_step
 from timtrack.tasks.tables.query import run_query
-from timtrack.tasks.tokens.table import BadTokens
 from timtrack.tasks.verdicts.assessment import assess
 
 NAMES = {"rollout": "rollout_log_probs", "train": "old_log_probs"}

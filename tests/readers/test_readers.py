@@ -22,11 +22,11 @@ from timtrack.tasks.captures.completeness import is_complete
 from timtrack.tasks.captures.discovery import find_captures
 from timtrack.tasks.captures.source import Source
 from timtrack.tasks.lake.steps import all_steps
+from timtrack.tasks.messages.errors import BadCapture
 from timtrack.tasks.readers.containers import ranks
 from timtrack.tasks.readers.nemo_rl import supersedes
 from timtrack.tasks.readers.prime_rl import token_exports
 from timtrack.tasks.tables.compute import compute_step
-from timtrack.tasks.tokens.table import BadCapture
 from timtrack.tasks.verdicts.assessment import assess
 
 

@@ -12,7 +12,7 @@ from timtrack.tasks.captures.capture import identify
 from timtrack.tasks.captures.discovery import find_captures
 from timtrack.tasks.captures.source import Source
 from timtrack.tasks.hook import save_step_batch
-from timtrack.tasks.tokens.table import BadCapture
+from timtrack.tasks.messages.errors import BadCapture
 
 
 @pytest.mark.parametrize("dtype", [np.float64, np.float32, np.float16, ">f4"])

@@ -18,8 +18,8 @@ from timtrack.tasks.captures.capture import check_unchanged, identify
 from timtrack.tasks.captures.discovery import find_captures
 from timtrack.tasks.captures.source import Source
 from timtrack.tasks.lake.steps import all_steps, find_step
+from timtrack.tasks.messages.errors import BadCapture
 from timtrack.tasks.readers.prime_rl import stream
-from timtrack.tasks.tokens.table import BadCapture
 
 STEP = 7
 

@@ -4,8 +4,8 @@ import pytest
 from markdown_it import MarkdownIt
 
 from tests.given import batch_fields, ingest
-from timtrack.tasks import formatting
 from timtrack.tasks.lake.publish import write_tables
+from timtrack.tasks.messages import formatting
 from timtrack.tasks.tables.catalogue import sql_version
 from timtrack.tasks.tables.compute import compute_step
 from timtrack.tasks.tables.stored import stored_tables

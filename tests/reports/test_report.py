@@ -14,11 +14,11 @@ import torch
 from playwright.sync_api import Browser, Page
 
 from tests.given import barriers, batch_fields, ingest
-from timtrack.tasks import formatting
 from timtrack.tasks.demo import published_run
 from timtrack.tasks.hook import save_step_batch
 from timtrack.tasks.lake.publish import write_tables
 from timtrack.tasks.lake.steps import Step
+from timtrack.tasks.messages import formatting
 from timtrack.tasks.reports import samples, step_page, token_strip
 from timtrack.tasks.reports.charts.step import draw_charts
 from timtrack.tasks.tables.catalogue import catalogue, sql_version

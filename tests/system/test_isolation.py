@@ -9,9 +9,9 @@ import time
 import pytest
 
 from timtrack.tasks.lake import conversion
+from timtrack.tasks.messages.errors import BadCapture
 from timtrack.tasks.system import isolation
 from timtrack.tasks.system.isolation import Died, apart
-from timtrack.tasks.tokens.table import BadCapture
 
 
 @pytest.fixture

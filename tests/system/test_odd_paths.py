@@ -21,9 +21,9 @@ from timtrack.tasks.captures.source import Source
 from timtrack.tasks.hook import save_step_batch
 from timtrack.tasks.lake import staging
 from timtrack.tasks.lake.steps import all_steps
-from timtrack.tasks.readers.containers.regular import sha256_of
+from timtrack.tasks.messages.errors import BadCapture
 from timtrack.tasks.system import durable
-from timtrack.tasks.tokens.table import BadCapture
+from timtrack.tasks.system.regular import sha256_of
 from timtrack.tasks.verdicts import alerts
 
 

@@ -7,7 +7,7 @@ import pytest
 from tests import readme
 from tests.given import Row, sql_connection, token_frame
 from tests.given_tables import clean, codec, described, engines, judged, one_row
-from timtrack.tasks.errors import TimtrackError
+from timtrack.tasks.messages.errors import TimtrackError
 from timtrack.tasks.tables import frameworks, invariants
 from timtrack.tasks.verdicts import advice, findings
 from timtrack.tasks.verdicts.assessment import assess

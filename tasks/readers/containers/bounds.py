@@ -10,8 +10,8 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
-from timtrack.tasks.readers.containers.regular import opened
-from timtrack.tasks.tokens.table import BadCapture
+from timtrack.tasks.messages.errors import BadCapture
+from timtrack.tasks.system.regular import opened
 
 ZIP = b"PK\x03\x04"
 TOKEN_BYTES = 4  # that a token takes at least: two log-probs in 16 bits, or one and its id

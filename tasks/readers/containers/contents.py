@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from timtrack.tasks.messages.errors import BadCapture
 from timtrack.tasks.readers.containers import jsonl, pickles, tensors
-from timtrack.tasks.readers.containers.regular import opened
-from timtrack.tasks.tokens.table import BadCapture
+from timtrack.tasks.system.regular import opened
 
 LEGACY_TORCH = b"\x80\x02\x8a"  # torch.save before 1.6: a pickle of its magic number first
 

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import orjson
 
-from timtrack.tasks.readers.containers.regular import opened
+from timtrack.tasks.messages.errors import BadCapture
 from timtrack.tasks.readers.containers.tensors import Array
-from timtrack.tasks.tokens.table import BadCapture
+from timtrack.tasks.system.regular import opened
 
 MIN_INT64, MAX_INT64 = -(2**63), 2**63 - 1
 LONGEST_LINE = 1 << 27  # bytes; a line is held in memory, as Python numbers some ten times of it

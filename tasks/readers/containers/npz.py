@@ -13,8 +13,8 @@ from typing import IO, Any
 import numpy as np
 import numpy.typing as npt
 
+from timtrack.tasks.messages.errors import BadCapture
 from timtrack.tasks.readers.containers.bounds import check_members
-from timtrack.tasks.tokens.table import BadCapture
 
 Array = npt.NDArray[Any]
 

@@ -7,10 +7,10 @@ import pickle
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from timtrack.tasks.messages.errors import BadCapture
 from timtrack.tasks.readers.containers import pickled_numpy, stand_ins
-from timtrack.tasks.readers.containers.regular import opened
 from timtrack.tasks.readers.containers.tensors import LOADING
-from timtrack.tasks.tokens.table import BadCapture
+from timtrack.tasks.system.regular import opened
 
 
 class _Bounded:

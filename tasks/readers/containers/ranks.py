@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterable, Iterator
 from functools import lru_cache
 from pathlib import Path
 
-from timtrack.tasks.tokens.table import BadCapture, Block
+from timtrack.tasks.messages.errors import BadCapture
+from timtrack.tasks.tokens.table import Block
 
 APART = 600.0  # seconds; ranks of one step write theirs within seconds
 SETTLED = 2.0  # seconds; clocks of file systems are coarse

@@ -13,11 +13,11 @@ from typing import Any
 
 import numpy.typing as npt
 
-from timtrack.tasks.formatting import encodable
+from timtrack.tasks.messages.errors import BadCapture
+from timtrack.tasks.messages.formatting import encodable
 from timtrack.tasks.readers.containers import npz, pickled_numpy, stand_ins
 from timtrack.tasks.readers.containers.bounds import ZIP, check_members
-from timtrack.tasks.readers.containers.regular import opened
-from timtrack.tasks.tokens.table import BadCapture
+from timtrack.tasks.system.regular import opened
 
 Array = npt.NDArray[Any]
 

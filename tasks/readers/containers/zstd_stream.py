@@ -14,9 +14,9 @@ from typing import Any
 
 import zstandard
 
+from timtrack.tasks.messages.errors import BadCapture
 from timtrack.tasks.readers.containers import jsonl
-from timtrack.tasks.readers.containers.regular import opened
-from timtrack.tasks.tokens.table import BadCapture
+from timtrack.tasks.system.regular import opened
 
 SEEK_TABLE = 0x8F92EAB1  # magic number at the end of zstd's seekable format
 LARGEST_FRAME = 1 << 28  # bytes before compression; prime-rl writes 1 << 22

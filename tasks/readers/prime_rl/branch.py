@@ -11,13 +11,13 @@ from typing import Any
 
 import numpy as np
 
-from timtrack.tasks.formatting import short
+from timtrack.tasks.messages.errors import BadCapture
+from timtrack.tasks.messages.formatting import short
 from timtrack.tasks.readers.containers import jsonl
 from timtrack.tasks.readers.containers.tensors import Array
 from timtrack.tasks.readers.prime_rl.stream import inside
 from timtrack.tasks.readers.rows.fields import whole_number
 from timtrack.tasks.readers.rows.ragged import Sample
-from timtrack.tasks.tokens.table import BadCapture
 
 # What the trainer wrote of each token; is_masked and mismatch_kl since prime-rl's PR 3525.
 SCORED = {

@@ -16,10 +16,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeGuard
 
+from timtrack.tasks.messages.errors import BadCapture
 from timtrack.tasks.readers.containers import zstd_stream
-from timtrack.tasks.readers.containers.regular import opened
 from timtrack.tasks.system.clock import seconds_since_write
-from timtrack.tasks.tokens.table import BadCapture
+from timtrack.tasks.system.regular import opened
 
 NAMED = re.compile(r"stream#(\d{1,16})")
 INDEX = "stream.index.jsonl"

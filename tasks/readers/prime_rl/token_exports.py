@@ -12,7 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from timtrack.tasks.formatting import listed
+from timtrack.tasks.messages.errors import BadCapture
+from timtrack.tasks.messages.formatting import listed
 from timtrack.tasks.readers.containers import jsonl
 from timtrack.tasks.readers.containers.contents import Contents
 from timtrack.tasks.readers.containers.ranks import (
@@ -25,7 +26,7 @@ from timtrack.tasks.readers.containers.ranks import (
 from timtrack.tasks.readers.reader import Reader
 from timtrack.tasks.readers.rows.fields import whole_number
 from timtrack.tasks.readers.rows.ragged import Sample, ragged_blocks
-from timtrack.tasks.tokens.table import BadCapture, Batch, Block
+from timtrack.tasks.tokens.table import Batch, Block
 
 NAME = "prime_rl"
 FILE = re.compile(r"rank_(\d+)\.jsonl")

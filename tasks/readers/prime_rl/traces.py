@@ -10,7 +10,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from timtrack.tasks.formatting import short
+from timtrack.tasks.messages.errors import BadCapture
+from timtrack.tasks.messages.formatting import short
 from timtrack.tasks.readers.containers.contents import Contents
 from timtrack.tasks.readers.containers.zstd_stream import Chunks
 from timtrack.tasks.readers.prime_rl import stream
@@ -19,7 +20,7 @@ from timtrack.tasks.readers.prime_rl.stream import INDEX, TRAINER, Traced, insid
 from timtrack.tasks.readers.prime_rl.token_exports import FROM_TRAINING
 from timtrack.tasks.readers.reader import Reader, Stream
 from timtrack.tasks.readers.rows.ragged import Sample, ragged_blocks
-from timtrack.tasks.tokens.table import BadCapture, Batch
+from timtrack.tasks.tokens.table import Batch
 
 NAME = "prime_rl_traces"
 ANNOTATED = (

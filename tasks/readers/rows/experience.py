@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
+from timtrack.tasks.messages.errors import BadCapture
 from timtrack.tasks.readers.containers.tensors import Array
 from timtrack.tasks.readers.rows.fields import as_numpy, dimensions, shown
-from timtrack.tasks.tokens.table import BadCapture
 
 Fields = dict[str, Any]
 

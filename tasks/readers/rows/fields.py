@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from timtrack.tasks.formatting import short
+from timtrack.tasks.messages.errors import BadCapture
+from timtrack.tasks.messages.formatting import short
 from timtrack.tasks.readers.containers.tensors import Array
-from timtrack.tasks.tokens.table import BadCapture
 
 LONGEST_INT = 1000  # bits, up to which an integer is a float, and is shown
 KINDS = {"float": "f", "int": "iu", "mask": "biuf", "number": "biuf"}

@@ -11,9 +11,10 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from timtrack.tasks.messages.errors import BadCapture
 from timtrack.tasks.readers.containers.tensors import Array
 from timtrack.tasks.readers.rows.fields import TokenField
-from timtrack.tasks.tokens.table import ENGINES, LOWEST, SEQUENCES, TOKENS, BadCapture, Block
+from timtrack.tasks.tokens.table import ENGINES, LOWEST, SEQUENCES, TOKENS, Block
 
 BLOCK_CELLS = 1 << 22  # padded tokens that are worked on at once; bounds the memory used
 

@@ -2,8 +2,8 @@
 
 from typing import Any
 
+from timtrack.tasks.messages.errors import BadCapture
 from timtrack.tasks.readers.rows.fields import TokenField, dimensions, shown, token_field
-from timtrack.tasks.tokens.table import BadCapture
 
 
 def tail_of_input_ids(ids: Any, width: int) -> TokenField | None:

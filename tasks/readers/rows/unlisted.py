@@ -4,9 +4,9 @@ from typing import Any
 
 import numpy as np
 
+from timtrack.tasks.messages.errors import BadCapture
 from timtrack.tasks.readers.containers.tensors import Array
 from timtrack.tasks.readers.rows.fields import as_numpy, dimensions
-from timtrack.tasks.tokens.table import BadCapture
 
 Fields = dict[str, Any]
 LEFT_OUT = "attention_mask is not used: it has not a number for each token of the rows in lists"

@@ -5,7 +5,8 @@ from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
 
-from timtrack.tasks.formatting import listed
+from timtrack.tasks.messages.errors import BadCapture
+from timtrack.tasks.messages.formatting import listed
 from timtrack.tasks.readers.rows.fields import (
     TokenField,
     as_numpy,
@@ -20,7 +21,7 @@ from timtrack.tasks.readers.rows.layout import AS_WRITTEN, Layout, check_rows
 from timtrack.tasks.readers.rows.padding import halves, prompts_of, tail_of_input_ids
 from timtrack.tasks.readers.rows.same import says_the_same
 from timtrack.tasks.readers.rows.unlisted import unlisted
-from timtrack.tasks.tokens.table import IN_FLOAT32, BadCapture
+from timtrack.tasks.tokens.table import IN_FLOAT32
 
 Fields = dict[str, Any]
 

@@ -8,14 +8,15 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from timtrack.tasks.formatting import short
+from timtrack.tasks.messages.errors import BadCapture
+from timtrack.tasks.messages.formatting import short
 from timtrack.tasks.readers.containers.bounds import check_fields, check_size, unpacked
 from timtrack.tasks.readers.containers.contents import Contents
 from timtrack.tasks.readers.containers.tensors import check_sums, load
 from timtrack.tasks.readers.reader import Reader
 from timtrack.tasks.readers.rows.fields import whole_number
 from timtrack.tasks.readers.rows.ragged import Sample, ragged_blocks
-from timtrack.tasks.tokens.table import BadCapture, Batch, Block
+from timtrack.tasks.tokens.table import Batch, Block
 
 NAME = "slime"
 ROLLOUTS, TRAINED = "rollout_data", "train_data"

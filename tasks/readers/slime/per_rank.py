@@ -14,7 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from timtrack.tasks.formatting import short
+from timtrack.tasks.messages.errors import BadCapture
+from timtrack.tasks.messages.formatting import short
 from timtrack.tasks.readers.containers.bounds import check_fields, check_size, unpacked
 from timtrack.tasks.readers.containers.contents import Contents
 from timtrack.tasks.readers.containers.ranks import (
@@ -29,7 +30,7 @@ from timtrack.tasks.readers.reader import Reader
 from timtrack.tasks.readers.rows.fields import as_numpy, whole_number
 from timtrack.tasks.readers.rows.ragged import ragged_blocks
 from timtrack.tasks.readers.slime import merged
-from timtrack.tasks.tokens.table import BadCapture, Batch, Block
+from timtrack.tasks.tokens.table import Batch, Block
 
 NAME = "slime_ranks"
 FILE = re.compile(r"(\d+)_(\d+)\.pt")

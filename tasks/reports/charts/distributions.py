@@ -6,7 +6,7 @@ from typing import Any
 import altair as alt
 import polars as pl
 
-from timtrack.tasks import formatting
+from timtrack.tasks.messages import formatting
 from timtrack.tasks.reports.charts.theme import BLUE, INK, ORANGE, RED, band, rule, titled
 
 

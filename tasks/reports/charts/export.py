@@ -8,7 +8,7 @@ from typing import Any
 import altair as alt
 import vl_convert
 
-from timtrack.tasks import formatting
+from timtrack.tasks.messages import formatting
 
 
 def save_charts(charts: Mapping[str, Any], folder: Path) -> None:

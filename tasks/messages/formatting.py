@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from itertools import islice
 from typing import Any
 
-from timtrack.tasks.errors import printable
+from timtrack.tasks.messages.errors import printable
 
 
 def nats(value: float) -> str:

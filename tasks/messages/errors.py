@@ -1,6 +1,7 @@
 """Errors that a user can cause, or mend; and `printable`, by which they quote what others wrote."""
 
 import re
+from pathlib import Path
 
 LONGEST = 2000  # characters of an error
 
@@ -22,6 +23,22 @@ class OneLine(TimtrackError):
         text = super().__str__()
         cut = text if len(text) <= LONGEST else f"{text[:LONGEST]}..."
         return printable(cut)
+
+
+class BadCapture(OneLine):
+    """The file cannot be read as a batch of tokens."""
+
+
+class Rival(BadCapture):
+    """A capture of a step that an `other` file has, with other content."""
+
+    def __init__(self, text: str, other: Path | None = None) -> None:
+        super().__init__(text)
+        self.other = other
+
+
+class BadTokens(BadCapture):
+    """The batch cannot be what it claims to be: log-probs of one set of tokens by two engines."""
 
 
 # The joiner between two parts of one emoji; anywhere else it only makes texts look the same.
