@@ -20,7 +20,7 @@ from timtrack.tasks.lake.staging import scratch_folder
 from timtrack.tasks.lake.steps import Step, all_steps, find_step, has_other_capture
 from timtrack.tasks.tables.catalogue import sql_version
 from timtrack.tasks.tables.compute import BadTables
-from timtrack.tasks.tracking import Tracker
+from timtrack.tasks.tracking.tracker import Tracker
 
 AHEAD = 8  # captures begun beyond the one that is being logged
 

@@ -29,7 +29,7 @@ from timtrack.tasks.lake.steps import Step, all_steps
 from timtrack.tasks.messages.errors import BadCapture, Rival
 from timtrack.tasks.system import isolation
 from timtrack.tasks.tables.compute import BadTables
-from timtrack.tasks.tracking import Tracker
+from timtrack.tasks.tracking.tracker import Tracker
 from timtrack.tasks.verdicts import alerts as alerts_module
 from timtrack.tasks.verdicts.alerts import LEVELS, Change, Status
 

@@ -46,7 +46,7 @@ from timtrack.tasks.tables.query import run_query
 from timtrack.tasks.tables.stored import are_computed, stored_tables
 
 # Here, not where it is used: MLflow brings pandas, which other threads would find half imported.
-from timtrack.tasks.tracking import Tracker
+from timtrack.tasks.tracking.tracker import Tracker
 from timtrack.tasks.verdicts import alerts, bands, change_points, summary
 
 

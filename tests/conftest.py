@@ -67,7 +67,7 @@ def published(
 @pytest.fixture(scope="session")
 def fresh_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An MLflow database with its tables made, to be copied: making one takes seconds."""
-    from timtrack.tasks.tracking import local_store
+    from timtrack.tasks.tracking.store import local_store
 
     home = tmp_path_factory.mktemp("store")
     local_store(home)

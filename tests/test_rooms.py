@@ -17,7 +17,7 @@ ROOT = Path(__file__).parents[1]
 # One library, one room. Imports inside functions count too.
 HOMES = {
     "prefect": {"flows", "tasks/stages.py"},
-    "mlflow": {"tasks/tracking.py"},
+    "mlflow": {"tasks/tracking"},
     "duckdb": {"tasks/tables"},
     "altair": {"tasks/reports/charts"},
     "vl_convert": {"tasks/reports/charts/export.py"},
@@ -25,7 +25,7 @@ HOMES = {
     "jinja2": {"tasks/reports/html.py"},
     "ruptures": {"tasks/verdicts/change_points.py"},
     "pyarrow": {"tasks/lake/parquet.py", "tasks/readers/containers/parquet_footer.py"},
-    "filelock": {"tasks/verdicts/alerts.py", "tasks/lake", "tasks/tracking.py"},
+    "filelock": {"tasks/verdicts/alerts.py", "tasks/lake", "tasks/tracking"},
     "orjson": {"tasks/readers/containers/jsonl.py"},
     "zstandard": {"tasks/readers/containers/zstd_stream.py"},
     "torch": {

@@ -78,7 +78,8 @@ def fsck(options: Namespace) -> int:
 
 def ui(options: Namespace) -> int:
     """MLflow on what was logged."""
-    from timtrack.tasks.tracking import EXPERIMENT, local_store
+    from timtrack.tasks.tracking.store import local_store
+    from timtrack.tasks.tracking.tracker import EXPERIMENT
 
     store = os.environ.get("MLFLOW_TRACKING_URI") or local_store(options.home)
     if store.startswith("http"):

@@ -227,7 +227,11 @@ def _about_runs(verbs: Any) -> None:
     certify.add_argument("run", metavar="RUN")
     certify.add_argument("step", metavar="STEP", nargs="?", type=int, help="default: the latest")
     certify.add_argument("--json", action="store_true")
+    _about_a_gate(verbs, between)
 
+
+def _about_a_gate(verbs: Any, between: argparse.ArgumentParser) -> None:
+    """The verb that holds a run to rules."""
     gate = verbs.add_parser(
         "gate",
         parents=[between],

@@ -11,10 +11,12 @@ import polars as pl
 
 from timtrack.tasks.lake.steps import is_bypass
 from timtrack.tasks.messages.formatting import number
-from timtrack.tasks.verdicts import bands, findings
+from timtrack.tasks.verdicts import bands
 from timtrack.tasks.verdicts.advice import Advice, advise, shift
 from timtrack.tasks.verdicts.bands import Reading
-from timtrack.tasks.verdicts.findings import Finding
+from timtrack.tasks.verdicts.diagnoses import FAULTS
+from timtrack.tasks.verdicts.finding import Finding
+from timtrack.tasks.verdicts.findings import findings_of
 
 Tables = Mapping[str, pl.DataFrame]
 
@@ -41,7 +43,7 @@ def assess(facts: Mapping[str, Any], tables: Tables) -> Assessment:
     family = bands.family(facts)
     measured = not is_bypass(facts)
     advice = advise(tables) if "corrections" in tables and measured else None
-    found = findings.of(tables, advice)
+    found = findings_of(tables, advice)
     if not measured:
         return Assessment("not measured", BYPASS, family, (), tuple(found), advice)
     readings = bands.readings(facts, tables["step_metrics"].row(0, named=True))
@@ -63,7 +65,7 @@ def _verdict(
     bad = [reading for reading in readings if reading.level == "bad"]
     watched = [reading for reading in readings if reading.level == "watch"]
     if row := shift(tables):
-        return "capture suspect", findings.FAULTS["shift"](row)
+        return "capture suspect", FAULTS["shift"](row)
     if bad:
         status, remedy = _remedy(advice)
         return status, f"{_listed(bad)}.{remedy}"

@@ -12,7 +12,7 @@ from timtrack.tasks.lake.steps import Step
 from timtrack.tasks.messages import formatting
 from timtrack.tasks.tables import corrections
 from timtrack.tasks.verdicts.assessment import Assessment, assess
-from timtrack.tasks.verdicts.findings import Finding
+from timtrack.tasks.verdicts.finding import Finding
 
 # Columns of step_metrics, in the order in which they are told, and how each is printed.
 HEADLINE: dict[str, Callable[[Any], str]] = {

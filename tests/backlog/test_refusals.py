@@ -16,7 +16,7 @@ from timtrack.tasks.backlog import refusals, survey
 from timtrack.tasks.hook import save_step_batch
 from timtrack.tasks.lake.steps import all_steps, has_mark
 from timtrack.tasks.tables import compute
-from timtrack.tasks.tracking import Tracker
+from timtrack.tasks.tracking.tracker import Tracker
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("prefect")]
 

@@ -29,7 +29,6 @@ def timtrack(capture: Path, out: Path, watch: Stopwatch) -> Steps:
     """Load, Parquet, tables, charts, report, MLflow: every stage of the flow but Prefect itself."""
     import torch  # noqa: F401 - the reader imports it when it needs it
 
-    from timtrack.tasks import tracking
     from timtrack.tasks.captures.capture import identify, reading
     from timtrack.tasks.captures.source import Source
     from timtrack.tasks.lake.publish import write_step, write_tables
@@ -40,6 +39,7 @@ def timtrack(capture: Path, out: Path, watch: Stopwatch) -> Steps:
     from timtrack.tasks.tables.catalogue import sql_version, tables_named
     from timtrack.tasks.tables.compute import computed_tables
     from timtrack.tasks.tables.stored import stored_tables
+    from timtrack.tasks.tracking.tracker import Tracker
     from timtrack.tasks.verdicts import summary
 
     without, whatif = tables_wanted()
@@ -70,7 +70,7 @@ def timtrack(capture: Path, out: Path, watch: Stopwatch) -> Steps:
         summary.write(step, computed, files / "summary.json")
         for name, table in computed.items():
             table.write_csv(files / "tables" / f"{name}.csv")
-    tracker = tracking.Tracker(out)
+    tracker = Tracker(out)
     with watch.stage("MLflow"):
         computed = stored_tables(step)
         numbers = {f"mismatch/{name}": value for name, value in summary.logged(computed).items()}

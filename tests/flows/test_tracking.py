@@ -9,7 +9,8 @@ import pytest
 from mlflow.tracking import MlflowClient
 
 from tests.given import batch_fields
-from timtrack.tasks.tracking import Tracker, local_store
+from timtrack.tasks.tracking.store import local_store
+from timtrack.tasks.tracking.tracker import Tracker
 
 
 @pytest.fixture

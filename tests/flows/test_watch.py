@@ -17,7 +17,7 @@ from timtrack.flows.watch import Watched, follow, watch
 from timtrack.tasks import stages
 from timtrack.tasks.backlog import quarantine, survey
 from timtrack.tasks.lake.steps import all_steps
-from timtrack.tasks.tracking import Tracker
+from timtrack.tasks.tracking.tracker import Tracker
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("prefect")]
 

@@ -32,7 +32,7 @@ from timtrack.tasks.reports.step_page import page as report_page
 from timtrack.tasks.tables.catalogue import sql_version
 from timtrack.tasks.tables.compute import compute_step
 from timtrack.tasks.tables.stored import stored_tables, tables_folder
-from timtrack.tasks.tracking import Tracker
+from timtrack.tasks.tracking.tracker import Tracker
 from timtrack.tasks.verdicts import change_points, gate, summary
 
 CONTROLS = [*map(chr, range(32)), "\x7f", "\ufffe", "\uffff"]

@@ -9,8 +9,10 @@ from tests.given import Row, sql_connection, token_frame
 from tests.given_tables import clean, codec, described, engines, judged, one_row
 from timtrack.tasks.messages.errors import TimtrackError
 from timtrack.tasks.tables import frameworks, invariants
-from timtrack.tasks.verdicts import advice, findings
+from timtrack.tasks.verdicts import advice
 from timtrack.tasks.verdicts.assessment import assess
+from timtrack.tasks.verdicts.diagnoses import NOTHING_FOUND
+from timtrack.tasks.verdicts.finding import Finding
 
 
 def text_of(tokens: pl.DataFrame) -> str:
@@ -58,7 +60,7 @@ def test_a_healthy_step_reads_as_healthy():
     step = judged(clean(0, 960, gap=1e-4))
     assert step.status == "healthy"
     assert [f.text for f in step.findings if f.matters] == []
-    assert findings.NOTHING_FOUND in [f.text for f in step.findings]
+    assert NOTHING_FOUND in [f.text for f in step.findings]
 
 
 @pytest.mark.parametrize(
@@ -91,7 +93,7 @@ def test_a_lossy_codec_is_beyond_correction_and_not_suspect():
     step = judged(codec(0))
     assert step.status == "beyond correction"
     assert "late" not in step.text
-    assert findings.NOTHING_FOUND in [f.text for f in step.findings]
+    assert NOTHING_FOUND in [f.text for f in step.findings]
 
 
 # r with every moment, as if E[r] were 1: what the tail says of it
@@ -196,7 +198,7 @@ def repeated(
     return token_frame(rows)
 
 
-def noise(tokens: pl.DataFrame) -> findings.Finding | None:
+def noise(tokens: pl.DataFrame) -> Finding | None:
     found = [f for f in judged(tokens).findings if f.table == "noise_floor"]
     return found[0] if found else None
 

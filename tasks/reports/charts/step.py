@@ -31,7 +31,7 @@ from timtrack.tasks.reports.charts.theme import (
     rule,
     titled,
 )
-from timtrack.tasks.verdicts.findings import culprit
+from timtrack.tasks.verdicts.diagnoses import culprit
 
 
 def gap_by_position(gap_by_position: pl.DataFrame) -> alt.Chart:

@@ -1,4 +1,4 @@
-"""MLflow: one MLflow run per training run, MLflow step = training step. The only user of `mlflow`.
+"""MLflow: one MLflow run per training run, MLflow step = training step.
 
 One rule: logging is repeatable. A metric's timestamp is the capture's, so writing it again is the
 same point; the digests of what was logged are the run's dataset inputs, so that a replaced step is
@@ -6,37 +6,66 @@ noticed.
 """
 
 import contextlib
-import json
 import logging
 import math
 import os
 import tempfile
 import time
-import uuid
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from urllib.parse import quote, unquote
 
 import mlflow
 from filelock import FileLock
-from mlflow.entities import Dataset, DatasetInput, Metric, Run, ViewType
+from mlflow.entities import Metric, Run, ViewType
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 from mlflow.tracking import MlflowClient
 
 from timtrack.tasks.lake.steps import Step
 from timtrack.tasks.messages.errors import TimtrackError, printable
+from timtrack.tasks.tracking.datasets import (
+    as_input,
+    dataset_of,
+    inputs_of,
+    logged_steps,
+    step_of,
+    timestamp_of,
+)
+from timtrack.tasks.tracking.store import local_store
 
 EXPERIMENT = "timtrack"
+
+
 ASKED_TAG = "timtrack.asked"  # of the experiment: when it was last found to be writable
+
+
 RUN_TAG = "timtrack.run"
+
+
 VERSION_TAG = "timtrack.tables"  # version of the SQL that the metrics were computed with
+
+
 REPLACES_TAG = "timtrack.replaces"  # id of the run that this one was written anew for
+
+
 BUILDING_TAG = "timtrack.building"  # on a run that is being written anew, until it is complete
+
+
 COMPARES_TAG = "timtrack.compares"  # the training runs that a comparison run is about
+
+
 NOTE_TAG = "mlflow.note.content"  # what MLflow shows as a run's description
+
+
 NOTED_TAG = "timtrack.noted"  # the step that our note is of
+
+
 OUR_NOTE = "<!-- written by timtrack, renewed at each step -->"
+
+
 PARAMS = ("model", "dataset", "algorithm")
+
+
 LONGEST = 500  # characters of a param: what any MLflow takes
 
 
@@ -106,15 +135,15 @@ class Tracker:
             run = self._find(step.run) or self._create(step.run, started, {VERSION_TAG: version})
             if run.data.tags.get(VERSION_TAG, version) != version:
                 run = self._anew(run, version, keep=lambda _: False)
-            logged = _logged(run).get(step.step)
+            logged = logged_steps(run).get(step.step)
             if logged and logged.digest != step.capture:
                 run, logged = self._anew(run, version, keep=lambda n: n != step.step), None
             if logged is None:
                 # First: from now on the run may hold points of this capture.
-                logged = _dataset(step, started)
-                self.client.log_inputs(run.info.run_id, [_as_input(logged)])
+                logged = dataset_of(step, started)
+                self.client.log_inputs(run.info.run_id, [as_input(logged)])
             self._describe(run, step)
-            self._log_points(run.info.run_id, step.step, metrics, _timestamp(logged))
+            self._log_points(run.info.run_id, step.step, metrics, timestamp_of(logged))
             self.client.log_artifacts(run.info.run_id, str(files), f"steps/{step.step}")
         return run.info.run_id
 
@@ -235,7 +264,7 @@ class Tracker:
             for start in range(0, len(kept), 1000):
                 self.client.log_batch(new_id, metrics=kept[start : start + 1000])
         self._copy_artifacts(old_id, new_id, keep)
-        kept_inputs = [i for i in _inputs(old) if keep(_step_of(i.dataset))]
+        kept_inputs = [i for i in inputs_of(old) if keep(step_of(i.dataset))]
         if kept_inputs:
             self.client.log_inputs(new_id, kept_inputs)
         self.client.set_tag(new_id, REPLACES_TAG, old_id)
@@ -273,51 +302,3 @@ class Tracker:
                         tracking_uri=self.uri,
                     )
                     self.client.log_artifacts(new_id, files, folder.path)
-
-
-def local_store(home: Path) -> str:
-    """The URI of the SQLite store in `home`, made if it is not there.
-
-    It is made under another name and then renamed: a process that is killed while MLflow fills a
-    new database would leave one that never opens again.
-    """
-    database = home / "mlflow.db"
-    with FileLock(home / ".mlflow.db.lock"):
-        if not database.exists():
-            for left in home.glob(".mlflow.db.new*"):
-                left.unlink(missing_ok=True)
-            # Never the same twice: MLflow keeps what it knows of a database by its name.
-            aside = home / f".mlflow.db.new-{uuid.uuid4().hex[:8]}"
-            MlflowClient(f"sqlite:///{aside.absolute()}").search_experiments(max_results=1)
-            aside.replace(database)
-    return f"sqlite:///{database.absolute()}"
-
-
-def _dataset(step: Step, timestamp: int) -> Dataset:
-    """A step of the lake as MLflow knows datasets; its points are dated `timestamp` [ms]."""
-    facts = step.facts()
-    counts = {name: facts[name] for name in ("rows", "tokens", "trained_tokens")}
-    source = json.dumps({"uri": step.path.absolute().as_uri(), "timestamp": timestamp})
-    return Dataset(f"step {step.step}", step.capture, "local", source, profile=json.dumps(counts))
-
-
-def _as_input(dataset: Dataset) -> DatasetInput:
-    return DatasetInput(dataset, [])
-
-
-def _timestamp(dataset: Dataset) -> int:
-    """When a step's points are dated, whatever its file's time is now."""
-    return int(json.loads(dataset.source)["timestamp"])
-
-
-def _logged(run: Run) -> dict[int, Dataset]:
-    """What was logged, by step."""
-    return {_step_of(item.dataset): item.dataset for item in _inputs(run)}
-
-
-def _inputs(run: Run) -> list[DatasetInput]:
-    return list(run.inputs.dataset_inputs) if run.inputs else []
-
-
-def _step_of(dataset: Dataset) -> int:
-    return int(dataset.name.removeprefix("step "))
