@@ -7,9 +7,7 @@ Shapes: N = 64 sequences (8 prompts x 8 samples), P prompt tokens, R response to
 
 import argparse
 import copy
-import hashlib
 import json
-import os
 import random
 from collections import deque
 from collections.abc import Iterator
@@ -23,15 +21,19 @@ from torch import Tensor
 
 from timtrack.tasks.demo.toy_grpo import problems
 from timtrack.tasks.demo.toy_grpo.codec import Codec, SignedEma
-from timtrack.tasks.demo.toy_grpo.decoder import HIDDEN, Boundary, Decoder
-from timtrack.tasks.demo.toy_grpo.rollout import Engine, Rollout
+from timtrack.tasks.demo.toy_grpo.decoder import HIDDEN, Decoder
+from timtrack.tasks.demo.toy_grpo.rollout import Engine
+from timtrack.tasks.demo.toy_grpo.scoring import PROMPT, RESPONSE, Batch, response_log_probs, scores
+from timtrack.tasks.demo.toy_grpo.warm_up import warmed_up
 from timtrack.tasks.hook import write_step_batch
 
 GROUPS, SAMPLES = 8, 8  # prompts a step, samples a prompt
-PROMPT, RESPONSE = 48, 56  # padded widths [tokens]
+
+
 MINI_BATCHES, CLIP, LEARNING_RATE = 4, 0.2, 3e-4
+
+
 ANCHOR_LATENCY = 5  # K: the anchor's weights are K steps old
-WARM_UP_STEPS, WARM_UP_ROWS = 200, 32
 
 
 @dataclass(frozen=True)
@@ -49,128 +51,6 @@ CODECS = {
     "codec": Setting(3),  # 5 % of HIDDEN, as 77 of 1536 in the published run
     "scoring": Setting(3, scoring_only=True),  # trains as "off" does: a paired control
 }
-
-
-@dataclass(frozen=True)
-class Batch:
-    """One step's sequences and what is known of them."""
-
-    prompts: Tensor  # [N, P], padded on the left
-    prompt_real: Tensor  # [N, P]
-    rollout: Rollout
-    rewards: Tensor  # [N]
-    advantages: Tensor  # [N]
-
-    @property
-    def ids(self) -> Tensor:
-        """[N, S]"""
-        return torch.cat([self.prompts, self.rollout.responses], dim=1)
-
-    @property
-    def real(self) -> Tensor:
-        """[N, S], 1 = text"""
-        return torch.cat([self.prompt_real, self.rollout.mask], dim=1)
-
-    def rows(self, chosen: Tensor) -> "Batch":
-        """Some of its sequences."""
-        picked = {name: getattr(self, name)[chosen] for name in vars(self) if name != "rollout"}
-        parts = (getattr(self.rollout, n)[chosen] for n in ("responses", "mask", "log_probs"))
-        return Batch(**picked, rollout=Rollout(*parts))
-
-
-# --- Warm-up: supervised, so that rewards start near one half -----------------------------------
-
-
-def warmed_up(cache: Path, words: Tokenizer) -> Decoder:
-    """The model after the warm-up, from the cache file if it is there: all runs start alike."""
-    torch.manual_seed(0)
-    model = Decoder(words.get_vocab_size())
-    sources = (Path(problems.__file__), Path(__file__).with_name("decoder.py"), Path(__file__))
-    digest = hashlib.sha256(b"".join(source.read_bytes() for source in sources)).hexdigest()
-    file = cache / f"warm-up-{digest[:12]}.pt"
-    if file.exists():
-        model.load_state_dict(torch.load(file, weights_only=True))
-        return model
-    warm_up(model, words)
-    cache.mkdir(parents=True, exist_ok=True)
-    aside = file.with_suffix(f".{os.getpid()}")
-    torch.save(model.state_dict(), aside)
-    aside.replace(file)
-    return model
-
-
-def warm_up(model: Decoder, words: Tokenizer) -> None:
-    """Learn to imitate solutions, careless ones among them."""
-    rng = random.Random(0)
-    matrices = [p for n, p in model.named_parameters() if p.ndim == 2 and "embedding" not in n]
-    others = [p for p in model.parameters() if all(p is not matrix for matrix in matrices)]
-    optimizers = [
-        torch.optim.Muon(matrices, lr=0.02, weight_decay=0.0),
-        torch.optim.AdamW(others, lr=0.005, weight_decay=0.0),
-    ]
-    for step in range(WARM_UP_STEPS):
-        for optimizer in optimizers:
-            for group in optimizer.param_groups:
-                group["lr"] = group.setdefault("start", group["lr"]) * (1 - step / WARM_UP_STEPS)
-        pairs = [problems.demonstration(rng) for _ in range(WARM_UP_ROWS)]
-        ids, real, learned = demonstrations(pairs, words)
-        loss = -(log_probs_of(model, ids, real) * learned).sum() / learned.sum()
-        loss.backward()  # type: ignore[no-untyped-call]
-        for optimizer in optimizers:
-            optimizer.step()
-            optimizer.zero_grad()
-        if step % 50 == 49:
-            print(f"warm-up {step + 1}/{WARM_UP_STEPS} loss {loss.item():.3f}", flush=True)
-
-
-def demonstrations(pairs: list[tuple[str, str]], words: Tokenizer) -> tuple[Tensor, Tensor, Tensor]:
-    """Prompts with solutions: ids, real [N, S], and 1 where a token is a solution's, [N, S-1]."""
-    encoded = [(words.encode(p).ids, words.encode(s).ids) for p, s in pairs]
-    width = max(len(p) + len(s) for p, s in encoded)
-    ids = torch.zeros(len(pairs), width, dtype=torch.int64)
-    real, learned = torch.zeros_like(ids), torch.zeros_like(ids)
-    for row, (prompt, solution) in enumerate(encoded):
-        end = len(prompt) + len(solution)
-        ids[row, :end] = torch.tensor(prompt + solution)
-        real[row, :end] = 1
-        learned[row, len(prompt) : end] = 1
-    return ids, real, learned[:, 1:]
-
-
-# --- Scoring: a full forward pass in float32 ----------------------------------------------------
-
-
-def log_probs_of(
-    model: Decoder, ids: Tensor, real: Tensor, boundary: Boundary | None = None
-) -> Tensor:
-    """Log-prob of each token but the first, given those before it, [N, S-1]."""
-    logits = model(ids, real, boundary=boundary)[:, :-1]
-    return logits.log_softmax(-1).gather(-1, ids[:, 1:, None])[..., 0]
-
-
-def response_log_probs(model: Decoder, batch: Batch, boundary: Boundary | None = None) -> Tensor:
-    """Log-probs of the responses, [N, R]."""
-    return log_probs_of(model, batch.ids, batch.real, boundary)[:, PROMPT - 1 :]
-
-
-def scores(
-    model: Decoder, batch: Batch, engine: Engine, codec: Codec | None, learn: bool
-) -> dict[str, Tensor]:
-    """The batch under every view, each [N, R], before any update of this step.
-
-    train: as the trainer computes. dense: the same weights without codec. rescored: the engine's
-    weights by the trainer's kernels. So train - rollout is codec + staleness + engine, exactly.
-    """
-    synced = copy.deepcopy(model)
-    synced.load_state_dict(engine.weights)
-    with torch.no_grad():
-        dense = response_log_probs(model, batch)
-        crossing = codec.boundary(batch.real, learn) if codec else None
-        train = response_log_probs(model, batch, crossing) if codec else dense
-        return {"train": train, "dense": dense, "rescored": response_log_probs(synced, batch)}
-
-
-# --- GRPO ---------------------------------------------------------------------------------------
 
 
 def sampled(engine: Engine, words: Tokenizer, rng: random.Random, generator: Any) -> Batch:
@@ -290,9 +170,6 @@ def train(
         gap = (batch.rollout.log_probs - views["train"]) * batch.rollout.mask
         kl_k1 = (gap.sum() / batch.rollout.mask.sum()).item()
         yield Progress(step, batch.rewards.mean().item(), kl_k1, capture)
-
-
-# --- Captures -----------------------------------------------------------------------------------
 
 
 def fields(

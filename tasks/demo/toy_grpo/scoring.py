@@ -1,0 +1,70 @@
+"""A batch of rollouts, and how the trainer scores its tokens."""
+
+import copy
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from timtrack.tasks.demo.toy_grpo.codec import Codec
+from timtrack.tasks.demo.toy_grpo.decoder import Boundary, Decoder
+from timtrack.tasks.demo.toy_grpo.rollout import Engine, Rollout
+
+PROMPT, RESPONSE = 48, 56  # padded widths [tokens]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One step's sequences and what is known of them."""
+
+    prompts: Tensor  # [N, P], padded on the left
+    prompt_real: Tensor  # [N, P]
+    rollout: Rollout
+    rewards: Tensor  # [N]
+    advantages: Tensor  # [N]
+
+    @property
+    def ids(self) -> Tensor:
+        """[N, S]"""
+        return torch.cat([self.prompts, self.rollout.responses], dim=1)
+
+    @property
+    def real(self) -> Tensor:
+        """[N, S], 1 = text"""
+        return torch.cat([self.prompt_real, self.rollout.mask], dim=1)
+
+    def rows(self, chosen: Tensor) -> "Batch":
+        """Some of its sequences."""
+        picked = {name: getattr(self, name)[chosen] for name in vars(self) if name != "rollout"}
+        parts = (getattr(self.rollout, n)[chosen] for n in ("responses", "mask", "log_probs"))
+        return Batch(**picked, rollout=Rollout(*parts))
+
+
+def log_probs_of(
+    model: Decoder, ids: Tensor, real: Tensor, boundary: Boundary | None = None
+) -> Tensor:
+    """Log-prob of each token but the first, given those before it, [N, S-1]."""
+    logits = model(ids, real, boundary=boundary)[:, :-1]
+    return logits.log_softmax(-1).gather(-1, ids[:, 1:, None])[..., 0]
+
+
+def response_log_probs(model: Decoder, batch: Batch, boundary: Boundary | None = None) -> Tensor:
+    """Log-probs of the responses, [N, R]."""
+    return log_probs_of(model, batch.ids, batch.real, boundary)[:, PROMPT - 1 :]
+
+
+def scores(
+    model: Decoder, batch: Batch, engine: Engine, codec: Codec | None, learn: bool
+) -> dict[str, Tensor]:
+    """The batch under every view, each [N, R], before any update of this step.
+
+    train: as the trainer computes. dense: the same weights without codec. rescored: the engine's
+    weights by the trainer's kernels. So train - rollout is codec + staleness + engine, exactly.
+    """
+    synced = copy.deepcopy(model)
+    synced.load_state_dict(engine.weights)
+    with torch.no_grad():
+        dense = response_log_probs(model, batch)
+        crossing = codec.boundary(batch.real, learn) if codec else None
+        train = response_log_probs(model, batch, crossing) if codec else dense
+        return {"train": train, "dense": dense, "rescored": response_log_probs(synced, batch)}
