@@ -10,9 +10,10 @@ import torch
 from pytest import approx
 
 from tests.given import ingest
-from timtrack.tasks.demo.toy_grpo import grpo, problems, scoring
+from timtrack.tasks.demo.toy_grpo import grpo, problems
 from timtrack.tasks.demo.toy_grpo.codec import Codec, SignedEma, orthonormal
 from timtrack.tasks.demo.toy_grpo.decoder import HIDDEN, LAYERS, Cache, Decoder
+from timtrack.tasks.demo.toy_grpo.scoring import PROMPT
 from timtrack.tasks.lake.publish import write_tables
 from timtrack.tasks.reports import run_page
 from timtrack.tasks.tables.catalogue import sql_version
@@ -36,7 +37,7 @@ def test_problems_have_the_answer_that_their_solutions_give():
         for solution in problem.solutions:
             decoded = words.decode(words.encode(solution).ids, skip_special_tokens=False)
             assert problems.reward(decoded.split(), problem.answer) == 1
-        assert len(words.encode(problem.prompt).ids) <= scoring.PROMPT
+        assert len(words.encode(problem.prompt).ids) <= PROMPT
         assert 0 not in words.encode(problem.prompt).ids  # the padding is never text
 
 
