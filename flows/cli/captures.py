@@ -2,6 +2,7 @@
 
 from argparse import Namespace
 from dataclasses import asdict
+from importlib.resources import files
 
 from timtrack.flows.cli.exits import DONE, FAILED, end_when_told, fail
 from timtrack.flows.cli.printing import as_it_is, say
@@ -127,4 +128,16 @@ def formats(options: Namespace) -> int:
     from timtrack.tasks.readers.registry import readers
 
     print_formats(readers())
+    return DONE
+
+
+def hook(options: Namespace) -> int:
+    """The writer for trainers, as a file that needs torch alone."""
+    as_it_is((files("timtrack.tasks") / "hook.py").read_text())
+    return DONE
+
+
+def deployment(options: Namespace) -> int:
+    """What `prefect deploy --all` reads, for where there is no checkout."""
+    as_it_is((files("timtrack.flows") / "prefect.yaml").read_text())
     return DONE

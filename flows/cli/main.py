@@ -20,6 +20,8 @@ VERBS: dict[str, Callable[[Namespace], int]] = {
     "serve": captures.serve,
     "inspect": captures.inspect,
     "formats": captures.formats,
+    "hook": captures.hook,
+    "deployment": captures.deployment,
     "report": steps.report,
     "show": steps.show,
     "repro": steps.repro,

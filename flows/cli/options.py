@@ -138,6 +138,8 @@ def parser() -> argparse.ArgumentParser:
     _about_runs(verbs)
 
     verbs.add_parser("formats", help="the files that are read, and how to get them written")
+    verbs.add_parser("deployment", help="print prefect.yaml, for `prefect deploy --all`")
+    verbs.add_parser("hook", help="print the writer for trainers: one file that needs torch alone")
     inspect = verbs.add_parser(
         "inspect", help="what a file is: format, run, step, fields, what is missing"
     )

@@ -1,7 +1,6 @@
 """The verbs about one step: report, show, repro, whatif, certify, diff."""
 
 import re
-import tempfile
 from argparse import Namespace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -52,12 +51,13 @@ def repro(options: Namespace) -> int:
 def whatif(options: Namespace) -> int:
     """What corrections would do to a step."""
     from timtrack.flows.cli.answers import print_what_if
+    from timtrack.tasks.lake.conversion import step_of
     from timtrack.tasks.tables import corrections
     from timtrack.tasks.tables.compute import what_if
 
     settings = [corrections.parse(text) for text in options.correction]
-    with tempfile.TemporaryDirectory(prefix="timtrack-") as aside:
-        step = _meant(options, Path(aside))
+    lake = options.home / "lake"
+    with step_of(options.what, lake, options.step, options.columns) as step:
         answer = what_if(step, settings)
     asked = [setting.name for setting in settings]
     print_what_if(step.name, answer, asked, options.format)
@@ -96,20 +96,6 @@ def diff(options: Namespace) -> int:
     pair = step_diff.compare(a, b)
     print_pair(a.name, b.name, pair)
     return DONE
-
-
-def _meant(options: Namespace, aside: Path) -> "Step":
-    """The step in the lake, or that of a capture's file, which is read into a lake of its own."""
-    from timtrack.tasks.captures.capture import identify, reading
-    from timtrack.tasks.captures.source import Source
-    from timtrack.tasks.lake.publish import write_step
-    from timtrack.tasks.lake.steps import pick_step
-
-    path = Path(options.what)
-    if path.is_dir() or not Source(path).exists():
-        return pick_step(options.home / "lake", options.what, options.step)
-    capture = identify(Source(path, options.columns), step=options.step)
-    return write_step(aside, capture, **reading(capture))
 
 
 def _rollout(options: Namespace) -> "tuple[Step, Sample]":

@@ -3,7 +3,9 @@
 One rule: whatever ends the process that reads a capture is that capture's fault, as BadCapture.
 """
 
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,7 @@ from timtrack.tasks.captures.capture import Capture, reading
 from timtrack.tasks.captures.capture import identify as identify_here
 from timtrack.tasks.captures.source import Source
 from timtrack.tasks.lake.publish import BadPlace, finish_step, write_part, write_step
-from timtrack.tasks.lake.steps import Step
+from timtrack.tasks.lake.steps import Step, pick_step
 from timtrack.tasks.messages.errors import BadCapture
 from timtrack.tasks.system.isolation import TOO_LONG, Died, Stopped, apart
 from timtrack.tasks.tokens.checks import Check
@@ -82,3 +84,20 @@ def _published(capture: Capture, folder: Path, parts: list[Check], into: Path) -
     read = reading(capture)
     read.pop("decode", None)
     return finish_step(into, folder, capture, parts=parts, **read)
+
+
+@contextmanager
+def step_of(
+    what: str, lake: Path, step: int | None = None, columns: str | None = None
+) -> Iterator[Step]:
+    """A run's step in the lake, or that of a capture's file, which is read into a lake of its own.
+
+    Raises NoSuchStep and BadCapture.
+    """
+    source = Source(Path(what), columns)
+    if source.path.is_dir() or not source.exists():
+        yield pick_step(lake, what, step)
+        return
+    with tempfile.TemporaryDirectory(prefix="timtrack-") as aside:
+        capture = identify_here(source, step=step)
+        yield _whole(capture, Path(aside))
