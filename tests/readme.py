@@ -1,4 +1,4 @@
-"""The README's generated parts: `python -m tests.readme` writes them, a test checks them."""
+"""The documents' generated parts: `python -m tests.readme` writes them, a test checks them."""
 
 import re
 from pathlib import Path
@@ -10,7 +10,24 @@ from timtrack.tasks.tables.corrections import Method
 from timtrack.tasks.verdicts import gate
 
 ROOT = Path(__file__).parents[1]
-README = ROOT / "README.md"
+DOCUMENTS = [
+    ROOT / name
+    for name in (
+        "README.md",
+        "CONTRIBUTING.md",
+        "SECURITY.md",
+        "flows/README.md",
+        "sql/README.md",
+        "tasks/demo/README.md",
+        "tasks/readers/README.md",
+        "tests/bench/README.md",
+    )
+]
+
+
+def text() -> str:
+    """All of them, one after the other."""
+    return "\n".join(document.read_text() for document in DOCUMENTS)
 
 
 def shell_block(section: str) -> str:
@@ -20,8 +37,8 @@ def shell_block(section: str) -> str:
 
 def block(section: str, language: str) -> str:
     """The only block of a language in a section."""
-    text = README.read_text().split(f"### {section}\n")[1].split("\n#")[0]
-    [found] = re.findall(rf"```{language}\n(.*?)```", text, re.DOTALL)
+    found_in = text().split(f"### {section}\n")[1].split("\n#")[0]
+    [found] = re.findall(rf"```{language}\n(.*?)```", found_in, re.DOTALL)
     return str(found)
 
 
@@ -63,14 +80,16 @@ def markdown(header: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-def generated(readme: str) -> str:
-    """The README with its generated parts as they should be."""
+def generated(document: str) -> str:
+    """A document with its generated parts as they should be."""
     for name, text in parts().items():
-        marker = f"<!-- {name}: generated from sql/, run `make fix` -->\n"
-        before, rest = readme.split(marker)
-        readme = f"{before}{marker}{text}\n<!-- end -->{rest.split('<!-- end -->', 1)[1]}"
-    return readme
+        marker = f"<!-- {name}: generated, run `make fix` -->\n"
+        if marker in document:
+            before, rest = document.split(marker)
+            document = f"{before}{marker}{text}\n<!-- end -->{rest.split('<!-- end -->', 1)[1]}"
+    return document
 
 
 if __name__ == "__main__":
-    README.write_text(generated(README.read_text()))
+    for document in DOCUMENTS:
+        document.write_text(generated(document.read_text()))

@@ -1,7 +1,8 @@
-"""The README says what is so: generated parts, commands, output, file tree."""
+"""The documents say what is so: generated parts, commands, output, links, file tree."""
 
 import re
 import shlex
+import shutil
 
 import pytest
 
@@ -14,17 +15,44 @@ from timtrack.tasks.lake.publish import write_tables
 from timtrack.tasks.tables.catalogue import sql_version
 from timtrack.tasks.tables.compute import compute_step
 
-TEXT = readme.README.read_text()
+TEXT = readme.text()
 ROOT = readme.ROOT
 
 
 def commands() -> list[str]:
     blocks = re.findall(r"```sh\n(.*?)```", TEXT, re.DOTALL)
-    return [line.split(" #")[0].strip() for block in blocks for line in block.splitlines()]
+    lines = [line.split(" #")[0] for block in blocks for line in block.splitlines()]
+    return [line.split(" > ")[0].strip() for line in lines]
 
 
-def test_generated_parts_are_current():
-    assert readme.generated(TEXT) == TEXT, "run `make fix`"
+DOCUMENTS = pytest.mark.parametrize(
+    "document", readme.DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT))
+)
+
+
+@DOCUMENTS
+def test_generated_parts_are_current(document):
+    text = document.read_text()
+    assert readme.generated(text) == text, "run `make fix`"
+
+
+def test_every_generated_part_stands_somewhere():
+    assert all(TEXT.count(f"<!-- {name}: generated") == 1 for name in readme.parts())
+
+
+@DOCUMENTS
+def test_links_lead_somewhere(document):
+    for target, anchor in re.findall(r"\]\((?!https?:)([^)#]*)#?([^)]*)\)", document.read_text()):
+        file = (document.parent / target).resolve() if target else document
+        assert file.exists(), target
+        if anchor:
+            heads = re.findall(r"^#+ (.*)$", file.read_text(), re.MULTILINE)
+            slugs = {re.sub(r"[^\w\- ]", "", head.lower()).replace(" ", "-") for head in heads}
+            assert anchor in slugs, f"{target}#{anchor}"
+
+
+def test_the_readme_is_short():
+    assert len(readme.DOCUMENTS[0].read_text().splitlines()) < 250
 
 
 @pytest.mark.parametrize("command", [c for c in commands() if c.startswith("tim ")])
@@ -59,6 +87,15 @@ def test_the_file_tree_is_complete():
     [tree] = re.findall(r"## What is where\n\n```text\n(.*?)```", TEXT, re.DOTALL)
     listed = {line.split()[0].rstrip("/") for line in tree.splitlines()}
     assert all((ROOT / name).exists() for name in listed)
-    sources = [*(ROOT / "flows").glob("*.py"), *(ROOT / "tasks").glob("*.py")]
-    for file in sources:
-        assert file.relative_to(ROOT).as_posix() in listed or file.name == "__init__.py"
+    rooms = {path.name for path in (ROOT / "tasks").iterdir() if path.name[0] not in "_."}
+    assert {f"tasks/{name}" for name in rooms} <= listed
+
+
+def test_the_python_of_the_readme_runs(home, tmp_path, monkeypatch):
+    step = ingest(published_run.write_capture(tmp_path / "captures"), home / "lake")
+    write_tables(step, sql_version(), compute_step(step))
+    shutil.copy(step.facts()["source"], tmp_path / "step_batch.pt")
+    monkeypatch.setenv("TIMTRACK_HOME", str(home))
+    monkeypatch.chdir(tmp_path)
+    [code] = re.findall(r"```python\n(import timtrack.*?)```", TEXT, re.DOTALL)
+    exec(code, {})

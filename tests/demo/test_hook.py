@@ -49,6 +49,7 @@ def verl(tmp_path, monkeypatch):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(content)
     monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setitem(sys.modules, "timtrack_hook", hook)  # what `tim hook` prints
     monkeypatch.chdir(tmp_path)
     yield
     for name in [name for name in sys.modules if name.split(".")[0] == "verl"]:
@@ -56,7 +57,7 @@ def verl(tmp_path, monkeypatch):
 
 
 def hooks() -> list[str]:
-    blocks = re.findall(r"```python\n(.*?)```", readme.README.read_text(), re.DOTALL)
+    blocks = re.findall(r"```python\n(.*?)```", readme.text(), re.DOTALL)
     return [block for block in blocks if "when_imported" in block]
 
 

@@ -50,7 +50,7 @@ def test_tables_of_earlier_versions_are_judged_by_what_they_have(published):
 
 
 def test_the_readme_shows_what_is_said(published):
-    shown = readme.README.read_text()
+    shown = readme.text()
     step, computed = published
     for finding in assess(step.facts(), computed).findings:
         assert f"{'!' if finding.matters else '-'} {finding.text}\n" in shown
