@@ -35,8 +35,8 @@ with cells as (
         sum(abs(prob_diff)) as prob_sum,
         sum(ratio) as ratio_sum,
         sum(ratio * ratio) as square_sum,
-        sum(if(ratio < 1, 1 - ratio, 0)) as tv_sum,
-        countif(abs_logp_diff > ln(5)) as outside_5
+        sum(tv) as tv_sum,
+        countif(is_outside_5) as outside_5
     from sliced_tokens
     group by grouping sets (
         (run, step, bin, pos_bin),

@@ -14,8 +14,17 @@
 -- p_train_var            | Its population variance.
 -- logp_diff_mean         | Mean of ln r [nats].
 -- logp_diff_var          | Its population variance.
--- logp_diff_quantiles    | Quantiles of ln r at 0.01, 0.02, 0.5, 0.98, 0.99 [nats].
--- abs_logp_diff_centiles | Quantiles of |ln r| at 0, 0.01, ..., 1, and at 0.999 behind them [nats].
+-- logp_diff_p01          | 1st percentile of ln r, linear interpolation as in all quantiles here [nats].
+-- logp_diff_p02          | 2nd percentile of ln r [nats].
+-- logp_diff_p50          | Median of ln r [nats].
+-- logp_diff_p98          | 98th percentile of ln r [nats].
+-- logp_diff_p99          | 99th percentile of ln r [nats].
+-- abs_logp_diff_p50      | Median of |ln r| [nats].
+-- abs_logp_diff_p90      | 90th percentile of |ln r| [nats].
+-- abs_logp_diff_p98      | 98th percentile of |ln r| [nats].
+-- abs_logp_diff_p99      | 99th percentile of |ln r| [nats].
+-- abs_logp_diff_p99_9    | 99.9th percentile of |ln r| [nats].
+-- abs_logp_diff_centiles | Quantiles of |ln r| at 0, 0.01, ..., 1 [nats].
 
 with spread as (
     select
@@ -119,21 +128,29 @@ quantiles as (
     group by places.run, places.step, places.kind, level
 ),
 
-listed as (
+by_name as (
     select
         run,
         step,
-        list(value order by level) filter (kind = 'signed') as logp_diff_quantiles,
-        list(value order by level) filter (kind = 'abs' and level != 0.999)
-            as hundredths,
-        any_value(value) filter (kind = 'abs' and level = 0.999) as thousandth
+        map_from_entries(list((level, value)) filter (kind = 'signed')) as signed,
+        map_from_entries(list((level, value)) filter (kind = 'abs')) as absolute,
+        list(value order by level) filter (kind = 'abs' and level != 0.999) as abs_logp_diff_centiles
     from quantiles
     group by run, step
 )
 
 select
     spread.*,
-    logp_diff_quantiles,
-    list_append(hundredths, thousandth) as abs_logp_diff_centiles
+    signed[0.01] as logp_diff_p01,
+    signed[0.02] as logp_diff_p02,
+    signed[0.5] as logp_diff_p50,
+    signed[0.98] as logp_diff_p98,
+    signed[0.99] as logp_diff_p99,
+    absolute[0.5] as abs_logp_diff_p50,
+    absolute[0.9] as abs_logp_diff_p90,
+    absolute[0.98] as abs_logp_diff_p98,
+    absolute[0.99] as abs_logp_diff_p99,
+    absolute[0.999] as abs_logp_diff_p99_9,
+    abs_logp_diff_centiles
 from spread
-inner join listed using (run, step)
+inner join by_name using (run, step)

@@ -14,7 +14,7 @@
 -- share_kl_k1         | Its part of the sum of -ln r over the slices; the parts add up to 1, some may be negative.
 -- share_abs_logp_diff | Its part of the sum of |ln r| over the slices; the parts add up to 1.
 
-create or replace macro gap(logp_diff, k3, prob_diff) as struct_pack(
+create or replace macro gap(logp_diff, k3, prob_diff, tv, is_outside_5) as struct_pack(
     tokens := count(*),
     kl_k1 := avg(-logp_diff),
     kl_k3 := avg(k3),
@@ -23,7 +23,7 @@ create or replace macro gap(logp_diff, k3, prob_diff) as struct_pack(
     abs_prob_diff_mean := avg(abs(prob_diff)),
     ratio_mean := avg(exp(logp_diff)),
     ess_token := nullif(ess(exp(logp_diff)), 'nan'),
-    tv := avg(if(logp_diff < 0, 1 - exp(logp_diff), 0)),
-    frac_outside_5 := avg(cast(abs(logp_diff) > ln(5) as int)),
+    tv := avg(tv),
+    frac_outside_5 := frac(is_outside_5),
     abs_logp_diff_sum := sum(abs(logp_diff))
 )

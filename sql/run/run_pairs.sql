@@ -115,7 +115,7 @@ totals as (
         ) as spread,
         if(is_paired, min(pairs), min(clusters)) as fewest,
         bool_and(has_interval) as has_interval,
-        avg(cast(other_value > value as int)) as share_higher
+        frac(other_value > value) as share_higher
     from steps
     group by run, other, metric
 )

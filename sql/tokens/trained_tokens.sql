@@ -13,6 +13,21 @@
 -- p_train        | exp(logp_train).
 -- prob_diff      | p_train - p_rollout.
 -- k3             | r - 1 - ln r [nats], never negative; its mean estimates KL(rollout || train) (Schulman 2020).
+-- tv             | max(0, 1 - r); its mean is the total variation distance.
+-- is_low_2       | r < 1/2.
+-- is_high_2      | r > 2.
+-- is_outside_2   | r outside [1/2, 2].
+-- is_low_3       | r < 1/3.
+-- is_high_3      | r > 3.
+-- is_outside_3   | r outside [1/3, 3].
+-- is_low_5       | r < 1/5.
+-- is_high_5      | r > 5.
+-- is_outside_5   | r outside [1/5, 5].
+-- is_low_10      | r < 1/10.
+-- is_high_10     | r > 10.
+-- is_outside_10  | r outside [1/10, 10].
+-- is_catastrophic | r < 1e-4.
+-- is_saturated   | |ln r| >= 20, where frameworks clip.
 
 select
     tokens.* replace (
@@ -25,6 +40,21 @@ select
     exp(cast(logp_rollout as double)) as p_rollout,
     exp(cast(logp_train as double)) as p_train,
     p_train - p_rollout as prob_diff,
-    k3(logp_diff) as k3
+    k3(logp_diff) as k3,
+    if(ratio < 1, 1 - ratio, 0) as tv,
+    logp_diff < -ln(2) as is_low_2,
+    logp_diff > ln(2) as is_high_2,
+    abs_logp_diff > ln(2) as is_outside_2,
+    logp_diff < -ln(3) as is_low_3,
+    logp_diff > ln(3) as is_high_3,
+    abs_logp_diff > ln(3) as is_outside_3,
+    logp_diff < -ln(5) as is_low_5,
+    logp_diff > ln(5) as is_high_5,
+    abs_logp_diff > ln(5) as is_outside_5,
+    logp_diff < -ln(10) as is_low_10,
+    logp_diff > ln(10) as is_high_10,
+    abs_logp_diff > ln(10) as is_outside_10,
+    logp_diff < ln(1e-4) as is_catastrophic,
+    abs_logp_diff >= 20 as is_saturated
 from tokens
 where is_trained

@@ -104,9 +104,9 @@ shares as (
         step,
         engine,
         count(*) as tokens,
-        avg(cast(logp > 0.001 as int)) as positive,
-        avg(cast(logp = 0 and other < -0.1 as int)) as zeros,
-        avg(cast(logp = lowest and lowest < -1 as int)) as plateau,
+        frac(logp > 0.001) as positive,
+        frac(logp = 0 and other < -0.1) as zeros,
+        frac(logp = lowest and lowest < -1) as plateau,
         -- Near 0 float32 itself has few digits, and all of them are within half of 1e-4.
         avg(cast(is_on_grid(logp, 8) as int)) filter (logp < -0.01) as bfloat16,
         avg(cast(is_on_grid(logp, 11) as int)) filter (logp < -0.01) as float16,

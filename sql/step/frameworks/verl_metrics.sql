@@ -27,8 +27,8 @@ with row_numbers as (
         avg(exp(2 * clip(coalesce(seq_logratio, 0), 20))) - 1 as chi2_seq,
         exp(least(20, max(coalesce(seq_logratio, 0)))) as seq_max,
         exp(min(coalesce(seq_logratio, 0))) as seq_min,
-        avg(cast(coalesce(seq_logratio, 0) > ln(2) as int)) as seq_high,
-        avg(cast(coalesce(seq_logratio, 0) < -ln(2) as int)) as seq_low
+        frac(coalesce(seq_logratio, 0) > ln(2)) as seq_high,
+        frac(coalesce(seq_logratio, 0) < -ln(2)) as seq_low
     from sequence_metrics
     group by run, step
 ),
@@ -96,8 +96,8 @@ over_tokens as (
         avg(greatest(0.5, least(2, w))) as bounded_mean,
         stddev_pop(greatest(0.5, least(2, w))) as bounded_std,
         avg(pow(greatest(0.5, least(2, w)), 2)) as bounded_square,
-        avg(cast(w > 2 as int)) as token_high,
-        avg(cast(w < 0.5 as int)) as token_low
+        frac(w > 2) as token_high,
+        frac(w < 0.5) as token_low
     from weights
     group by run, step, setting
 ),
@@ -133,8 +133,8 @@ over_rows as (
         max(coalesce(raw, 0)) as row_raw_max,
         min(coalesce(raw, 0)) as row_raw_min,
         max(abs(coalesce(raw, 0) - 1)) as row_raw_deviation,
-        avg(cast(coalesce(raw, 0) > 2 as int)) as row_high,
-        avg(cast(coalesce(raw, 0) < 0.5 as int)) as row_low
+        frac(coalesce(raw, 0) > 2) as row_high,
+        frac(coalesce(raw, 0) < 0.5) as row_low
     from sequence_metrics
     cross join settings
     left join row_means

@@ -49,7 +49,7 @@ with compared as (
         nullif(ess(ratio), 'nan') as ess_token,
         -avg(cast(logp_rollout as double)) as rollout_log_ppl,
         -avg(cast(logp_train as double)) as train_log_ppl,
-        avg(cast(abs_logp_diff > ln(5) as int)) as frac_outside_5
+        frac(is_outside_5) as frac_outside_5
     from trained_tokens
     group by run, step, row
 )

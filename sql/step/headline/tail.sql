@@ -20,9 +20,9 @@ with beyond as (
         abs_logp_diff,
         (n + 99) // 100 as k,
         n < 1000 as is_small,
-        logp_diff >= logp_diff_quantiles[4] or is_small as is_up,
-        logp_diff <= logp_diff_quantiles[2] or is_small as is_down,
-        abs_logp_diff >= abs_logp_diff_centiles[99] or is_small as is_large
+        logp_diff >= logp_diff_p98 or is_small as is_up,
+        logp_diff <= logp_diff_p02 or is_small as is_down,
+        abs_logp_diff >= abs_logp_diff_p98 or is_small as is_large
     from trained_tokens
     inner join token_spread using (run, step)
     where is_up or is_down or is_large
