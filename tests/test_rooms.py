@@ -18,7 +18,7 @@ ROOT = Path(__file__).parents[1]
 HOMES = {
     "prefect": {"flows", "tasks/stages.py"},
     "mlflow": {"tasks/tracking"},
-    "duckdb": {"tasks/tables"},
+    "duckdb": {"tasks/tables", "flows/timtrack"},  # named as what `connect` gives
     "altair": {"tasks/reports/charts"},
     "vl_convert": {"tasks/reports/charts/export.py"},
     "tokenizers": {"tasks/captures/tokenizer.py", "tasks/demo/toy_grpo"},

@@ -11,7 +11,7 @@ from tests import corrections_by_numpy as by_numpy
 from tests.by_numpy import load
 from tests.given import batch_fields, ingest, random_tokens, sql_connection
 from tests.given_tables import described
-from tests.readme import README
+from tests.readme import text as documents
 from timtrack.flows.cli.main import main
 from timtrack.tasks.lake.publish import prune_tokens, write_tables
 from timtrack.tasks.lake.steps import all_steps
@@ -223,7 +223,7 @@ def test_what_the_readme_shows_is_printed(published, home, capsys):
 
     print_what_if(step.name, computed, [], "table")
     printed = capsys.readouterr().out.splitlines()
-    block = next(b for b in README.read_text().split("```text\n") if "mean |c - r|" in b)
+    block = next(b for b in documents().split("```text\n") if "mean |c - r|" in b)
     shown = [line for line in block.split("```")[0].splitlines() if line]
     assert len(shown) > 4
     assert [line for line in shown if line not in printed] == []
