@@ -445,11 +445,11 @@ def drift(step: Step) -> Values:
         "pos_slope_abs": slope(step.pos, size),
         "pos_slope_signed": slope(step.pos, d),
         "pos_corr_abs": corr(step.pos, size),
-        "eta2_position": eta2(d, bucket(step.pos, POSITION_EDGES)),
+        "adj_r2_position": eta2(d, bucket(step.pos, POSITION_EDGES)),
         "corr_abs_rollout_logp": corr(size, step.q),
-        "eta2_rollout_prob": eta2(d, bucket(np.exp(step.q), PROBABILITY_EDGES)),
-        "eta2_seq": eta2(d, step.row),
-        "eta2_token_id": eta2(d, step.token_id),
+        "adj_r2_rollout_prob": eta2(d, bucket(np.exp(step.q), PROBABILITY_EDGES)),
+        "adj_r2_seq": eta2(d, step.row),
+        "adj_r2_token_id": eta2(d, step.token_id),
     }
 
 

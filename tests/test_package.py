@@ -2,6 +2,7 @@
 
 import ast
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -79,8 +80,12 @@ def test_the_hook_is_one_file_for_python_3_9(tmp_path, capsys):
 @pytest.mark.slow
 def test_a_wheel_works_beside_a_script_called_tasks(tmp_path):
     """All that it reads is in it; no module of the working directory is taken for one of ours."""
+    (tmp_path / "source").mkdir()
     pip = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check"]
-    subprocess.run([*pip, "wheel", "--no-deps", "-w", tmp_path, ROOT], check=True)
+    for name in ("pyproject.toml", "README.md", "LICENSE", "flows", "tasks", "sql"):
+        copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
+        copy(ROOT / name, tmp_path / "source" / name)
+    subprocess.run([*pip, "wheel", "--no-deps", "-w", tmp_path, tmp_path / "source"], check=True)
     [wheel] = tmp_path.glob("*.whl")
     site = tmp_path / "site"
     subprocess.run([*pip, "install", "--no-deps", "--target", site, wheel], check=True)

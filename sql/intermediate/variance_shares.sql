@@ -1,12 +1,12 @@
 -- Where the variance of ln r lives: the share that group means explain, corrected for their number.
 -- grain: run, step
 --
--- run               | Training run.
--- step              | Optimizer step.
--- eta2_seq          | Share of the variance of ln r that the rollout explains; about 0 for noise.
--- eta2_token_id     | Share that the token id explains.
--- eta2_position     | Share that the position explains, in buckets from 0, 16, 64, 256, 1024, 4096, 16384.
--- eta2_rollout_prob | Share that p_rollout explains, in buckets from 0, 0.001, 0.01, 0.1, 0.5, 0.9, 0.99.
+-- run                 | Training run.
+-- step                | Optimizer step.
+-- adj_r2_seq          | Share of the variance of ln r that the rollout explains; about 0 for noise.
+-- adj_r2_token_id     | Share that the token id explains.
+-- adj_r2_position     | Share that the position explains, in buckets from 0, 16, 64, 256, 1024, 4096, 16384.
+-- adj_r2_rollout_prob | Share that p_rollout explains, in buckets from 0, 0.001, 0.01, 0.1, 0.5, 0.9, 0.99.
 
 with buckets as (
     select
@@ -62,9 +62,9 @@ shares as (
 select
     run,
     step,
-    any_value(share) filter (kind = 'seq') as eta2_seq,
-    any_value(share) filter (kind = 'token_id') as eta2_token_id,
-    any_value(share) filter (kind = 'position') as eta2_position,
-    any_value(share) filter (kind = 'rollout_prob') as eta2_rollout_prob
+    any_value(share) filter (kind = 'seq') as adj_r2_seq,
+    any_value(share) filter (kind = 'token_id') as adj_r2_token_id,
+    any_value(share) filter (kind = 'position') as adj_r2_position,
+    any_value(share) filter (kind = 'rollout_prob') as adj_r2_rollout_prob
 from shares
 group by run, step
