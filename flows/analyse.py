@@ -1,4 +1,4 @@
-"""Flow `analyse`: captures from file to MLflow, each step of a run after the one before it."""
+"""Flow `analyse`: captures from file to MLflow, the steps of each run in order."""
 
 import tempfile
 from pathlib import Path

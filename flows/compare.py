@@ -1,4 +1,4 @@
-"""Flow `compare`: runs against each other, as one page, in MLflow too."""
+"""Flow `compare`: a comparison page of several runs, also logged to MLflow."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""What became of captures, and who is told of it while a flow runs."""
+"""Outcomes of captures, and the listeners that hear of each one while a flow runs."""
 
 from collections.abc import Callable
 from contextvars import ContextVar

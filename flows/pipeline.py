@@ -1,6 +1,6 @@
-"""Captures through the pipeline: `take_on` hands their stages to the flow's task runner.
+"""The pipeline: `take_on` hands each capture's stages to the flow's task runner.
 
-Steps are prepared side by side, and logged in order; the lake never waits for MLflow.
+Steps are prepared concurrently and logged in order; the lake never waits for MLflow.
 """
 
 import shutil

@@ -1,7 +1,7 @@
-"""Where the stages of many captures run: threads of this process, processes, or Dask workers.
+"""Task runners: threads of this process, processes, or Dask workers.
 
-Logging to MLflow does not fan out; the flow itself does that, in step order. Free of Prefect until
-a runner is made, so that the command line can check one.
+Logging to MLflow does not fan out: the flow itself does that, in step order. Does not import
+Prefect until a runner is created, so that the command line can validate one.
 """
 
 import os

@@ -1,7 +1,7 @@
-"""Flow `watch`: analyse what the lake lacks, in step order. It may be killed and run again.
+"""Flow `watch`: analyse what the lake is missing, in step order. Safe to kill and restart.
 
-`follow` is the loop around it for one machine: a plain look at the disk, and a flow run only when
-there is something to do. Schedules and workers run the flow itself.
+`follow` is the loop around it on one machine: it scans the disk, and runs the flow only when there
+is something to do. Schedules and workers run the flow itself.
 """
 
 import time

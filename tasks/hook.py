@@ -1,7 +1,7 @@
-"""The writer for trainers: one call leaves a capture that timtrack reads. Needs torch only.
+"""The capture hook for trainers: one call writes a capture that timtrack reads. Needs only torch.
 
-Two rules: a capture appears whole or not at all, the same content in the same bytes; and a training
-never stops because of one: what goes wrong is logged once, and the trainer goes on.
+Two rules: a capture appears whole or not at all, and the same content gives the same bytes; and
+a capture never stops a training: errors are logged once, and the trainer goes on.
 """
 
 from __future__ import annotations

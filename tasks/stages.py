@@ -1,7 +1,7 @@
-"""The Prefect tasks: the stages of the road, each a name, a retry rule and a line of glue.
+"""The pipeline's Prefect tasks. Each is a name, a retry policy and one line of glue code.
 
-One rule: tasks pass paths and small dataclasses, never tables. Retries only where the outside world
-can fail; a capture that is wrong stays wrong.
+One rule: tasks pass paths and small dataclasses, never tables. Only what can fail for outside
+reasons is retried; a bad capture stays bad.
 """
 
 import re

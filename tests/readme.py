@@ -61,7 +61,7 @@ def parts() -> dict[str, str]:
         "formats": markdown(("format", "files in a folder", "needs", "has besides"), formats),
         "tables": markdown(("table", "one row for each", ""), listed),
         "metrics": markdown(("metric", ""), metrics),
-        "gates": markdown(("preset", "rules", "who says so"), gates),
+        "gates": markdown(("preset", "rules", "source"), gates),
         "corrections": markdown(("correction", "", "from", "settings computed"), corrected),
     }
 

@@ -1,4 +1,4 @@
-"""The answers of verbs, in a terminal."""
+"""Terminal output of the verbs that answer a question."""
 
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any

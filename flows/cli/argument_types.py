@@ -1,4 +1,4 @@
-"""Types of arguments that are more than a text or a number; what is wrong is said in our words."""
+"""Argument types for argparse beyond str and int, with our own error messages."""
 
 import argparse
 import re

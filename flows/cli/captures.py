@@ -1,4 +1,4 @@
-"""The verbs about captures: ingest, watch, serve, status, inspect, formats."""
+"""Verbs about captures: ingest, watch, serve, status, inspect, formats, hook, deployment."""
 
 from argparse import Namespace
 from dataclasses import asdict

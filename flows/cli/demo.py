@@ -1,4 +1,4 @@
-"""The demonstration: the published tokens, then two toy runs watched while they train."""
+"""The demo: the published tokens, then two toy runs that are watched while they train."""
 
 import os
 import re

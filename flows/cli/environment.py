@@ -1,4 +1,4 @@
-"""What verbs run in: defaults for the servers behind them, and what keeps a verb from running."""
+"""Environment of the verbs: defaults for the servers behind them, and checks before they run."""
 
 import os
 import tempfile

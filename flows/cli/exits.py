@@ -1,4 +1,4 @@
-"""How `tim` ends: exit codes, errors in a line, files that were written, SIGTERM."""
+"""How `tim` exits: exit codes, one-line errors, written files, SIGTERM."""
 
 import os
 import signal

@@ -1,4 +1,4 @@
-"""`tim gate`: rules over a run's steps, for CI; what it prints, and the files it writes."""
+"""`tim gate`: check a run against rules in CI; its output, and the files it writes."""
 
 import os
 from argparse import Namespace

@@ -1,4 +1,4 @@
-"""The verbs about all that is stored: sql, tables, prune, fsck, ui."""
+"""Verbs about the lake and the store: sql, tables, prune, fsck, ui."""
 
 import os
 import sys

@@ -1,4 +1,4 @@
-"""What the `tim` command understands: verbs and their options."""
+"""Verbs and options of `tim`."""
 
 import argparse
 import os
@@ -49,37 +49,41 @@ def parser() -> argparse.ArgumentParser:
         "--home",
         type=Path,
         default=Path(os.environ.get("TIMTRACK_HOME", "timtrack")),
-        help="folder of lake and local MLflow store (default: $TIMTRACK_HOME or ./timtrack)",
+        help="directory of lake and local MLflow store (default: $TIMTRACK_HOME or ./timtrack)",
     )
     verbs = tim.add_subparsers(title="verbs", metavar="VERB", required=True, dest="verb")
 
     ingest = verbs.add_parser(
-        "ingest", parents=[running()], help="analyse captures: files, or folders of them"
+        "ingest", parents=[running()], help="analyse captures: files, or directories of them"
     )
     ingest.add_argument("paths", metavar="PATH", nargs="+", type=Path)
     ingest.add_argument(
-        "--run", help="name of the training run (default: the file's, else its folder's)"
+        "--run", help="name of the training run (default: from the file, else from its path)"
     )
-    ingest.add_argument("--step", type=int, help="training step, of a single capture")
+    ingest.add_argument("--step", type=int, help="training step; only for a single capture")
     ingest.add_argument(
-        "--tokenizer", type=Path, help="tokenizer.json (default: one beside the capture)"
+        "--tokenizer", type=Path, help="tokenizer.json (default: the one beside the capture)"
     )
 
     watch = verbs.add_parser(
         "watch",
         parents=[below(), named(), complete(), running()],
-        help="analyse captures below a folder as they appear",
+        help="analyse captures below a directory as they appear",
     )
     how = watch.add_mutually_exclusive_group()
-    how.add_argument("--follow", action="store_true", help="go on until interrupted (the default)")
-    how.add_argument("--once", action="store_true", help="analyse what is there, then stop")
+    how.add_argument("--follow", action="store_true", help="run until interrupted (default)")
+    how.add_argument("--once", action="store_true", help="analyse what is there, then exit")
     add_alerts(watch)
     for verb in (ingest, watch):
         add_columns(verb)
-    watch.add_argument("--every", type=float, default=2.0, help="seconds between looks")
+    watch.add_argument(
+        "--every", type=float, default=2.0, help="seconds between scans (default: %(default)g)"
+    )
 
     status = verbs.add_parser(
-        "status", parents=[below(), named()], help="captures found, analysed, pending, set aside"
+        "status",
+        parents=[below(), named()],
+        help="captures found, analysed, pending and quarantined; status of the runs",
     )
     status.add_argument("--json", action="store_true")
     add_columns(status)
@@ -87,49 +91,55 @@ def parser() -> argparse.ArgumentParser:
     serve = verbs.add_parser(
         "serve",
         parents=[below(), named(), complete(), running()],
-        help="the same as a Prefect deployment, without a worker",
+        help="the same as a Prefect deployment that needs no worker",
     )
     add_alerts(serve)
     add_columns(serve)
-    serve.add_argument("--every", type=float, default=60.0, help="seconds between sweeps")
+    serve.add_argument(
+        "--every", type=float, default=60.0, help="seconds between sweeps (default: %(default)g)"
+    )
 
-    prune = verbs.add_parser("prune", help="delete token tables of old steps, keep their metrics")
+    prune = verbs.add_parser("prune", help="delete the token tables of old steps; metrics stay")
     which = prune.add_mutually_exclusive_group(required=True)
-    which.add_argument("--keep-last", type=positive, metavar="N", help="steps of each run to keep")
-    which.add_argument("--older-than", type=float, metavar="DAYS", help="by the capture's time")
-    prune.add_argument("--run", help="of this run only")
-    prune.add_argument("--yes", action="store_true", help="do it; without, only say what would go")
+    which.add_argument(
+        "--keep-last", type=positive, metavar="N", help="keep the last N steps of each run"
+    )
+    which.add_argument(
+        "--older-than", type=float, metavar="DAYS", help="steps captured more than DAYS days ago"
+    )
+    prune.add_argument("--run", help="only this run")
+    prune.add_argument(
+        "--yes", action="store_true", help="delete; without it, only list what would be deleted"
+    )
 
-    fsck = verbs.add_parser("fsck", help="whether the lake's files are as they were written")
-    fsck.add_argument("--run", help="of this run only")
+    fsck = verbs.add_parser("fsck", help="verify the checksums of all files in the lake")
+    fsck.add_argument("--run", help="only this run")
 
-    sql = verbs.add_parser("sql", help="ask DuckDB about everything in the lake")
-    sql.add_argument("query", help="SQL over the tables that `tim tables` lists")
+    sql = verbs.add_parser("sql", help="query everything in the lake with DuckDB")
+    sql.add_argument("query", help="a SELECT over the tables that `tim tables` lists")
     sql.add_argument(
         "--format",
         choices=("table", "csv", "json"),
         default="table",
-        help="csv and json: all digits, and text as it is, for programs (default: table)",
+        help="csv and json have all digits and unescaped text (default: %(default)s)",
     )
     sql.add_argument(
         "--allow-files",
         action="store_true",
-        help="let the query do all that DuckDB can: read and write any file, attach, install",
+        help="allow everything DuckDB can do: read and write any file, ATTACH, INSTALL",
     )
 
     whatif = verbs.add_parser(
         "whatif", help="what corrections (TIS, IcePop, masks, ...) would do to a step"
     )
-    whatif.add_argument(
-        "what", metavar="CAPTURE|RUN", help="a capture's file, or a run in the lake"
-    )
+    whatif.add_argument("what", metavar="CAPTURE|RUN", help="a capture file, or a run in the lake")
     whatif.add_argument("step", metavar="STEP", nargs="?", type=int, help="default: the latest")
     whatif.add_argument(
         "--correction",
         metavar="NAME:NUMBERS",
         action="append",
         default=[],
-        help="one more setting, as tis:3 or icepop:0.3,4 (may be repeated)",
+        help="one more setting, such as tis:3 or icepop:0.3,4 (repeatable)",
     )
     whatif.add_argument("--format", choices=("table", "csv", "json"), default="table")
     add_columns(whatif)
@@ -137,11 +147,13 @@ def parser() -> argparse.ArgumentParser:
     _about_a_step(verbs)
     _about_runs(verbs)
 
-    verbs.add_parser("formats", help="the files that are read, and how to get them written")
+    verbs.add_parser("formats", help="capture formats, and how to have your framework write them")
     verbs.add_parser("deployment", help="print prefect.yaml, for `prefect deploy --all`")
-    verbs.add_parser("hook", help="print the writer for trainers: one file that needs torch alone")
+    verbs.add_parser(
+        "hook", help="print the capture hook for trainers: one file that needs only torch"
+    )
     inspect = verbs.add_parser(
-        "inspect", help="what a file is: format, run, step, fields, what is missing"
+        "inspect", help="what a file is: format, run, step, fields, and what is missing"
     )
     inspect.add_argument("file", metavar="FILE", type=Path)
     add_columns(inspect)
@@ -149,18 +161,24 @@ def parser() -> argparse.ArgumentParser:
     tables = verbs.add_parser("tables", help="list the tables, or the columns of one")
     tables.add_argument("name", nargs="?")
 
-    ui = verbs.add_parser("ui", help="open MLflow on what was logged")
+    ui = verbs.add_parser("ui", help="serve the MLflow UI on what was logged")
     ui.add_argument("--port", type=int, default=5000)
 
     demo = verbs.add_parser(
-        "demo", help="published tokens of a real run, then two toy runs, watched"
+        "demo",
+        help="analyse the published tokens of a real run, then two toy runs while they train",
     )
-    demo.add_argument("--steps", type=positive, default=20, help="GRPO steps of each toy run")
+    demo.add_argument(
+        "--steps",
+        type=positive,
+        default=20,
+        help="GRPO steps of each toy run (default: %(default)s)",
+    )
     demo.add_argument(
         "--codec",
         choices=("off", "rank16", "rank8", "codec", "scoring"),
         default="codec",
-        help="codec of the second toy run; the first has none",
+        help="codec of the second toy run; the first has none (default: %(default)s)",
     )
     demo.add_argument("--seed", type=int, default=0)
     return tim
@@ -172,26 +190,34 @@ def _about_a_step(verbs: Any) -> None:
     placed.add_argument("run", metavar="RUN")
     placed.add_argument("step", metavar="STEP", nargs="?", type=int, help="default: the latest")
 
-    report = verbs.add_parser("report", parents=[placed], help="write a step's page")
+    report = verbs.add_parser("report", parents=[placed], help="write the report of a step")
     report.add_argument("-o", "--output", type=Path, help="default: <run>-step-<n>.html")
     report.add_argument(
         "--pick",
         choices=("worst", "spread", "random", "median", "first"),
         default="worst",
-        help="which prompts to show samples of, by their mean |ln r| (default: worst)",
+        help="which prompts to sample, by mean |ln r| (default: %(default)s)",
     )
-    report.add_argument("--groups", type=positive, default=4, help="prompts (default: 4)")
-    report.add_argument("--per-group", type=positive, default=2, help="rollouts of each")
-    report.add_argument("--seed", type=int, default=0, help="of --pick random")
+    report.add_argument(
+        "--groups", type=positive, default=4, help="number of prompts (default: %(default)s)"
+    )
+    report.add_argument(
+        "--per-group", type=positive, default=2, help="sequences per prompt (default: %(default)s)"
+    )
+    report.add_argument("--seed", type=int, default=0, help="seed of --pick random")
 
-    show = verbs.add_parser("show", parents=[placed], help="a rollout's tokens in the terminal")
-    show.add_argument("--row", type=int, required=True, help="index of the rollout in the batch")
-    show.add_argument("--around", type=int, metavar="POS", help="the tokens around this position")
+    show = verbs.add_parser(
+        "show", parents=[placed], help="the tokens of one sequence, in the terminal"
+    )
+    show.add_argument("--row", type=int, required=True, help="index of the sequence in the batch")
+    show.add_argument(
+        "--around", type=int, metavar="POS", help="show the tokens around this position"
+    )
 
     repro = verbs.add_parser(
-        "repro", parents=[placed], help="a rollout as a zip to attach to an issue"
+        "repro", parents=[placed], help="one sequence as a zip file for a bug report"
     )
-    repro.add_argument("--row", type=int, required=True, help="index of the rollout in the batch")
+    repro.add_argument("--row", type=int, required=True, help="index of the sequence in the batch")
     repro.add_argument("-o", "--output", type=Path, help="default: <run>-step-<n>-row-<row>.zip")
 
 
@@ -203,28 +229,28 @@ def _about_runs(verbs: Any) -> None:
         type=checked(step_range),
         default=(None, None),
         metavar="A:B",
-        help="only these, both included; either may be left out (default: all)",
+        help="only these steps, inclusive; A or B may be omitted (default: all)",
     )
 
     compare = verbs.add_parser(
-        "compare", parents=[between], help="runs over their steps, as one page"
+        "compare", parents=[between], help="compare runs over their steps, as one page"
     )
     compare.add_argument("runs", metavar="RUN", nargs="+")
-    compare.add_argument(
-        "--baseline", metavar="RUN", help="the run that the others are held against"
-    )
+    compare.add_argument("--baseline", metavar="RUN", help="the run to compare the others with")
     compare.add_argument(
         "-o", "--output", type=Path, default=Path("comparison.html"), help="default: %(default)s"
     )
 
-    diff = verbs.add_parser("diff", help="two steps token by token, as far as they share tokens")
+    diff = verbs.add_parser("diff", help="compare two steps token by token where they share tokens")
     diff.add_argument("run", metavar="RUN")
     diff.add_argument("other", metavar="OTHER")
-    diff.add_argument("--step", type=int, help="of both (default: the latest that both have)")
-    diff.add_argument("--other-step", type=int, help="of OTHER, if it is another")
+    diff.add_argument(
+        "--step", type=int, help="step of both runs (default: the latest that both have)"
+    )
+    diff.add_argument("--other-step", type=int, help="step of OTHER, if different")
 
     certify = verbs.add_parser(
-        "certify", help="are both engines bit-equal? exit code 0 yes, 1 no, 2 not known"
+        "certify", help="check that both engines are bit-equal; exit code 0 yes, 1 no, 2 unknown"
     )
     certify.add_argument("run", metavar="RUN")
     certify.add_argument("step", metavar="STEP", nargs="?", type=int, help="default: the latest")
@@ -237,33 +263,37 @@ def _about_a_gate(verbs: Any, between: argparse.ArgumentParser) -> None:
     gate = verbs.add_parser(
         "gate",
         parents=[between],
-        help="hold a run to rules: exit code 0 passed, 1 broken, 2 could not be judged",
+        help="check a run against rules; exit code 0 pass, 1 fail, 2 undecidable",
     )
     gate.add_argument("run", metavar="RUN")
     gate.add_argument(
         "--rule",
         action="append",
         default=[],
-        help="as 'kl_k3 < 0.01' (every step), 'mean(kl_k3) < 0.01', 'frac_outside_5 < 1%%'",
+        help="such as 'kl_k3 < 0.01' (every step), 'mean(kl_k3) < 0.01', 'frac_outside_5 < 1%%'",
     )
-    gate.add_argument("--preset", action="append", default=[], help="rules of a framework")
-    gate.add_argument("--baseline", metavar="RUN", help="a run that this one is not to exceed")
+    gate.add_argument("--preset", action="append", default=[], help="a framework's own rules")
+    gate.add_argument(
+        "--baseline",
+        metavar="RUN",
+        help="a run whose means this one must not exceed by more than --max-rise",
+    )
     gate.add_argument(
         "--max-rise",
         type=checked(share),
         default=0.5,
         metavar="SHARE",
-        help="of the means over the baseline's, as 50%% (the default)",
+        help="allowed rise of the means over the baseline, such as 50%% (default)",
     )
     gate.add_argument(
         "--bit-equal",
         action="store_true",
-        help="judge steps whose log-probs are the same bits, too: no copies, but engines built so",
+        help="also judge steps whose log-probs are bit-identical: the engines are built to be",
     )
-    gate.add_argument("--junit", type=Path, metavar="FILE", help="write the verdict as JUnit XML")
+    gate.add_argument("--junit", type=Path, metavar="FILE", help="write the result as JUnit XML")
     gate.add_argument(
         "--summary",
         type=Path,
         metavar="FILE",
-        help="append it as Markdown (default: $GITHUB_STEP_SUMMARY)",
+        help="append the result as Markdown (default: $GITHUB_STEP_SUMMARY)",
     )

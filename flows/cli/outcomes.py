@@ -1,4 +1,4 @@
-"""What became of captures, in a terminal: a line each while it happens, a table at the end."""
+"""Terminal output for captures: one line as each is done, a table at the end."""
 
 import os
 import re

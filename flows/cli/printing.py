@@ -1,7 +1,7 @@
-"""The one way to print. What stands in a line cannot act on the terminal, nor begin another line.
+"""The only place that prints. No argument can control the terminal or forge another line.
 
 One rule: an argument is a line. File names, notes and errors come from whoever wrote a capture, so
-a line break inside an argument shows as `\\n`. Free of all that is slow to import.
+a line break inside an argument is printed as `\\n`. Imports nothing slow.
 """
 
 import sys

@@ -1,4 +1,4 @@
-"""A flow as a person in a terminal sees it: a bar that moves, then the outcomes."""
+"""Flows in a terminal: a progress bar, then the outcomes."""
 
 from pathlib import Path
 from typing import Any

@@ -1,4 +1,4 @@
-"""The verbs about runs: compare, gate, demo."""
+"""Verbs about runs: compare, gate, demo."""
 
 from argparse import Namespace
 

@@ -1,6 +1,6 @@
-"""Tables in a terminal. Text from captures is never taken for markup, nor obeyed.
+"""Tables in a terminal. Text from captures is never interpreted as markup or control codes.
 
-Free of Prefect, so that `tim sql` starts fast.
+Does not import Prefect, so that `tim sql` starts fast.
 """
 
 import sys

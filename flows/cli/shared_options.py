@@ -1,4 +1,4 @@
-"""Options that several verbs have."""
+"""Options shared by several verbs."""
 
 import argparse
 from pathlib import Path
@@ -15,7 +15,7 @@ def add_columns(verb: argparse.ArgumentParser) -> None:
         "--columns",
         type=checked(columns),
         metavar="PART=NAME,...",
-        help="what a home-made dump calls its fields: logp_rollout=vllm,logp_train=fsdp,...",
+        help="field names of a custom dump, such as logp_rollout=vllm,logp_train=fsdp",
     )
 
 
@@ -25,7 +25,7 @@ def add_alerts(verb: argparse.ArgumentParser) -> None:
         "--alerts",
         type=Path,
         metavar="FILE",
-        help="when a run is a warning or critical (default: alerts.toml in the home, else bands)",
+        help="rules for warning and critical runs (default: alerts.toml in --home, else bands)",
     )
 
 
@@ -42,7 +42,7 @@ def named() -> argparse.ArgumentParser:
     options.add_argument(
         "--pattern",
         type=checked(lambda text: Pattern(text).text),
-        help="how captures are called below DIR, like '{run}/dumps/{step}.pt' (*, ? and **/ too)",
+        help="filename pattern of captures under DIR, such as '{run}/dumps/{step}.pt' (*, ?, **/)",
     )
     return options
 
@@ -55,12 +55,12 @@ def complete() -> argparse.ArgumentParser:
         type=float,
         metavar="SECONDS",
         default=30.0,
-        help="without a write, after which an unreadable file is bad, not unfinished (default: 30)",
+        help="seconds without a write before an unreadable file counts as corrupt (default: 30)",
     )
     options.add_argument(
         "--marker",
         metavar="NAME",
-        help="take a capture only when this file is beside it; {name} and {stem} are the capture's",
+        help="take a capture only once this file is beside it; {name}, {stem}: of the capture",
     )
     return options
 
@@ -78,6 +78,6 @@ def running() -> argparse.ArgumentParser:
         "--parity",
         type=checked(frameworks.check),
         metavar="NAMES",
-        help="log what verl, nemo_rl or slime would log too, under their names (comma between)",
+        help="also log what verl, nemo_rl or slime would log, under their names (comma-separated)",
     )
     return options

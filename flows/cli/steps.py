@@ -1,4 +1,4 @@
-"""The verbs about one step: report, show, repro, whatif, certify, diff."""
+"""Verbs about one step: report, show, repro, whatif, certify, diff."""
 
 import re
 from argparse import Namespace

@@ -1,7 +1,7 @@
-"""Captures that cannot be taken: the reason, and what must change before they are tried again.
+"""Quarantine: captures that failed, why, and what must change before they are tried again.
 
-One record a path, `<home>/quarantine/<hash of path>.json`, written whole or not at all. The capture
-itself is never moved or touched.
+One record per path, `<home>/quarantine/<hash of path>.json`, written atomically. The capture itself
+is never moved or modified.
 """
 
 import hashlib

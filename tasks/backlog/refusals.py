@@ -1,7 +1,7 @@
-"""Steps of the lake that go no further: tables that cannot be computed, what MLflow refuses.
+"""Steps that are stuck in the lake: their tables cannot be computed, or MLflow rejects them.
 
-One record in the step's folder, `refused.json`. It holds for the tables or the MLflow that it is
-about: other SQL, another store or a replaced capture is another try.
+One record in the step's directory, `refused.json`. It applies to the tables or the MLflow store
+that it names: other SQL, another store or a new capture is a new attempt.
 """
 
 import json

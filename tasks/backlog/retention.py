@@ -1,4 +1,4 @@
-"""Which steps' token tables may go. Tables, metrics and capture.json always stay."""
+"""Retention: whose token tables may be deleted. Tables, metrics and capture.json always stay."""
 
 import time
 from itertools import groupby

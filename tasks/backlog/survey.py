@@ -1,7 +1,7 @@
-"""What is still to be done: captures that the lake lacks, steps that MLflow lacks.
+"""What is left to do: captures missing from the lake, steps missing from MLflow.
 
-One rule: everything is read off the disk. Nothing is remembered between two looks, so any process
-may be killed at any point and another goes on where the files say that it stopped.
+One rule: all state is read from disk. Nothing is remembered between two scans, so any process can
+be killed at any point, and the next one continues where the files say it stopped.
 """
 
 import hashlib

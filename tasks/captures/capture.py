@@ -1,4 +1,4 @@
-"""What a capture is: which run and step it belongs to, and its identity, which is its content.
+"""A capture: its run and step, and its identity, which is its content.
 
 Two files with the same bytes are the same capture.
 """

@@ -1,7 +1,7 @@
-"""Whether a capture is complete, or is still being written.
+"""Whether a capture is complete or still being written.
 
-A file that can be read is complete: the formats that say where they end are read to that end.
-One that cannot is complete, and corrupt, when a marker says so or nobody wrote to it for a while.
+A readable file is complete; formats that mark their end are read to that end. An unreadable one is
+complete, and corrupt, once a marker says so or nobody has written to it for a while.
 """
 
 from timtrack.tasks.captures.source import Source

@@ -1,7 +1,7 @@
-"""Token ids as text, by the tokenizer beside the captures.
+"""Text of token ids, from the tokenizer beside the captures.
 
-One rule: what is shown is what the model produced. A token that is part of a character shows its
-bytes, never a replacement character.
+One rule: what is shown is what the model produced. A token that is part of a character is shown as
+its bytes, never as a replacement character.
 """
 
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""Which captures are below a folder."""
+"""Finding the captures below a directory."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""What is this file? Its format, run and step, its fields and shapes, and what a reading lacks."""
+"""What a file is: format, run and step, fields and shapes, and what is missing to read it."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace

@@ -1,7 +1,7 @@
-"""Where captures lie, and which run and step their path names.
+"""Paths of captures, and the run and step that they name.
 
-Without a pattern, readers recognise their files by name and frameworks' own folders are known; with
-one, every file that matches it is a capture, and run and step are what stands in their places.
+Without a pattern, readers recognise their files by name, and the frameworks' own directories are
+known; with one, every matching file is a capture, and its placeholders give run and step.
 """
 
 import re

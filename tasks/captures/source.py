@@ -1,4 +1,4 @@
-"""Where a capture is: its files, and what the disk says of them. Nothing is read before `open`."""
+"""Where a capture is: its files, and their state on disk. Nothing is read before `open`."""
 
 import hashlib
 from dataclasses import dataclass

@@ -1,7 +1,7 @@
-"""A `tokenizer.json` without trust, and what it makes of token ids. The only user of `tokenizers`.
+"""Untrusted `tokenizer.json` files, and the text of token ids. The only user of `tokenizers`.
 
-One rule: how much text there may be is known before it is made. The library panics, and its
-decoders can make gigabytes of a few bytes.
+One rule: the amount of text is bounded before it is made. The library can panic, and its decoders
+can turn a few bytes into gigabytes.
 """
 
 import json

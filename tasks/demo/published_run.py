@@ -1,4 +1,4 @@
-"""The run that this project grew from: its 400 published tokens (published/) as a capture."""
+"""The run that this project started from: its 400 published tokens (published/) as a capture."""
 
 import csv
 import json

@@ -1,6 +1,6 @@
-"""Captures into the lake, read in a process apart (tasks/system/isolation.py).
+"""Converting captures to steps of the lake, in a separate process (tasks/system/isolation.py).
 
-One rule: whatever ends the process that reads a capture is that capture's fault, as BadCapture.
+One rule: whatever kills the process that reads a capture is an error of that capture: BadCapture.
 """
 
 import tempfile

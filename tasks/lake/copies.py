@@ -1,4 +1,4 @@
-"""Files that hold a step's bytes: the one it came from, touched since, and copies elsewhere."""
+"""Files known to hold a step's bytes: its source after a touch, and copies elsewhere."""
 
 import hashlib
 import os

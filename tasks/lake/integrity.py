@@ -1,6 +1,6 @@
-"""Is the lake as it was written? Every file's size and digest is kept beside it from the start.
+"""Integrity of the lake: size and SHA-256 of every file, recorded when it is written.
 
-`capture.json` has those of the tokens, `sums.json` those of the tables of one version.
+`capture.json` has those of the token tables, `sums.json` those of one version of the tables.
 """
 
 import hashlib

@@ -1,4 +1,4 @@
-"""How tables are stored: encodings and row groups as measured.
+"""Parquet files: encodings and row groups, as measured.
 
 Memory is bounded by one block of rows.
 """

@@ -1,4 +1,4 @@
-"""The one way into the lake: written aside, checked, then published whole."""
+"""The only way into the lake: write to staging, check, publish atomically."""
 
 import hashlib
 import json

@@ -1,4 +1,4 @@
-"""What is being written: aside, where no reader looks, then visible by one rename."""
+"""Staging: data is written where no reader looks, then made visible by one rename."""
 
 import os
 import shutil

@@ -1,4 +1,4 @@
-"""Errors that a user can cause, or mend; and `printable`, by which they quote what others wrote."""
+"""Errors that a user can cause or fix, and `printable`, which makes quoted text safe to print."""
 
 import re
 from pathlib import Path

@@ -1,7 +1,7 @@
-"""How numbers and text from outside are written, in terminals, pages and files. No arithmetic here.
+"""How numbers and untrusted text are printed, in terminals, pages and files. No arithmetic here.
 
-One rule: what a capture, a path or a token says is shown, never obeyed: not by a terminal or a log
-(`printable`), not by Markdown (`markdown`, `code`), not by what reads JSON (`as_json`).
+One rule: text from captures, paths and tokens is shown, never interpreted: not by a terminal or a
+log (`printable`), not by Markdown (`markdown`, `code`), not by JSON parsers (`as_json`).
 """
 
 import json

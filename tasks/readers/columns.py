@@ -1,7 +1,7 @@
-"""Home-made dumps: any file with the two log-probs, by a mapping of its names (`--columns`).
+"""Custom dumps: any file with both engines' log-probs, by a mapping of its names (`--columns`).
 
-`.npz` and `.pt` dicts, JSON lines, Parquet and Arrow files with a row per response, or `.npy` files
-side by side. `logp_rollout=vllm,logp_train=fsdp` says which name plays which part.
+`.npz` and `.pt` dicts, JSON lines, Parquet and Arrow files with one row per response, or `.npy`
+files side by side. `logp_rollout=vllm,logp_train=fsdp` maps parts to names.
 """
 
 import re

@@ -1,4 +1,4 @@
-"""Files that have one engine's log-probs, or none: what they are, and how to get the rest."""
+"""Files with one engine's log-probs or none: what they are, and how to get the rest."""
 
 from dataclasses import dataclass
 

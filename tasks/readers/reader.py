@@ -1,6 +1,4 @@
-"""What a reader of a format is. Another package registers its own by the entry point
-`timtrack.readers`, which names a `Reader`.
-"""
+"""The `Reader` of a format. Other packages register one by the entry point `timtrack.readers`."""
 
 from collections.abc import Callable
 from dataclasses import dataclass

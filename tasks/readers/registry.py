@@ -1,4 +1,4 @@
-"""The formats: which reader takes a file, by its name or by its contents."""
+"""All formats, and which reader opens a file, by name or by contents."""
 
 import functools
 from importlib.metadata import EntryPoint, entry_points

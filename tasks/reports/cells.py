@@ -1,4 +1,4 @@
-"""Text in the cells of tables as charts, terminals and spreadsheets need it; numbers stay."""
+"""Text in table cells, made safe for charts, terminals and spreadsheets. Numbers are unchanged."""
 
 from collections.abc import Callable
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What pages share: templates of page/, tables, and a policy that runs their script only."""
+"""What all pages share: the templates of page/, tables, and a CSP that runs only their script."""
 
 import base64
 import functools

@@ -1,4 +1,4 @@
-"""One rollout as a zip that can be attached to an issue: ids, texts, all log-probs, origin."""
+"""One sequence as a zip file for a bug report: ids, text, all log-probs, provenance."""
 
 import io
 import zipfile

@@ -1,6 +1,6 @@
-"""Runs over their steps, against each other: what a comparison page says, and the page.
+"""The comparison page: runs over their steps.
 
-One rule: whether the inputs match is said before any difference is.
+One rule: whether the inputs match comes before any difference.
 """
 
 from collections.abc import Mapping, Sequence

@@ -1,6 +1,6 @@
-"""Rollouts to look at: which, by a stated rule, and their tokens with every number.
+"""Sequences to look at, chosen by a stated rule, and their tokens with every number.
 
-`samples.json` holds them for other programs; its form is documented in the README.
+`samples.json` has them for other programs; flows/README.md documents its form.
 """
 
 import random

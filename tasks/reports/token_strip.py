@@ -1,6 +1,6 @@
-"""Rollouts as the page draws them: the response's tokens as text, with their numbers as printed.
+"""Sequences as the page shows them: response tokens as text, with their numbers formatted.
 
-Numbers are formatted here, by tasks/messages/formatting.py, so that the page computes none.
+Numbers are formatted here, by tasks/messages/formatting.py; the page computes none.
 """
 
 import math

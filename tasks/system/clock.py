@@ -1,4 +1,4 @@
-"""How long ago a file was written, whatever the clocks say.
+"""How long ago a file was written, even if clocks disagree.
 
 A file's time may lie in the future: copied from a machine whose clock is ahead, or set by hand.
 """

@@ -1,4 +1,4 @@
-"""Small files that are there whole or not at all, after a power cut too."""
+"""Atomic, durable writes of small files: whole or absent, even after a power cut."""
 
 import os
 from pathlib import Path

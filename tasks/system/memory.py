@@ -1,6 +1,6 @@
-"""How much memory the queries over one step may hold; beyond it, DuckDB spills to the disk.
+"""The memory budget of the queries over one step; beyond it, DuckDB spills to disk.
 
-Free of DuckDB, so that the command line can check what it was given.
+Does not import DuckDB, so that the command line can validate the setting.
 """
 
 import os

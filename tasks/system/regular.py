@@ -1,6 +1,6 @@
-"""Files that are opened to be read: regular ones, whatever their name leads one to expect.
+"""Opening files for reading: regular files only, whatever their name suggests.
 
-A pipe would be waited for, a folder or a device is no capture.
+Opening a pipe would block; a directory or a device is no capture.
 """
 
 import hashlib

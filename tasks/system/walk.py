@@ -1,7 +1,7 @@
-"""The files below a folder that others write to, move and delete while we look.
+"""Walking a directory tree that others write to, move and delete meanwhile.
 
-What goes away is not there, what cannot be looked into is told. Links are followed; a folder that
-several names lead to is looked into once, by a name that is no link if it has one.
+What disappears is skipped; what cannot be listed is reported. Links are followed; a directory with
+several names is visited once, by a name that is no link if it has one.
 """
 
 import os

@@ -1,4 +1,4 @@
-"""The tables of one step, computed from its tokens."""
+"""Computing the tables of one step from its tokens."""
 
 import graphlib
 from collections.abc import Collection, Iterable, Iterator, Mapping

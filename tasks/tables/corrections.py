@@ -1,4 +1,4 @@
-"""The corrections for mismatch that `sql/corrections.toml` lists, as SQL and as config lines.
+"""The corrections of `sql/corrections.toml`, as SQL and as config lines of frameworks.
 
 A setting is a method with its parameters: `tis_token_2` in tables, `tis_token:2` when typed.
 """

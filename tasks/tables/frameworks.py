@@ -1,4 +1,4 @@
-"""Numbers under the frameworks' own names, logged beside ours when TIMTRACK_PARITY asks."""
+"""Metrics under the frameworks' own names, logged beside ours if TIMTRACK_PARITY says so."""
 
 import os
 from collections.abc import Mapping

@@ -1,4 +1,4 @@
-"""What must hold between the numbers of any step; one that breaks it is our mistake, and fails."""
+"""Invariants between a step's metrics. A violation is a bug in timtrack, so the step fails."""
 
 import math
 from collections.abc import Callable, Mapping

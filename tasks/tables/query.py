@@ -1,4 +1,4 @@
-"""Questions over steps: every table of every step, computed where it is not stored."""
+"""Queries over steps: every table of every step, computed where it is not stored."""
 
 import logging
 from collections.abc import Collection, Mapping

@@ -1,4 +1,4 @@
-"""What a user's SQL may do: read the lake, nothing else. DuckDB holds it to that, not a pattern.
+"""Sandbox of users' SQL: it can read the lake and nothing else, enforced by DuckDB itself.
 
 One rule: a query neither writes, nor opens files outside the lake, nor loads code.
 """

@@ -1,4 +1,4 @@
-"""Which tables a SELECT reads, by DuckDB's own parser."""
+"""Which tables a SELECT reads, from DuckDB's own parser."""
 
 import functools
 import json

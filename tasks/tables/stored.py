@@ -1,4 +1,4 @@
-"""The tables of a step as they are stored beside its tokens."""
+"""The tables stored beside a step's tokens."""
 
 from collections.abc import Collection
 from pathlib import Path

@@ -1,6 +1,7 @@
-"""The checks that every batch must pass on its way into the lake; nothing is checked anywhere else.
+"""The checks that every batch must pass on its way into the lake; nothing is checked elsewhere.
 
-Tokens under the mask without a finite log-prob by an engine are not trained on here, but counted.
+Tokens under the mask without a finite log-prob from an engine are excluded from training tokens
+here, but counted.
 """
 
 from collections.abc import Iterator, Mapping

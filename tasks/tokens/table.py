@@ -1,7 +1,7 @@
-"""The token table: what its columns are. Readers make token batches, everything else consumes them.
+"""The token table: its columns. Readers produce it, everything else consumes it.
 
 One rule: outside the mask there are no numbers. What an engine wrote there is a placeholder
-(0.0, -1.0, whatever filled the padding), so readers store NULL and no average can pick it up.
+(0.0, -1.0, whatever filled the padding), so readers store NULL and no average can include it.
 """
 
 from collections.abc import Callable, Iterator, Mapping

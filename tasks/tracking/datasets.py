@@ -1,4 +1,4 @@
-"""The captures of a run as MLflow's dataset inputs: which step came from which file."""
+"""The captures of a run as MLflow dataset inputs: which file each step came from."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""The local MLflow store, where no server is given."""
+"""The local MLflow store, used unless a server is configured."""
 
 import uuid
 from pathlib import Path

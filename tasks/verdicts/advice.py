@@ -1,7 +1,7 @@
 """What to do about a step's mismatch: which correction to use, or why none helps.
 
 One rule: nothing is recommended where the log-probs may be shifted, and "no correction is needed"
-is said of no step that has a bad reading.
+is never said of a step with a bad reading.
 """
 
 from collections import Counter

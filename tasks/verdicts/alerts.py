@@ -1,7 +1,7 @@
-"""Does a run need a person? Its status by rules over its last steps, told only when it changes.
+"""Run status (healthy, warning, critical) by rules over its last steps, reported only on change.
 
-Rules come from `alerts.toml`, or are the bands of the report. A status gets worse after a few steps
-in a row that are worse, and better after more that are better: what scatters about a bound is told
+Rules come from `alerts.toml`, or are the bands of the report. A status worsens after a few worse
+steps in a row and improves after more better ones, so that noise around a threshold is reported
 once.
 """
 

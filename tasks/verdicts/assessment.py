@@ -1,4 +1,4 @@
-"""What a step amounts to: verdict, findings and advice, made once from its facts and tables.
+"""A step's assessment: verdict, findings and advice, made once from its facts and tables.
 
 Page, note, terminal and `summary.json` print this one object.
 """

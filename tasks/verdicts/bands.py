@@ -1,6 +1,6 @@
-"""Is that normal? A step's numbers against the bands of `bands.toml`, each with who says so.
+"""Bands: what is normal for each metric, from `bands.toml`, each with its source.
 
-`TIMTRACK_BANDS` names a file of the same form; its bands go before those of the same metric.
+`TIMTRACK_BANDS` names a file of the same form; its bands take precedence for the same metric.
 """
 
 import functools

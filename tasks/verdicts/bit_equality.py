@@ -1,7 +1,7 @@
-"""Are the engines bit-equal? The zero-diff certificate of a step, for true on-policy training.
+"""The zero-diff certificate of a step, for true on-policy training: are the engines bit-equal?
 
-Distances are in units in the last place (ULP) of float32, between the two log-probs of a trained
-token: how many float32 numbers lie from one to the other. -0.0 and 0.0 are the same number.
+Distances between the two log-probs of a trained token are in float32 ULP (units in the last place):
+how many float32 numbers lie from one to the other. -0.0 and 0.0 are the same number.
 """
 
 from dataclasses import asdict, dataclass

@@ -1,4 +1,4 @@
-"""One sentence about a step."""
+"""A finding: one sentence about a step."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace

@@ -1,4 +1,4 @@
-"""All that the diagnoses of a step say, what matters first."""
+"""All findings of a step, those that matter first."""
 
 from collections.abc import Mapping
 

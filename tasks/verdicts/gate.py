@@ -1,4 +1,4 @@
-"""Does a run stay within its limits? Rules over a run's steps, for CI.
+"""Gates: rules over a run's steps, for CI.
 
 One rule: what cannot be judged does not pass. A missing number, NaN or an empty selection is an
 error, not a pass. Rules are parsed, never evaluated as code.

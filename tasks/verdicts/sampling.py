@@ -1,4 +1,4 @@
-"""What tokens that were sampled say of the log-probs stored: whose they are, and in which base."""
+"""What the sampled tokens reveal about the stored log-probs: which engine's, and in which base."""
 
 import math
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""A step in a few numbers: the headline that people see first, and `summary.json`."""
+"""The headline of a step, and `summary.json`."""
 
 import math
 from collections.abc import Callable, Mapping

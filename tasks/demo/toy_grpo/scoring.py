@@ -1,4 +1,4 @@
-"""A batch of rollouts, and how the trainer scores its tokens."""
+"""A batch of sequences, and the trainer's log-probs of its tokens."""
 
 import copy
 from dataclasses import dataclass

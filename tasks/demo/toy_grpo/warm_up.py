@@ -1,4 +1,4 @@
-"""The model before the run: supervised, so that rewards start near one half; kept in a cache."""
+"""Supervised warm-up, so that rewards start near one half; cached."""
 
 import hashlib
 import os

@@ -1,7 +1,7 @@
-"""What a file's bytes can hold. One rule: nobody makes room for what a file only declares.
+"""Bounds from a file's size. One rule: no memory is allocated for what a file merely declares.
 
-A tensor may repeat one element billions of times, have a billion rows of no width, a list hold the
-same tensor again and again, and a kilobyte of a zip unpack to a megabyte.
+A tensor may repeat one element billions of times or have a billion rows of width 0, a list may
+hold the same tensor again and again, and a kilobyte of zip may unpack to a megabyte.
 """
 
 import zipfile

@@ -1,4 +1,4 @@
-"""What a file is, by its bytes: the container, and the names at its top. Never by its suffix."""
+"""What a file is, from its bytes and never its suffix: container and top-level names."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

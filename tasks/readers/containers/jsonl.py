@@ -1,4 +1,4 @@
-"""JSON lines without trust: one record at a time, each bounded, a cut one refused."""
+"""Untrusted JSON lines: one record at a time, each of bounded size; truncated lines are refused."""
 
 import json
 from collections.abc import Iterator

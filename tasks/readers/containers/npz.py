@@ -1,5 +1,6 @@
-"""`.npz` without trust: of each member its header is read at once, its numbers when they are asked
-for, into memory if they are few, else into a file that is mapped.
+"""Untrusted `.npz`: headers are read at once, data on first use.
+
+Small members go into memory, large ones into a temporary file that is mapped.
 """
 
 import shutil

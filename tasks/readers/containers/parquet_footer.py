@@ -1,4 +1,4 @@
-"""What a Parquet file says that it holds, read without its rows."""
+"""Row and value counts from a Parquet footer, without reading rows."""
 
 from pathlib import Path
 

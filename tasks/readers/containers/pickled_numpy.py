@@ -1,8 +1,8 @@
 """NumPy arrays inside a `.pt`, rebuilt without NumPy's own unpickling.
 
-NumPy's `dtype.__setstate__` believes what it is given: a crafted state makes it read any address.
-So the names that a pickled array asks for are stand-ins, which keep only what is safe: the kind of
-a plain dtype, a shape, and bytes of exactly that size.
+NumPy's `dtype.__setstate__` trusts its input: a crafted state makes it read arbitrary addresses. So
+the names that a pickled array imports are stand-ins, which keep only what is safe: the kind of a
+plain dtype, a shape, and bytes of exactly that size.
 """
 
 import re

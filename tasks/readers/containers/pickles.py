@@ -1,6 +1,6 @@
-"""Pickle files without trust: `DataProto.save_to_disk`, SkyRL's dumps. Only named stand-ins run.
+"""Untrusted pickles: `DataProto.save_to_disk`, SkyRL's dumps. Only listed stand-ins are called.
 
-Python's own unpickler, not the C one: that one makes room for any memo index a file names.
+Uses Python's unpickler, not the C one, which allocates for any memo index that a file names.
 """
 
 import pickle

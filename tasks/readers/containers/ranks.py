@@ -1,4 +1,4 @@
-"""Files of one step beside each other, by rank. A folder of thousands is listed once for all."""
+"""Per-rank files of one step. A directory of thousands is listed once for all of them."""
 
 import os
 import re

@@ -1,7 +1,7 @@
-"""Objects of verl, tensordict and SkyRL inside files, without these libraries and their code.
+"""Objects of verl, tensordict and SkyRL in pickles, without importing these libraries.
 
-What a pickle names is a stand-in that keeps the state it is given; `resolved` makes plain dicts,
-lists and arrays of them. Each load gets classes of its own: a pickle can write to what it named.
+What a pickle names becomes a stand-in that keeps the state it is given; `resolved` turns them into
+plain dicts, lists and arrays. Each load gets its own classes: a pickle can write to what it names.
 """
 
 import io

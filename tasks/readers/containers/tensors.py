@@ -1,7 +1,7 @@
-"""Tensor files without trust: `.pt` and `.npz` as plain mappings of arrays, mapped, not copied.
+"""Untrusted tensor files: `.pt` and `.npz` as plain mappings of arrays, memory-mapped.
 
-One rule: nothing in a file is ever executed, and no address in it is followed. What cannot be
-loaded without that is refused, as is a file whose checksums say that it was damaged.
+One rule: nothing in a file is executed, and no address in it is followed. What cannot be loaded
+that way is refused, and so is a file with wrong checksums.
 """
 
 import threading

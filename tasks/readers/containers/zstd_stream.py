@@ -1,7 +1,7 @@
 """Streams of JSON lines in chunks, as prime-rl writes them: `00000.jsonl`, sealed as `.jsonl.zst`.
 
-Beside the folder, `<stream>.index.jsonl` says where each record begins. Offsets count bytes before
-compression, from the chunk's beginning. The only user of `zstandard`.
+`<stream>.index.jsonl` beside the directory has the position of each record; offsets count
+uncompressed bytes from the start of the chunk. The only user of `zstandard`.
 """
 
 import struct

@@ -1,6 +1,6 @@
-"""Fields of a capture, checked once: after this, a field has numbers where it says it has.
+"""Fields of a capture, validated once: after this, they are the numbers that they claim to be.
 
-Token fields hold a number per response token, row fields one per row.
+Token fields have one number per response token, row fields one per sequence.
 """
 
 from collections.abc import Sequence

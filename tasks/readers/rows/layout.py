@@ -1,6 +1,6 @@
-"""What all tensor formats share: once it is known which field plays which part, rows become tokens.
+"""From fields to tokens, for all tensor formats.
 
-A format's reader fills a Layout, and `blocks` turns it into the token table some rows at a time.
+A format's reader fills a `Layout`; `blocks` turns it into blocks of the token table.
 """
 
 import hashlib

@@ -1,4 +1,4 @@
-"""Where padded fields have tokens: prompts are padded on the left, responses on the right."""
+"""Padding: where padded fields have tokens. Prompts are left padded, responses right padded."""
 
 from typing import Any
 

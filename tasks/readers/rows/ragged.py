@@ -1,6 +1,6 @@
-"""What formats with a record per sample share: samples one by one become blocks of the token table.
+"""From samples to tokens, for all formats with one record per sample.
 
-Memory is bounded by a block of samples, whatever their number.
+Memory is bounded by one block of samples.
 """
 
 from collections.abc import Iterable, Iterator

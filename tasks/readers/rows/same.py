@@ -1,4 +1,4 @@
-"""Do two fields of one meaning hold the same values?"""
+"""Whether two fields hold the same values."""
 
 from typing import Any
 

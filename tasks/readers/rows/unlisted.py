@@ -1,4 +1,4 @@
-"""Lists of padded rows, as the hook once wrote NumPy batches: padded arrays again."""
+"""Lists of padded rows, as an early hook wrote NumPy batches, turned back into padded arrays."""
 
 from typing import Any
 

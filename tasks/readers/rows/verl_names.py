@@ -1,4 +1,4 @@
-"""Which field plays which part, by its name: as verl names them, and as others do."""
+"""Field names: which field plays which part, by verl's names and those of others."""
 
 import re
 from collections.abc import Iterable

@@ -1,4 +1,4 @@
-"""How ratios and log-probs are distributed: the charts that a report begins with."""
+"""Charts of how ratios and log-probs are distributed; the report starts with them."""
 
 from collections.abc import Mapping
 from typing import Any

@@ -1,4 +1,4 @@
-"""Charts as files: PNG, Vega-Lite JSON, a page that works offline."""
+"""Exporting charts: PNG, Vega-Lite JSON, a page that works offline."""
 
 import functools
 from collections.abc import Mapping

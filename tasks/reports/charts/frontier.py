@@ -1,4 +1,4 @@
-"""What each correction keeps, against what it distorts."""
+"""Chart of what each correction keeps against how much it distorts."""
 
 import textwrap
 from typing import Any, Literal

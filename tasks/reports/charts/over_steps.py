@@ -1,4 +1,4 @@
-"""Charts over the steps of runs, for `tim compare` and a run's trend: tables in, chart out."""
+"""Charts over the steps of runs, for `tim compare` and a run's trend."""
 
 from typing import Any
 

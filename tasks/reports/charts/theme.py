@@ -1,4 +1,4 @@
-"""What all charts share: colours, sizes, title and caption."""
+"""Colours, sizes, titles and captions of all charts."""
 
 from collections.abc import Mapping
 from typing import Any
