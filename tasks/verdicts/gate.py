@@ -89,7 +89,7 @@ def parse(text: str) -> Rule:
 
 @dataclass(frozen=True)
 class Preset:
-    """Rules of a framework, and who says so."""
+    """Rules of a framework, and their source."""
 
     rules: tuple[str, ...]
     says: str
