@@ -1,7 +1,5 @@
 """A minute of chaos: nothing lost, nothing twice, and no watcher ended by itself."""
 
-import os
-
 import pytest
 
 from tests.chaos.run import run
@@ -9,7 +7,6 @@ from tests.chaos.run import run
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
-@pytest.mark.skipif("TIMTRACK_CHAOS" not in os.environ, reason="minutes: TIMTRACK_CHAOS=1 runs it")
 def test_whatever_happens_lake_and_mlflow_are_those_of_an_undisturbed_watcher(tmp_path):
     report = run(seed=1, seconds=60, folder=tmp_path / "world")
     assert not report.failures, str(report)
