@@ -14,7 +14,6 @@ from timtrack.tasks.verdicts.alerts import Change
 # Told of each outcome as it comes; the command line sets it to draw progress.
 listener: ContextVar[Callable[["Outcome"], None] | None] = ContextVar("listener", default=None)
 
-
 # Told of each run whose status changed.
 change_listener: ContextVar[Callable[[Change], None] | None] = ContextVar("changes", default=None)
 

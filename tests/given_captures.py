@@ -63,7 +63,6 @@ def ragged(fields: dict) -> dict:
 
 STEP = 7
 
-
 WRITERS = {
     "step_batch": formats.step_batch,
     "nemo_rl": formats.nemo_rl,
@@ -73,7 +72,6 @@ WRITERS = {
     "prime_rl_traces": formats.prime_rl_traces,
     "skyrl": formats.skyrl,
 }
-
 
 BY_TENSORDICT = Path(__file__).parent / "readers" / "written_by_tensordict"
 
@@ -89,8 +87,6 @@ def rezipped(path, change):
 
 
 MANY = int(os.environ.get("TIMTRACK_FUZZ", "60"))
-
-
 watched: list[str] | None = None  # what was done since it was set
 
 

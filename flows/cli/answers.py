@@ -72,10 +72,7 @@ BACKGROUNDS = {
     **{1: "#1f3a56", 2: "#1d4a7a", 3: "#175a9c", 4: "#0b66c2"},
 }
 
-
 TOKEN_TABLE = ("pos", "token", "rollout logp", "trainer logp", "diff", "p_rollout", "p_train", "r")
-
-
 ROWS, AROUND = 50, 12  # of the token table: at first, or on either side of a position
 
 

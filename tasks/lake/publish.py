@@ -13,7 +13,7 @@ from filelock import FileLock
 
 from timtrack.tasks.captures.capture import Capture, check_unchanged
 from timtrack.tasks.lake import integrity, parquet
-from timtrack.tasks.lake.staging import aside, discard, publish
+from timtrack.tasks.lake.staging import aside, discard
 from timtrack.tasks.lake.steps import PRUNED, Step, home_of, prunable_files, set_mark
 from timtrack.tasks.messages import formatting
 from timtrack.tasks.messages.errors import BadCapture, TimtrackError
@@ -158,6 +158,24 @@ def write_tables(step: Step, version: str, tables: dict[str, pl.DataFrame]) -> N
         publish(folder, step.path / f"tables-{version}")
     others = step.path.glob("tables-*")
     discard(lake, [other for other in others if other.name != f"tables-{version}"])
+
+
+def publish(folder: Path, path: Path) -> None:
+    """Make a finished folder visible under its name; if it is there already, leave that one."""
+    integrity.seal(file for file in folder.rglob("*") if file.is_file())
+    for file in sorted(folder.rglob("*"), reverse=True):  # a folder after what is in it
+        sync(file)
+    sync(folder)
+    new = [parent for parent in path.parents if not parent.exists()]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    for parent in reversed(new):  # a run's and a step's, which a power cut must not lose
+        sync(parent.parent)
+    try:
+        folder.rename(path)
+    except OSError:
+        if not path.is_dir():
+            raise
+    sync(path.parent)
 
 
 def prune_tokens(step: Step) -> None:

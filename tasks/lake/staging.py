@@ -1,4 +1,4 @@
-"""Staging: data is written where no reader looks, then made visible by one rename."""
+"""Staging: where data is written before it is published, and where what is deleted goes first."""
 
 import os
 import shutil
@@ -8,9 +8,6 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-
-from timtrack.tasks.lake import integrity
-from timtrack.tasks.system.durable import sync
 
 # Machines that share a lake may share a name, so what is left aside must be old, too.
 ABANDONED = 600.0  # seconds
@@ -32,24 +29,6 @@ def _lives(folder: str) -> bool:
     except PermissionError:
         pass  # somebody else's, and alive
     return True
-
-
-def publish(aside: Path, path: Path) -> None:
-    """Make a finished folder visible under its name; if it is there already, leave that one."""
-    integrity.seal(file for file in aside.rglob("*") if file.is_file())
-    for file in sorted(aside.rglob("*"), reverse=True):  # a folder after what is in it
-        sync(file)
-    sync(aside)
-    new = [folder for folder in path.parents if not folder.exists()]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    for folder in reversed(new):  # a run's and a step's, which a power cut must not lose
-        sync(folder.parent)
-    try:
-        aside.rename(path)
-    except OSError:
-        if not path.is_dir():
-            raise
-    sync(path.parent)
 
 
 def scratch_folder(lake: Path) -> Path:

@@ -32,7 +32,6 @@ NOT_MASKED = (
     "as trained on, so that a true 0 is lost; token ids are not in the file"
 )
 
-
 # What NeMo RL writes for a trained token that the trainer's own top-p or top-k leaves out.
 OUTSIDE = (
     "an exact 0 of the trainer beside a log-prob of the rollout below -0.1 counts as not finite: "

@@ -18,11 +18,9 @@ from timtrack.tasks.tables.selected import tables_read
 
 SQL = Path(__file__).parents[2] / "sql"
 
-
 # tokens: views of tokens that others build on. intermediate: numbers that several tables share, not
 # stored, not shown to users. step: computed and stored for each step. run: need several steps.
 FOLDERS = ("tokens", "intermediate", "step", "run")
-
 
 COLUMN = re.compile(
     r"^-- (?:(?P<name>\w+) *\| (?P<text>.+)|include: (?P<other>\w+))$", re.MULTILINE

@@ -21,8 +21,6 @@ from timtrack.tasks.tables.stored import stored_tables
 # Up to here a table is computed by one thread: sums are the same to the last bit whenever they are
 # done again. Two tables at a time take two thirds of the time of one (0.3 M tokens, 2026-11).
 ONE_THREAD = 2_000_000  # tokens
-
-
 SIDE_BY_SIDE = 2
 
 
@@ -43,8 +41,6 @@ def compute_step(step: Step) -> dict[str, pl.DataFrame]:
 
 # Not the step's fault: a full disk, a budget that is too small.
 OUTSIDE = (duckdb.IOException, duckdb.OutOfMemoryException)
-
-
 ITS_OWN = (duckdb.Error, pl.exceptions.PolarsError, invariants.BrokenIdentity)
 
 

@@ -18,7 +18,6 @@ from timtrack.tasks.tokens.table import ADDED, SEQUENCES, TOKENS, VOCABULARY
 # Views that SQL names: always there as columns, NULL where a capture does not have them.
 CHAIN = ("logp_rescored", "logp_dense")
 
-
 CAPTURES = pl.Schema(
     {
         "run": pl.String(),
@@ -28,7 +27,6 @@ CAPTURES = pl.Schema(
     }
 )
 
-
 # What tables select from that is no table: of the lake's files, and of `capture.json`.
 INPUTS: dict[str, tuple[str, pl.Schema]] = {
     "tokens_file": ("tokens", TOKENS),
@@ -37,10 +35,7 @@ INPUTS: dict[str, tuple[str, pl.Schema]] = {
     "captures": ("capture", CAPTURES),
 }
 
-
 SQL_TYPES = {pl.Boolean(): "boolean", pl.Float32(): "float", pl.Int64(): "bigint"}
-
-
 HIVE = "hive_types = {'run': varchar, 'step': bigint, 'capture': varchar}"
 
 

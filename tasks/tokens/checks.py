@@ -16,12 +16,9 @@ from timtrack.tasks.tokens.table import COUNTED, ENGINES, LOWEST, SEQUENCES, TOK
 # Part of the tokens under the mask without a finite log-prob up to which a capture is read.
 MOST_NONFINITE = 0.05
 
-
 # A log-prob may round to just above 0. Up to here it counts as rounding and is kept as it is;
 # above, the column holds something else (probabilities, losses).
 POSITIVE_TOLERANCE = 1e-3  # nats
-
-
 PLACES = 3  # that a note names
 
 

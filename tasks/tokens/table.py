@@ -12,7 +12,6 @@ import polars as pl
 # Bumped when a stored column changes its name, type or meaning: older lake steps are then pending.
 SCHEMA_VERSION = 2  # 2: nonfinite_*, is_masked, mismatch_kl, rollout_id
 
-
 # One row per response token. `logp_*` and `advantage` as the engines wrote them, in float32;
 # every further `logp_<view>` column is another scoring of the same tokens.
 TOKENS = pl.Schema(
@@ -33,7 +32,6 @@ TOKENS = pl.Schema(
     }
 )
 
-
 # One row per rollout, empty responses too.
 SEQUENCES = pl.Schema(
     {
@@ -53,7 +51,6 @@ SEQUENCES = pl.Schema(
     }
 )
 
-
 # The text of the token ids that occur in a step.
 VOCABULARY = pl.Schema({"token_id": pl.Int32(), "token": pl.String()})
 
@@ -65,15 +62,11 @@ ADDED = {
     }
 }
 
-
 ENGINES = ("rollout", "train")
-
 
 # Here and below a number is a placeholder (-1e9, -65504, float32's lowest), and counts as not
 # finite: logits of a model differ by some hundreds.
 LOWEST = -1e4  # nats
-
-
 IN_FLOAT32 = "is float64: stored and compared as float32"  # a note on a field
 
 

@@ -34,38 +34,16 @@ from timtrack.tasks.tracking.datasets import (
 from timtrack.tasks.tracking.store import local_store
 
 EXPERIMENT = "timtrack"
-
-
 ASKED_TAG = "timtrack.asked"  # of the experiment: when it was last found to be writable
-
-
 RUN_TAG = "timtrack.run"
-
-
 VERSION_TAG = "timtrack.tables"  # version of the SQL that the metrics were computed with
-
-
 REPLACES_TAG = "timtrack.replaces"  # id of the run that this one was written anew for
-
-
 BUILDING_TAG = "timtrack.building"  # on a run that is being written anew, until it is complete
-
-
 COMPARES_TAG = "timtrack.compares"  # the training runs that a comparison run is about
-
-
 NOTE_TAG = "mlflow.note.content"  # what MLflow shows as a run's description
-
-
 NOTED_TAG = "timtrack.noted"  # the step that our note is of
-
-
 OUR_NOTE = "<!-- written by timtrack, renewed at each step -->"
-
-
 PARAMS = ("model", "dataset", "algorithm")
-
-
 LONGEST = 500  # characters of a param: what any MLflow takes
 
 

@@ -19,9 +19,7 @@ SEVERITY = (
     *("duplicates", "bfloat16", "float16", "decimals"),
 )
 
-
 GRAVE = SEVERITY[: SEVERITY.index("plateau") + 1]
-
 
 NOTHING_FOUND = (
     "The checks of the capture itself (shift, temperature, cut on one side, placeholders, clamps, "
@@ -42,20 +40,12 @@ def _alignment(tables: Tables) -> Iterator[Finding]:
 # ids, some rare ones always carry a few times their share.
 WORTH_SAYING = 0.01
 
-
 # Lift from which a slice is told of, beyond what the probability of its tokens explains: rounding
 # noise is always larger on improbable tokens.
 NOTABLE = 1.5
-
-
 DOMINATED = 0.2  # part of the sum of r on its largest 1 % from which few tokens dominate averages
-
-
 FEWEST_PLACES = 20  # with a shared prefix, from which engines are compared with themselves
-
-
 NOISY = 0.1  # part of the gap's square from which an engine's own noise is a finding
-
 
 FAULTS: dict[str, Callable[[Row], str]] = {
     "shift": lambda row: (

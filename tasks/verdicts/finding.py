@@ -7,8 +7,6 @@ from typing import Any
 import polars as pl
 
 Tables = Mapping[str, pl.DataFrame]
-
-
 Row = dict[str, Any]
 
 # An engine as a sentence names it.

@@ -17,7 +17,6 @@ from tally import ALIKE
 FLOOR_SECONDS = 1.0  # the floor is so fast that one pass says little: its median over this long
 Steps = Iterator[dict[str, int] | None]  # None when all is imported, then size of the tokens
 
-
 # The tables with the numbers and plots of the script, but for the medians by position.
 SAME = {
     *("token_moments", "quantile_places", "token_spread", "rank_correlation", "sequence_metrics"),

@@ -19,7 +19,7 @@ from timtrack.tasks.captures.completeness import is_complete
 from timtrack.tasks.captures.discovery import captures_below
 from timtrack.tasks.captures.source import Source
 from timtrack.tasks.hook import save_step_batch
-from timtrack.tasks.lake import staging
+from timtrack.tasks.lake import publish
 from timtrack.tasks.lake.steps import all_steps
 from timtrack.tasks.messages.errors import BadCapture
 from timtrack.tasks.system import durable
@@ -88,7 +88,7 @@ def test_new_folders_of_the_lake_and_records_are_synced_with_their_parents(
     root, tmp_path, monkeypatch
 ):
     synced = []
-    monkeypatch.setattr(staging, "sync", lambda path: synced.append(path))
+    monkeypatch.setattr(publish, "sync", lambda path: synced.append(path))
     monkeypatch.setattr(durable, "sync", lambda path: synced.append(path))
     step = ingest(root / "good" / "step_3" / "step_batch.pt", tmp_path / "lake")
     assert {step.path.parent, step.path.parents[1], tmp_path / "lake"} <= set(synced)

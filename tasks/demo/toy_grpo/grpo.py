@@ -28,11 +28,7 @@ from timtrack.tasks.demo.toy_grpo.warm_up import warmed_up
 from timtrack.tasks.hook import write_step_batch
 
 GROUPS, SAMPLES = 8, 8  # prompts a step, samples a prompt
-
-
 MINI_BATCHES, CLIP, LEARNING_RATE = 4, 0.2, 3e-4
-
-
 ANCHOR_LATENCY = 5  # K: the anchor's weights are K steps old
 
 

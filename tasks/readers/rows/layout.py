@@ -17,8 +17,6 @@ from timtrack.tasks.readers.rows.fields import TokenField
 from timtrack.tasks.tokens.table import ENGINES, LOWEST, SEQUENCES, TOKENS, Block
 
 BLOCK_CELLS = 1 << 22  # padded tokens that are worked on at once; bounds the memory used
-
-
 AS_WRITTEN = ("entropy", "is_masked", "mismatch_kl")  # token fields that are only stored
 
 

@@ -10,8 +10,6 @@ from timtrack.tasks.reports.charts.theme import BLUE, INK, RED, WIDTH, titled
 from timtrack.tasks.verdicts.advice import advise
 
 FRONTIER = 360  # px, its height
-
-
 STATES = {"not usable": "#a0aec0", "usable": BLUE, "recommended": RED}
 
 
@@ -63,7 +61,6 @@ def correction_frontier(
 
 
 LOWEST, HIGHEST = -0.04, 1.05  # of the frontier's ESS axis: points at 0 and 1 are whole
-
 
 # Where a name stands beside its point: alignment, and how far to the right and up [px].
 SIDES: dict[str, tuple[Literal["left", "right"], int, int]] = {

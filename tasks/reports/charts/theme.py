@@ -7,11 +7,7 @@ import altair as alt
 import polars as pl
 
 Tables = Mapping[str, pl.DataFrame]
-
-
 BLUE, ORANGE, RED, INK, QUIET = "#2b6cb0", "#dd6b20", "#c53030", "#1a202c", "#718096"
-
-
 WIDTH, HEIGHT = 640, 280  # px
 
 
