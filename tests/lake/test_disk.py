@@ -17,7 +17,7 @@ from timtrack.tasks.captures.completeness import is_complete
 from timtrack.tasks.captures.source import Source
 from timtrack.tasks.lake import conversion
 from timtrack.tasks.lake.steps import all_steps
-from timtrack.tasks.readers import step_batch
+from timtrack.tasks.readers import registry
 
 
 @pytest.fixture
@@ -71,7 +71,7 @@ def test_a_capture_that_may_not_be_read_stops_no_other(saved, tmp_path, home, mo
     """It is neither set aside nor forgotten: permissions can change without the file."""
     locked = saved(batch_fields(seed=1) | {"global_step": 1}, "runs/a/step_1/step_batch.pt")
     saved(batch_fields(seed=2) | {"global_step": 2}, "runs/a/step_2/step_batch.pt")
-    root, really_open = tmp_path / "runs", step_batch.open_batch
+    root, really_open = tmp_path / "runs", registry.open_batch
 
     def refused(path, seen):  # as for a user who may not read it; these tests may be root's
         if path == locked:
@@ -81,7 +81,7 @@ def test_a_capture_that_may_not_be_read_stops_no_other(saved, tmp_path, home, mo
     with monkeypatch.context() as patched:
         for module in (completeness, conversion):  # a process apart would not be patched
             patched.setattr(module, "apart", lambda function, *given, size: function(*given))
-        patched.setattr(step_batch, "open_batch", refused)
+        patched.setattr(registry, "open_batch", refused)
         assert not is_complete(Source(locked), quiet=60)
         with pytest.raises(CapturesFailed, match="Permission denied"):
             watch(root, home, quiet=0)
