@@ -8,7 +8,7 @@ FRAMEWORKS ?= .venv-frameworks
 FRAMEWORKS_READY := $(FRAMEWORKS)/.ready
 FRAMEWORKS_NEED := tests/frameworks/requirements.txt tests/frameworks/requirements-no-deps.txt
 
-.PHONY: demo test test-fast test-frameworks chaos lint fix bench ui clean
+.PHONY: demo test test-fast coverage test-frameworks chaos lint fix bench ui clean
 .DEFAULT_GOAL := demo
 
 $(READY): pyproject.toml constraints.txt
@@ -24,6 +24,9 @@ test: $(READY)       ## every test, two files at a time
 
 test-fast: $(READY)  ## without servers and browsers
 	$(BIN)/pytest -m "not slow"
+
+coverage: $(READY)   ## lines that the fast tests run, in our own process
+	$(BIN)/pytest -m "not slow" -n 2 --cov=flows --cov=tasks --cov-report=term:skip-covered --cov-fail-under=92
 
 test-frameworks: $(READY) $(FRAMEWORKS_READY)  ## the tables against verl's, TRL's, SkyRL's, OpenRLHF's own code
 	$(FRAMEWORKS)/bin/python tests/frameworks/write.py build/frameworks

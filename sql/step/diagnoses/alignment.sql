@@ -7,7 +7,7 @@
 -- step     | Optimizer step.
 -- name     | shift: one engine is read some tokens off, by two measures of `lag_scan`. temperature: one engine scaled its logits. one_sided: one engine is never below the other, as where top-p or top-k was applied on one side only; nor are they a factor of 10 apart. positive: probabilities, or the wrong sign. zeros: placeholders under the mask. plateau: clamped from below. bfloat16, float16, decimals: stored or printed with few digits. duplicates: copies of a rollout.
 -- engine   | Whose log-probs: rollout, train, or both.
--- is_found | Whether it is there.
+-- is_found | Whether it is there. shift: two measures agree (`shifts`). temperature: of 100 tokens or more, correlation above 0.8, r2 above 0.3, slope more than 0.03 from 1; not where one_sided. one_sided: 100 tokens or more and over 5 % differ by more than 0.001 nats, 99 % of all by less than a factor of 10, and of those that differ the trainer is above in fewer than 0.2 % or more than 99.8 %. positive: above 1 %. zeros: above 0.1 %, where digits are not few; not where one_sided. plateau: 5 tokens or more and above 0.05 %. bfloat16, float16, decimals: above 99 % of 20 values or more. duplicates: above 1 %.
 -- value    | shift: how many tokens later the engine's log-prob is found, the best lag where no shift is believed [tokens]. temperature: slope of the trainer's log-odds ln(p / (1 - p)) over the rollout's, the rollout's temperature over the trainer's. duplicates: share of the rollouts of 16 trained tokens or more that are copies of another. Else: share of the tokens.
 
 with best as (
