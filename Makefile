@@ -23,7 +23,7 @@ test: $(READY)       ## every test, two files at a time
 	$(BIN)/pytest -n 2 --dist loadfile
 
 test-fast: $(READY)  ## without servers and browsers
-	$(BIN)/pytest -m "not slow"
+	$(BIN)/pytest -n 2 --dist loadfile -m "not slow"
 
 coverage: $(READY)   ## lines that the fast tests run, in our own process
 	$(BIN)/pytest -m "not slow" -n 2 --cov=flows --cov=tasks --cov-report=term:skip-covered --cov-fail-under=92

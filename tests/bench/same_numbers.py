@@ -25,7 +25,8 @@ def main() -> int:
     renamed = dict(pair.split("=") for pair in options.renamed)
     differences, equal = [], 0
     steps = {(step.run, step.step): step for step in all_steps(options.new)}
-    for step in all_steps(options.old):
+    before_it = all_steps(options.old)
+    for step in before_it:
         [before] = step.path.glob("tables-*")
         [after] = steps[step.run, step.step].path.glob("tables-*")
         for file in sorted(before.glob("*.parquet")):
@@ -37,7 +38,11 @@ def main() -> int:
             found, count = compared(pl.read_parquet(file), pl.read_parquet(other), renamed)
             differences += [f"{where}.{text}" for text in found]
             equal += count
-    print(*differences, f"{equal} numbers equal, {len(differences)} columns differ", sep="\n")
+    print(
+        *differences,
+        f"{len(before_it)} steps: {equal} numbers equal, {len(differences)} columns differ",
+        sep="\n",
+    )
     return 1 if differences else 0
 
 
