@@ -25,8 +25,8 @@ test: $(READY)       ## every test, two files at a time
 test-fast: $(READY)  ## without servers and browsers
 	$(BIN)/pytest -n 2 --dist loadfile -m "not slow"
 
-coverage: $(READY)   ## lines that the fast tests run, in our own process
-	$(BIN)/pytest -m "not slow" -n 2 --cov=flows --cov=tasks --cov-report=term:skip-covered --cov-fail-under=92
+coverage: $(READY)   ## lines that the tests run, in their own processes
+	$(BIN)/pytest -n 2 --dist loadfile --cov=flows --cov=tasks --cov-report=term:skip-covered --cov-fail-under=92
 
 test-frameworks: $(READY) $(FRAMEWORKS_READY)  ## the tables against verl's, TRL's, SkyRL's, OpenRLHF's own code
 	$(FRAMEWORKS)/bin/python tests/frameworks/write.py build/frameworks
