@@ -49,10 +49,11 @@ def write_again(world: "World", rng: Random) -> str | None:
 def come_and_go(world: "World", rng: Random) -> str:
     """Folders that are there for a moment, so that they vanish while somebody looks."""
     until, rounds = time.monotonic() + rng.uniform(2, 4), 0
+    passing = world.root / f"passing-{rng.getrandbits(24)}"  # two may come and go at once
     while time.monotonic() < until:
         for branch in range(20):
-            (world.root / "passing" / str(branch) / "step_1" / "a").mkdir(parents=True)
-        shutil.rmtree(world.root / "passing")
+            (passing / str(branch) / "step_1" / "a").mkdir(parents=True)
+        shutil.rmtree(passing)
         rounds += 1
     return f"made and removed folders {rounds} times"
 
