@@ -9,7 +9,7 @@ from timtrack.tasks.readers import columns as by_columns
 from timtrack.tasks.readers import registry
 from timtrack.tasks.readers.containers import contents
 from timtrack.tasks.readers.containers.contents import Contents
-from timtrack.tasks.readers.reader import Stream
+from timtrack.tasks.readers.reader import Reader, Stream
 from timtrack.tasks.system.clock import seconds_since_write
 from timtrack.tasks.system.regular import sha256_of
 from timtrack.tasks.tokens.table import Batch
@@ -23,6 +23,11 @@ class Source:
 
     path: Path
     columns: str | None = None  # `part=name,...` for the file's names (readers/columns.py)
+
+    @property
+    def reader(self) -> Reader | None:
+        """The reader that takes the path by its name; none of a mapped dump."""
+        return None if self.columns else registry.by_name(self.path)
 
     @property
     def stream(self) -> Stream | None:
@@ -39,8 +44,7 @@ class Source:
         if self.columns:
             others = by_columns.companions(self.path, by_columns.parse(self.columns))
         else:
-            reader = registry.by_name(self.path)
-            others = reader.companions(self.path) if reader else []
+            others = reader.companions(self.path) if (reader := self.reader) else []
         return [self.path, *others]
 
     def stamp(self) -> Stamp:
@@ -73,17 +77,15 @@ class Source:
 
     def says_its_end(self) -> bool:
         """Whether it is complete once it can be read: not so where lines or files may follow."""
-        reader = None if self.columns else registry.by_name(self.path)
+        reader = self.reader or by_columns
         try:
-            if reader is None:
-                return by_columns.says_its_end(self.path)
             return reader.says_its_end(self.path)
         except BadCapture:
             return False
 
     def supersedes(self, other: Path) -> bool:
         """Whether its file was written in place of another: by the restart of an experiment."""
-        reader = None if self.columns else registry.by_name(self.path)
+        reader = self.reader
         return reader is not None and reader.supersedes(self.path, other)
 
     def look(self) -> Contents:
