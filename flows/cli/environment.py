@@ -14,7 +14,7 @@ WRITING = {"ingest", "watch", "serve", "compare", "demo"}  # into --home
 ALERTING = {"ingest", "watch", "serve"}  # judge runs by rules
 
 
-class BadPlace(TimtrackError):
+class BadFolder(TimtrackError):
     """A folder is not there, or cannot be written to."""
 
 
@@ -46,7 +46,7 @@ def check(options: Namespace) -> None:
     frameworks.asked()
     runner.check(os.environ.get(runner.VARIABLE) or "threads")
     if "root" in options and not options.root.is_dir():
-        raise BadPlace(f"{options.root} is not a folder")
+        raise BadFolder(f"{options.root} is not a folder")
     if options.verb in WRITING:
         _check_writable(options.home)
     if os.environ.get("TIMTRACK_BANDS"):
@@ -65,6 +65,6 @@ def _check_writable(home: Path) -> None:
         with tempfile.TemporaryFile(dir=home):
             pass
     except OSError as error:
-        raise BadPlace(
+        raise BadFolder(
             f"cannot write to {home}: {error.strerror}; set --home or TIMTRACK_HOME"
         ) from error
