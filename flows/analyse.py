@@ -8,14 +8,16 @@ from prefect import flow
 from timtrack.flows import runner
 from timtrack.flows.outcomes import Outcome, change_listener, raise_if_failed, warn
 from timtrack.flows.pipeline import take_on
+from timtrack.flows.settings import Settings
 from timtrack.tasks import stages
 from timtrack.tasks.backlog import survey
 from timtrack.tasks.captures.source import Source
 from timtrack.tasks.verdicts import alerts
 from timtrack.tasks.verdicts.alerts import Alerts, BadAlerts, Change
+from timtrack.tasks.verdicts.bands import Bands
 
 
-@flow(name="analyse", task_runner=runner.chosen())
+@flow(name="analyse", task_runner=runner.made(runner.DEFAULT))
 def analyse(
     paths: list[Path],
     home: Path,
@@ -23,50 +25,59 @@ def analyse(
     step: int | None = None,
     tokenizer: Path | None = None,
     columns: str | None = None,
+    parity: str | None = None,
+    bands: Path | None = None,
 ) -> list[Outcome]:
     """Analyse captures; one that fails does not stop the others.
 
-    The lake and, without MLFLOW_TRACKING_URI, the MLflow store are in `home`. Raises CapturesFailed
+    The lake and, without MLFLOW_TRACKING_URI, the MLflow store are in `home`. `parity` names
+    frameworks under whose names numbers are logged too (default: TIMTRACK_PARITY), `bands` a file
+    of bands that take precedence (default: TIMTRACK_BANDS). Raises CapturesFailed
     at the end if any capture failed, so that the flow run shows it.
     """
+    settings = Settings.read(parity=parity, bands=bands)
     given = {"run": run, "step": step, "tokenizer": tokenizer}
     sources = [Source(path, columns) for path in paths]
-    outcomes = take_on(sources, home, given=lambda source: given)
+    outcomes = take_on(sources, home, settings, given=lambda source: given)
     runs = {outcome.step.run for outcome in outcomes if outcome.link and outcome.step}
     # With other SQL or another store than before, MLflow lacks the other steps of these runs too.
     tried = {outcome.step for outcome in outcomes}
-    left = [step for step in survey.unlogged(home, runs) if step not in tried]
-    outcomes += take_on([], home, unlogged=left)
-    tell_of_runs(home, {outcome.step.run for outcome in outcomes if outcome.link and outcome.step})
+    left = [step for step in survey.unlogged(home, runs, settings.parity) if step not in tried]
+    outcomes += take_on([], home, settings, unlogged=left)
+    logged = {outcome.step.run for outcome in outcomes if outcome.link and outcome.step}
+    tell_of_runs(home, logged, settings.bands)
     return raise_if_failed(outcomes)
 
 
-def tell_of_runs(home: Path, runs: set[str], given: Path | None = None) -> list[Change]:
+def tell_of_runs(
+    home: Path, runs: set[str], bands: Bands, given: Path | None = None
+) -> list[Change]:
     """Trend and status of the runs that were logged to; of those whose status changed, how.
 
     Raises BadAlerts for a bad file of rules. A run that cannot be told of (which shows in Prefect)
     or is killed before is told of by the next sweep.
     """
     logged = survey.settlements(home)  # before: what is logged meanwhile is told of then
-    drawn = {run for run in sorted(runs) if _is_trend_drawn(run, home)}
-    changes = _judged(home, given)
+    drawn = {run for run in sorted(runs) if _is_trend_drawn(run, home, bands)}
+    changes = _judged(home, bands, given)
     for run in sorted(drawn & logged.keys()):
         if stages.tag_run(run, home, return_state=True).is_completed():
             survey.settle(home, run, logged[run])
     return changes
 
 
-def _is_trend_drawn(run: str, home: Path) -> bool:
+def _is_trend_drawn(run: str, home: Path, bands: Bands) -> bool:
     with tempfile.TemporaryDirectory(prefix="timtrack-") as files:
-        return bool(stages.log_trend(run, Path(files), home, return_state=True).is_completed())
+        state = stages.log_trend(run, Path(files), home, bands, return_state=True)
+        return bool(state.is_completed())
 
 
-def _judged(home: Path, given: Path | None) -> list[Change]:
+def _judged(home: Path, bands: Bands, given: Path | None) -> list[Change]:
     """The runs whose status changed.
 
     Of a file of rules that was good once, the last good ones are kept: it may be half written.
     """
-    rules = _rules(home, given)
+    rules = _rules(home, bands, given)
     runs = alerts.unjudged(home, rules)
     changes = [change for run in runs if (change := stages.judge_run(run, home, rules))]
     if told := change_listener.get():
@@ -78,9 +89,9 @@ def _judged(home: Path, given: Path | None) -> list[Change]:
 _good_rules: dict[tuple[Path, Path | None], Alerts] = {}  # of this process
 
 
-def _rules(home: Path, given: Path | None) -> Alerts:
+def _rules(home: Path, bands: Bands, given: Path | None) -> Alerts:
     try:
-        _good_rules[home, given] = alerts.of_home(home, given)
+        _good_rules[home, given] = alerts.of_home(home, given, bands)
     except BadAlerts as error:
         if (home, given) not in _good_rules:
             raise

@@ -4,6 +4,7 @@ from pathlib import Path
 
 from prefect import flow
 
+from timtrack.flows.settings import Settings
 from timtrack.tasks import stages
 
 
@@ -14,10 +15,13 @@ def compare(
     steps: tuple[int | None, int | None] = (None, None),
     baseline: str | None = None,
     output: Path | None = None,
+    bands: Path | None = None,
 ) -> str:
     """Compare runs of the lake; a link to what MLflow has of it.
 
     `steps` are the first and the last to look at. The page goes to `output` as well, if given.
-    Raises NoSuchStep if a run or its steps are not there.
+    `bands` is a file of bands that take precedence (default: TIMTRACK_BANDS). Raises NoSuchStep if
+    a run or its steps are not there.
     """
-    return stages.compare_runs(runs, home, steps, baseline, output)
+    chosen = Settings.read(bands=bands).bands
+    return stages.compare_runs(runs, home, steps, baseline, output, chosen)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from timtrack.flows.outcomes import NotLogged, Outcome, Refused, tell_of, warn
+from timtrack.flows.settings import Settings
 from timtrack.tasks import stages
 from timtrack.tasks.backlog import refusals, survey
 from timtrack.tasks.captures.capture import Capture
@@ -28,6 +29,7 @@ AHEAD = 8  # captures begun beyond the one that is being logged
 def take_on(
     sources: list[Source],
     home: Path,
+    settings: Settings,
     unlogged: Sequence[Step] = (),
     given: Callable[[Source], dict[str, Any]] = lambda source: {},
 ) -> list[Outcome]:
@@ -41,7 +43,7 @@ def take_on(
     found, outcomes = _identified(sources, given)
     into = home / "lake"
     files = scratch_folder(into)
-    work, log = _Work(files), _Log(home)
+    work, log = _Work(files, settings), _Log(home, settings)
     try:
         fresh = (work.begin(*pair, into) for pair in _in_step_order(found, into))
         outcomes += [log.outcome(begun) for begun in _ahead(fresh)]
@@ -124,8 +126,9 @@ class _Begun:
 class _Work:
     """Hands the stages of captures to the flow's task runner."""
 
-    def __init__(self, files: Path) -> None:
+    def __init__(self, files: Path, settings: Settings) -> None:
         self.files = files
+        self.settings = settings
         self.begun = 0
 
     def begin(self, capture: Capture, rival: Path | None, into: Path) -> _Begun:
@@ -155,7 +158,9 @@ class _Work:
         self.begun += 1
         files = self.files / str(self.begun)
         computed: Any = stages.compute_tables.submit(step)
-        drawn = stages.draw_step.submit(step, files, after=computed)
+        drawn = stages.draw_step.submit(
+            step, files, self.settings.bands, wait_for=[computed], return_state=False
+        )
         return _Begun(path, step, computed, drawn, files)
 
 
@@ -172,8 +177,9 @@ def _ahead(work: Iterator[_Begun]) -> Iterator[_Begun]:
 class _Log:
     """Logs steps until MLflow does not answer, and says of the others that they wait."""
 
-    def __init__(self, home: Path) -> None:
+    def __init__(self, home: Path, settings: Settings) -> None:
         self.home = home
+        self.settings = settings
         self.failure: Exception | None = None
 
     def outcome(self, begun: _Begun) -> Outcome:
@@ -194,7 +200,8 @@ class _Log:
             waits = NotLogged(f"analysed, waits for MLflow, which failed before: {self.failure}")
             return Outcome(path, step, error=waits)
         try:
-            link = stages.log_step(step, files, self.home)
+            bands, parity = self.settings.bands, self.settings.parity
+            link = stages.log_step(step, files, self.home, bands, parity)
         except Exception as failure:  # whatever server or network says
             return Outcome(path, step, error=self._not_logged(step, failure))
         refusals.clear(step)
@@ -203,7 +210,7 @@ class _Log:
     def _not_logged(self, step: Step, failure: Exception) -> NotLogged:
         """The step's own fault if MLflow takes others, else that of MLflow."""
         if _mlflow_answers(self.home):
-            _note_refusal(step, survey.logged_marks(self.home)[0], failure)
+            _note_refusal(step, survey.logged_mark(self.home), failure)
             return Refused(f"analysed, refused by MLflow: {failure}")
         self.failure = failure
         return NotLogged(f"analysed, not logged to MLflow: {failure}")

@@ -4,7 +4,6 @@ Logging to MLflow does not fan out: the flow itself does that, in step order. Do
 Prefect until a runner is created, so that the command line can validate one.
 """
 
-import os
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +12,7 @@ from timtrack.tasks.messages.errors import TimtrackError
 if TYPE_CHECKING:
     from prefect.task_runners import TaskRunner
 
-VARIABLE = "TIMTRACK_RUNNER"
+DEFAULT = "threads"
 
 # Each holds a capture's tables in memory, and DuckDB uses every core by itself.
 WORKERS = 2
@@ -23,15 +22,15 @@ class BadRunner(TimtrackError):
     """A runner that is not known, or cannot run here."""
 
 
-def chosen() -> "TaskRunner[Any]":
-    """The task runner that TIMTRACK_RUNNER names; raises BadRunner.
+def made(text: str) -> "TaskRunner[Any]":
+    """The task runner of that name; raises BadRunner.
 
     `threads` (the default) or `processes`, with `:N` for N at a time; `dask` for a cluster of
     workers on this machine, or `dask:tcp://host:8786` for one whose workers see the same disk.
     """
     from prefect.task_runners import ProcessPoolTaskRunner, ThreadPoolTaskRunner
 
-    kind, rest = _parts(check(os.environ.get(VARIABLE) or "threads"))
+    kind, rest = _parts(check(text))
     if kind == "dask":
         return _dask(rest)
     runner = ThreadPoolTaskRunner if kind == "threads" else ProcessPoolTaskRunner

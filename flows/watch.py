@@ -17,6 +17,7 @@ from timtrack.flows import runner
 from timtrack.flows.analyse import tell_of_runs
 from timtrack.flows.outcomes import CapturesFailed, Outcome, Refused, SweepFailed, warn
 from timtrack.flows.pipeline import take_on
+from timtrack.flows.settings import Settings
 from timtrack.tasks import stages
 from timtrack.tasks.backlog import quarantine, survey
 from timtrack.tasks.backlog.quarantine import State
@@ -28,6 +29,7 @@ from timtrack.tasks.lake.staging import sweep_staging
 from timtrack.tasks.lake.steps import Step, all_steps
 from timtrack.tasks.messages.errors import BadCapture, Rival
 from timtrack.tasks.system import isolation
+from timtrack.tasks.tables import frameworks
 from timtrack.tasks.tables.compute import BadTables
 from timtrack.tasks.tracking.tracker import Tracker
 from timtrack.tasks.verdicts import alerts as alerts_module
@@ -38,7 +40,7 @@ LONGEST_LOOK = 30.0  # seconds between looks at the disk while these fail
 HEARTBEAT = 600.0  # seconds without work after which a sweep tells Prefect that all is well
 
 
-@flow(name="watch", task_runner=runner.chosen())
+@flow(name="watch", task_runner=runner.made(runner.DEFAULT))
 def watch(
     root: Path,
     home: Path,
@@ -47,6 +49,8 @@ def watch(
     marker: str | None = None,
     alerts: Path | None = None,
     columns: str | None = None,
+    parity: str | None = None,
+    bands: Path | None = None,
     critical_fails: bool = False,
 ) -> Any:
     """One sweep: captures below `root` that are new or changed, and steps that MLflow still lacks.
@@ -55,27 +59,31 @@ def watch(
     last `quiet` seconds. `pattern` says how captures are called (tasks/captures/paths.py),
     `marker` which file beside one says that it is complete, `alerts` when a run is a warning
     (tasks/verdicts/alerts.py), `columns` what a home-made dump calls its fields
-    (tasks/readers/columns.py).
+    (tasks/readers/columns.py), `parity` the frameworks under whose names numbers are logged too
+    (default: TIMTRACK_PARITY), `bands` a file of bands that take precedence (default:
+    TIMTRACK_BANDS).
 
     Returns the outcomes, list[Outcome], in a state that is called `Critical: <runs>` or
     `Warning: <runs>` for as long as there are such runs. With `critical_fails`, as deployed, the
     sweep in which a run becomes critical fails (RunBecameCritical); so does one in which a capture
     failed (CapturesFailed). Both carry the outcomes.
     """
-    began = time.monotonic()
+    began, settings = time.monotonic(), Settings.read(parity=parity, bands=bands)
     sweep_staging(home / "lake")
     _forget_lost(home)
-    watched = Watched(root, quiet, pattern, marker, columns=columns)
+    watched = Watched(
+        root, quiet, pattern, marker, columns=columns, parity=",".join(settings.parity)
+    )
     seen = watched.look(home)
     complete = watched.complete(seen)
     before = {source.path: quarantine.state(source) for source in complete}
-    outcomes = take_on(complete, home, seen.unlogged, watched.named)
+    outcomes = take_on(complete, home, settings, seen.unlogged, watched.named)
     for outcome in outcomes:
         _note(home, outcome, columns, before.get(outcome.path))
     taken = [outcome.step for outcome in outcomes if outcome.step]
     stages.show_backlog(root, watched.look(home), taken, time.monotonic() - began)
     logged = {outcome.step.run for outcome in outcomes if outcome.link and outcome.step}
-    changes = tell_of_runs(home, logged | set(seen.unsettled), alerts)
+    changes = tell_of_runs(home, logged | set(seen.unsettled), settings.bands, alerts)
     if outcomes or changes:
         stages.show_statuses(home, return_state=True)  # a failure shows in Prefect
     return _ended(outcomes, changes, alerts_module.told(home), critical_fails)
@@ -155,10 +163,13 @@ class Watched:
     marker: str | None = None
     alerts: Path | None = None
     columns: str | None = None
+    parity: str | None = None
+    bands: Path | None = None
 
     def look(self, home: Path) -> Backlog:
         """What is still to be done."""
-        return survey.survey(self.root, home, self.pattern, self.columns)
+        parity = frameworks.parse(self.parity or "")
+        return survey.survey(self.root, home, self.pattern, self.columns, parity)
 
     def complete(self, seen: Backlog) -> list[Source]:
         """The pending captures that are not still being written."""
@@ -215,12 +226,18 @@ class _Pace:
 
 
 def follow(
-    watched: Watched, home: Path, finished: Callable[[], bool] = lambda: False, every: float = 2.0
+    watched: Watched,
+    home: Path,
+    finished: Callable[[], bool] = lambda: False,
+    every: float = 2.0,
+    on: str = runner.DEFAULT,
 ) -> Iterator[Outcome | Hindrance]:
     """Sweep whenever there is something to do, until `finished` and nothing more can be done.
 
-    Nothing that a capture, a path or a server does ends it.
+    Each sweep is a run of the flow `watch` with the task runner `on`. Nothing that a capture, a
+    path or a server does ends it.
     """
+    sweep = watch.with_options(task_runner=runner.made(on))
     pace, swept = _Pace(every, every), time.monotonic()
     while True:
         last = finished()  # asked first: what was written before it was true is still found
@@ -232,7 +249,7 @@ def follow(
             idle = not any(work) or pace.waits(work)
             if not idle or beats:
                 swept = time.monotonic()
-                outcomes = _swept(watched, home)
+                outcomes = _swept(sweep, watched, home)
                 yield from outcomes
                 idle = _is_in_vain(work, pace.tried, outcomes)
                 pace.tries(work, in_vain=idle and any(work))
@@ -275,8 +292,8 @@ def _waits(outcomes: list[Outcome]) -> bool:
     return any(o.error and not isinstance(o.error, noted) for o in outcomes)
 
 
-def _swept(watched: Watched, home: Path) -> list[Outcome]:
+def _swept(sweep: Callable[..., Any], watched: Watched, home: Path) -> list[Outcome]:
     try:
-        return watch(home=home, critical_fails=True, **vars(watched))
+        return list(sweep(home=home, critical_fails=True, **vars(watched)))
     except SweepFailed as failed:
         return failed.outcomes

@@ -7,6 +7,7 @@ reasons is retried; a bad capture stays bad.
 import re
 import shutil
 import tempfile
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -47,7 +48,10 @@ from timtrack.tasks.tables.stored import are_computed, stored_tables
 
 # Here, not where it is used: MLflow brings pandas, which other threads would find half imported.
 from timtrack.tasks.tracking.tracker import Tracker
-from timtrack.tasks.verdicts import alerts, bands, change_points, summary
+from timtrack.tasks.verdicts import alerts, change_points, summary
+from timtrack.tasks.verdicts.assessment import assess
+from timtrack.tasks.verdicts.bands import Bands, family
+from timtrack.tasks.verdicts.numbers import logged
 
 
 def _is_outside(_task: Any, _run: Any, state: Any) -> bool:
@@ -126,27 +130,28 @@ def compute_tables(step: Step) -> None:
 
 
 @task(task_run_name="draw {step.name}", cache_policy=NO_CACHE)
-def draw_step(step: Step, into: Path, after: None = None) -> None:
+def draw_step(step: Step, into: Path, bands: Bands) -> None:
     """Report, charts, `summary.json`, `samples.json` and tables as CSV, into a folder for MLflow.
 
-    `after` is what `compute_tables` gives: Prefect runs this task when that one is done.
+    Reads the tables that `compute_tables` stored.
     """
     try:
-        _draw(step, into)
+        _draw(step, into, bands)
     except Exception:
         if not is_pruned(step):
             raise
         shutil.rmtree(into)  # its tokens went while they were read: without them
-        _draw(step, into)
+        _draw(step, into, bands)
 
 
-def _draw(step: Step, into: Path) -> None:
+def _draw(step: Step, into: Path, bands: Bands) -> None:
     into.mkdir(parents=True)
     computed = stored_tables(step)
+    assessment = assess(step.facts(), computed, bands)
     drawn = draw_charts(computed)
     save_charts(drawn, into)
-    step_page.write(step, computed, drawn, into)
-    summary.write(step, computed, into / "summary.json")
+    step_page.write(step, computed, drawn, assessment, into)
+    summary.write(step, assessment, into / "summary.json")
     (into / "tables").mkdir()
     for name, table in computed.items():
         cells.write_csv(table, into / "tables" / f"{name}.csv")
@@ -158,22 +163,25 @@ def _draw(step: Step, into: Path) -> None:
     retries=3,
     retry_delay_seconds=[1, 5, 15],
 )
-def log_step(step: Step, files: Path, home: Path) -> str:
-    """Metrics and files to MLflow; a link to the run, which the Prefect UI shows too."""
+def log_step(step: Step, files: Path, home: Path, bands: Bands, parity: Sequence[str]) -> str:
+    """Metrics and files to MLflow; a link to the run, which the Prefect UI shows too.
+
+    With `parity`, also what these frameworks log, under their names.
+    """
     tracker = Tracker(home)
     computed = stored_tables(step)
-    numbers = {f"mismatch/{name}": value for name, value in summary.logged(computed).items()}
-    numbers |= frameworks.metrics(computed)
+    numbers = {f"mismatch/{name}": value for name, value in logged(computed).items()}
+    numbers |= frameworks.metrics(computed, parity)
     run_id = tracker.log_step(step, numbers, files, sql_version())
     link = tracker.link(run_id)
-    note = summary.markdown(step, computed, link)
+    note = summary.markdown(step, assess(step.facts(), computed, bands), link)
     tracker.note(run_id, step.step, note)
     create_markdown_artifact(
         key=_slug(f"{step.run}-step-{step.step}"),
         markdown=note,
         description=f"Train-inference mismatch of {markdown(step.name)}",
     )
-    for mark in survey.logged_marks(home):  # last: until then the step counts as not logged
+    for mark in survey.logged_marks(home, parity):  # last: until then the step counts as not logged
         set_mark(step, mark)
     return link
 
@@ -184,13 +192,13 @@ def log_step(step: Step, files: Path, home: Path) -> str:
     retries=3,
     retry_delay_seconds=10,
 )
-def log_trend(run: str, into: Path, home: Path) -> None:
+def log_trend(run: str, into: Path, home: Path, bands: Bands) -> None:
     """The run's metrics over its steps: chart and table, to the run's artifacts in MLflow."""
     steps = [step for step in all_steps(home / "lake") if step.run == run]
     trend = run_query(steps, "from run_trend")
     changes = change_points.of_runs(trend, run_page.events(steps))
-    family = bands.family(steps[-1].facts())
-    drawn = {"run_trend": over_steps.trend(trend, changes, bands.for_family(family))}
+    chosen = bands.for_family(family(steps[-1].facts()))
+    drawn = {"run_trend": over_steps.trend(trend, changes, chosen)}
     save_charts(drawn, into)
     cells.write_csv(changes, into / "changes.csv")
     save_page(drawn, into / "run_trend.html")
@@ -247,13 +255,14 @@ def compare_runs(
     steps: tuple[int | None, int | None],
     baseline: str | None,
     output: Path | None,
+    bands: Bands,
 ) -> str:
     """The comparison page with its tables, to MLflow and to `output`; a link to it."""
     chosen = [step for run in runs for step in steps_between(home / "lake", run, *steps)]
     compared = run_page.compare(chosen, runs, baseline)
     with tempfile.TemporaryDirectory(prefix="timtrack-") as folder:
         files = Path(folder)
-        run_page.write(compared, files)
+        run_page.write(compared, files, bands)
         if output:
             output.write_text((files / "comparison.html").read_text())
         tracker = Tracker(home)

@@ -7,6 +7,7 @@ import polars as pl
 
 from tests.given import random_tokens, sequence_frame, sql_connection, token_frame
 from timtrack.tasks.verdicts.assessment import Assessment, assess
+from timtrack.tasks.verdicts.bands import OURS
 
 
 def described(seed: int, gap: float, rows: int = 30) -> tuple[pl.DataFrame, pl.DataFrame]:
@@ -126,4 +127,4 @@ TABLES = (
 def judged(tokens: pl.DataFrame) -> Assessment:
     with sql_connection(tokens) as connection:
         computed = {name: connection.sql(f"from {name}").pl() for name in TABLES}
-    return assess({"meta": {}}, computed)
+    return assess({"meta": {}}, computed, OURS)

@@ -104,4 +104,4 @@ def test_a_wheel_works_beside_a_script_called_tasks(tmp_path):
         [sys.executable, "-c", code], cwd=folder, env=environment, capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr
-    assert "entrypoint: timtrack.flows.watch.watch" in done.stdout
+    assert "entrypoint: timtrack.flows.deployed.watch" in done.stdout

@@ -24,8 +24,8 @@ def ingest(options: Namespace) -> int:
 
     given = {"run": options.run, "step": options.step, "tokenizer": options.tokenizer}
     given["columns"] = options.columns
-    outcomes = analyse_with_progress(paths, options.home, **given)
-    show_outcomes(outcomes)
+    outcomes = analyse_with_progress(paths, options.home, options.settings, **given)
+    show_outcomes(outcomes, options.settings.bands)
     return FAILED if any(outcome.error for outcome in outcomes) else DONE
 
 
@@ -34,7 +34,9 @@ def watch(options: Namespace) -> int:
     from timtrack.tasks.backlog import survey
 
     root, home = options.root.absolute(), options.home.absolute()
-    if options.once and survey.survey(root, home, options.pattern, options.columns).is_empty:
+    settings = options.settings
+    seen = survey.survey(root, home, options.pattern, options.columns, settings.parity)
+    if options.once and seen.is_empty:
         say("nothing to do")
         return DONE
     from timtrack.flows.cli.progress import watch_with_progress
@@ -48,8 +50,10 @@ def watch(options: Namespace) -> int:
         options.marker,
         options.alerts and options.alerts.absolute(),
         options.columns,
+        ",".join(settings.parity),
+        settings.bands.own,
     )
-    failed = watch_with_progress(watched, home, options.once, options.every)
+    failed = watch_with_progress(watched, home, options.once, options.every, settings.runner)
     return FAILED if failed else DONE
 
 
@@ -60,11 +64,13 @@ def serve(options: Namespace) -> int:
         ConcurrencyLimitStrategy,
     )
 
+    from timtrack.flows import runner
     from timtrack.flows.watch import watch
 
     # Sweeps never overlap, and one that comes while another runs is dropped: the next sees all.
     alone = ConcurrencyLimitConfig(limit=1, collision_strategy=ConcurrencyLimitStrategy.CANCEL_NEW)
-    watch.serve(
+    settings = options.settings
+    watch.with_options(task_runner=runner.made(settings.runner)).serve(
         name=f"watch-{options.root.name}",
         interval=options.every,
         parameters={
@@ -74,6 +80,8 @@ def serve(options: Namespace) -> int:
             "pattern": options.pattern,
             "marker": options.marker,
             "columns": options.columns,
+            "parity": ",".join(settings.parity),
+            "bands": settings.bands.own and str(settings.bands.own),
             "alerts": options.alerts and str(options.alerts.absolute()),
             "critical_fails": True,
         },
@@ -88,7 +96,7 @@ def status(options: Namespace) -> int:
     from timtrack.tasks.verdicts import alerts
 
     root, home = options.root.absolute(), options.home.absolute()
-    seen = survey.survey(root, home, options.pattern, options.columns)
+    seen = survey.survey(root, home, options.pattern, options.columns, options.settings.parity)
     counts = survey.counts(seen)
     runs = alerts.told(options.home)
     if options.json:

@@ -17,6 +17,7 @@ from timtrack.flows.cli.printing import say
 from timtrack.flows.cli.progress import COLUMNS, analyse_with_progress
 from timtrack.flows.cli.screen import print_frame
 from timtrack.flows.outcomes import Outcome
+from timtrack.flows.settings import Settings
 from timtrack.flows.watch import Hindrance, Watched, follow
 from timtrack.tasks.demo import published_run
 from timtrack.tasks.lake.steps import all_steps
@@ -52,19 +53,19 @@ class TrainerFailed(TimtrackError):
     """The toy trainer did not come to its end."""
 
 
-def demonstrate(home: Path, steps: int, codec: str, seed: int) -> int:
+def demonstrate(home: Path, steps: int, codec: str, seed: int, settings: Settings) -> int:
     """Analyse the published tokens, train without and with a codec, compare; count failures."""
     say("1. The 400 published tokens of a Qwen2.5-1.5B GRPO run with a compression codec, step 20")
     captures = home / "captures"
     published = published_run.write_capture(captures / "published")
-    outcomes = analyse_with_progress([published], home)
-    show_outcomes(outcomes)
+    outcomes = analyse_with_progress([published], home, settings)
+    show_outcomes(outcomes, settings.bands)
     names = list(dict.fromkeys(["off", codec]))
     codecs = " and ".join(names)
     say("", f"2. A toy GRPO run, {steps} steps each with codec {codecs}, seed {seed}")
     for name in names:
         outcomes += _watched_run(captures / "toy", home, name, steps, seed)
-    show_outcomes([outcome for outcome in outcomes if outcome.error])
+    show_outcomes([outcome for outcome in outcomes if outcome.error], settings.bands)
     _compare(home, [f"toy-{name}-seed{seed}" for name in names], steps)
     _link(home, outcomes)
     return sum(1 for outcome in outcomes if outcome.error)

@@ -5,10 +5,8 @@ import tempfile
 from argparse import Namespace
 from pathlib import Path
 
-from timtrack.flows import runner
+from timtrack.flows.settings import Settings
 from timtrack.tasks.messages.errors import TimtrackError
-from timtrack.tasks.system import memory
-from timtrack.tasks.tables import frameworks
 
 WRITING = {"ingest", "watch", "serve", "compare", "demo"}  # into --home
 ALERTING = {"ingest", "watch", "serve"}  # judge runs by rules
@@ -40,23 +38,21 @@ def settle_environment() -> None:
         os.environ.setdefault(name, value)
 
 
-def check(options: Namespace) -> None:
-    """Raise TimtrackError for what would end the verb later on: environment, folders, rules."""
-    memory.memory()
-    frameworks.asked()
-    runner.check(os.environ.get(runner.VARIABLE) or "threads")
+def settings(options: Namespace) -> Settings:
+    """The verb's settings: its options, else the environment.
+
+    Raises TimtrackError for what would end the verb later on: settings, folders, rules.
+    """
+    chosen = Settings.read(getattr(options, "runner", None), getattr(options, "parity", None))
     if "root" in options and not options.root.is_dir():
         raise BadFolder(f"{options.root} is not a folder")
     if options.verb in WRITING:
         _check_writable(options.home)
-    if os.environ.get("TIMTRACK_BANDS"):
-        from timtrack.tasks.verdicts import bands
-
-        bands.for_family("default")
     if options.verb in ALERTING:
         from timtrack.tasks.verdicts import alerts
 
-        alerts.of_home(options.home, getattr(options, "alerts", None))
+        alerts.of_home(options.home, getattr(options, "alerts", None), chosen.bands)
+    return chosen
 
 
 def _check_writable(home: Path) -> None:

@@ -10,8 +10,11 @@ from timtrack.tasks.lake.steps import NoSuchStep, Step, is_bypass, steps_between
 from timtrack.tasks.messages import formatting
 from timtrack.tasks.messages.errors import printable
 from timtrack.tasks.tables.compute import tables_of
-from timtrack.tasks.verdicts import gate, summary
+from timtrack.tasks.verdicts import gate
+from timtrack.tasks.verdicts.assessment import assess
+from timtrack.tasks.verdicts.bands import Bands
 from timtrack.tasks.verdicts.gate import BadRule, Numbers, Outcome
+from timtrack.tasks.verdicts.numbers import LOGGED_FROM, logged
 
 PASSED, BROKEN, NOT_JUDGED = 0, 1, 2
 WORST = 10  # tokens that are attached to a broken gate
@@ -28,7 +31,7 @@ def run(options: Namespace) -> int:
         complain(f"tim: {error}")
         return NOT_JUDGED
     broken = next((outcome for outcome in outcomes if not outcome.passed), None)
-    worst = _worst(steps, broken) if broken else []
+    worst = _worst(steps, broken, options.settings.bands) if broken else []
     for outcome in outcomes:
         say(f"{'pass' if outcome.passed else 'FAIL'}  {outcome.rule}  ({outcome.text})")
     if worst:
@@ -49,7 +52,7 @@ def _check_measured(steps: list[Step], bit_equal: bool) -> None:
 
 def _numbers(steps: list[Step]) -> Numbers:
     """What MLflow has of each step: metrics and what-if numbers, by name."""
-    return {step.step: summary.logged(tables_of(step, summary.LOGGED_FROM)) for step in steps}
+    return {step.step: logged(tables_of(step, LOGGED_FROM)) for step in steps}
 
 
 def _judged(options: Namespace, numbers: Numbers) -> list[Outcome]:
@@ -71,17 +74,25 @@ def _judged(options: Namespace, numbers: Numbers) -> list[Outcome]:
     return outcomes
 
 
-def _worst(steps: list[Step], broken: Outcome) -> list[str]:
-    """The tokens with the widest gap at the step that broke a rule, else at the last, in lines."""
+def _worst(steps: list[Step], broken: Outcome, bands: Bands) -> list[str]:
+    """The step that broke a rule, else the last: its assessment and its widest gaps, in lines."""
     step = next((step for step in steps if step.step == broken.step), steps[-1])
-    rows = tables_of(step)["worst_tokens"].head(WORST).to_dicts()
+    computed = tables_of(step)
+    assessment = assess(step.facts(), computed, bands)
+    matter = (finding.text for finding in assessment.findings if finding.matters)
+    rows = computed["worst_tokens"].head(WORST).to_dicts()
     lines = [
         f"  row {row['row']} pos {row['pos']} {row['token'] or row['token_id']!r}: "
         f"{formatting.nats(row['logp_rollout'])} -> {formatting.nats(row['logp_train'])}, "
         f"r {formatting.ratio(row['ratio'])}"
         for row in rows
     ]
-    return [f"widest gaps of {step.name}:", *lines]
+    return [
+        f"{step.name}: {assessment.status.upper()}: {assessment.text}",
+        *(f"  ! {text}" for text in matter),
+        f"widest gaps of {step.name}:",
+        *lines,
+    ]
 
 
 def _write(options: Namespace, outcomes: list[Outcome], worst: list[str]) -> None:

@@ -6,12 +6,10 @@ import sys
 from argparse import Namespace
 from collections.abc import Callable, Sequence
 
-from timtrack.flows import runner
 from timtrack.flows.cli import captures, environment, lake, runs, steps
 from timtrack.flows.cli.exits import DONE, INTERRUPTED, fail
 from timtrack.flows.cli.options import parser
 from timtrack.tasks.messages.errors import TimtrackError
-from timtrack.tasks.tables import frameworks
 
 VERBS: dict[str, Callable[[Namespace], int]] = {
     "ingest": captures.ingest,
@@ -46,14 +44,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # names of files may be no UTF-8
     environment.settle_environment()
-    for name, value in (
-        (runner.VARIABLE, getattr(options, "runner", None)),
-        (frameworks.VARIABLE, getattr(options, "parity", None)),
-    ):
-        if value:
-            os.environ[name] = value
     try:
-        environment.check(options)
+        options.settings = environment.settings(options)
         return VERBS[options.verb](options)
     except TimtrackError as error:
         return fail(*str(error).split("\n"))  # DuckDB points at the place in a line of its own

@@ -1,7 +1,6 @@
 """Verbs and options of `tim`."""
 
 import argparse
-import os
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -14,6 +13,7 @@ from timtrack.flows.cli.shared_options import (
     named,
     running,
 )
+from timtrack.flows.settings import default_home
 from timtrack.tasks.messages.errors import printable
 
 EXAMPLES = """\
@@ -48,7 +48,7 @@ def parser() -> argparse.ArgumentParser:
     tim.add_argument(
         "--home",
         type=Path,
-        default=Path(os.environ.get("TIMTRACK_HOME", "timtrack")),
+        default=default_home(),
         help="directory of lake and local MLflow store (default: $TIMTRACK_HOME or ./timtrack)",
     )
     verbs = tim.add_subparsers(title="verbs", metavar="VERB", required=True, dest="verb")

@@ -8,6 +8,8 @@ from timtrack.flows.cli.printing import complain, say
 from timtrack.tasks.tables.stored import stored_tables
 from timtrack.tasks.verdicts import summary
 from timtrack.tasks.verdicts.assessment import assess
+from timtrack.tasks.verdicts.bands import Bands
+from timtrack.tasks.verdicts.numbers import metrics
 
 if TYPE_CHECKING:
     from timtrack.flows.outcomes import Outcome
@@ -16,7 +18,7 @@ if TYPE_CHECKING:
 from timtrack.flows.cli.screen import grid, print_grid
 
 
-def show_outcomes(outcomes: list["Outcome"]) -> None:
+def show_outcomes(outcomes: list["Outcome"], bands: Bands) -> None:
     """The headline of each analysed step, one line each, then what failed and why."""
     analysed = [outcome for outcome in outcomes if outcome.step and not outcome.error]
     if len(analysed) == 1:
@@ -24,7 +26,7 @@ def show_outcomes(outcomes: list["Outcome"]) -> None:
     elif analysed:
         print_grid(grid(["run", "step", *summary.SHORT], [_line(outcome) for outcome in analysed]))
     if len(analysed) == 1:
-        _tell_findings(analysed[0])
+        _tell_findings(analysed[0], bands)
     _tell_notes(analysed)
     for outcome in outcomes:
         if outcome.error:
@@ -67,22 +69,22 @@ def tell_change(change: "Change") -> None:
 
 def _headline(outcome: "Outcome") -> dict[str, str]:
     assert outcome.step
-    numbers = summary.metrics(stored_tables(outcome.step))
+    numbers = metrics(stored_tables(outcome.step))
     where = {"run": outcome.step.run, "step": str(outcome.step.step)}
     return {**where, **summary.headline(numbers)}
 
 
 def _line(outcome: "Outcome") -> list[str]:
     assert outcome.step
-    numbers = summary.metrics(stored_tables(outcome.step))
+    numbers = metrics(stored_tables(outcome.step))
     printed = [summary.HEADLINE[name](numbers[name]) for name in summary.SHORT]
     return [outcome.step.run, str(outcome.step.step), *printed]
 
 
-def _tell_findings(outcome: "Outcome") -> None:
+def _tell_findings(outcome: "Outcome", bands: Bands) -> None:
     """What the diagnoses say, what matters marked."""
     assert outcome.step
-    assessment = assess(outcome.step.facts(), stored_tables(outcome.step))
+    assessment = assess(outcome.step.facts(), stored_tables(outcome.step), bands)
     say("", f"{assessment.status.upper()}: {assessment.text}", "")
     say(*(f"{'!' if finding.matters else '-'} {finding.text}" for finding in assessment.findings))
     say("")

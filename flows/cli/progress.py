@@ -6,8 +6,10 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+from timtrack.flows import runner
 from timtrack.flows.analyse import analyse
 from timtrack.flows.outcomes import CapturesFailed, Outcome, change_listener, listener
+from timtrack.flows.settings import Settings
 from timtrack.flows.watch import Hindrance, Watched, follow
 from timtrack.tasks.messages.errors import printable
 
@@ -19,11 +21,15 @@ COLUMNS = (
 )
 
 
-def analyse_with_progress(paths: list[Path], home: Path, **given: Any) -> list[Outcome]:
+def analyse_with_progress(
+    paths: list[Path], home: Path, settings: Settings, **given: Any
+) -> list[Outcome]:
     """Run the flow `analyse` behind a progress bar; its outcomes, failed ones too.
 
     `given`: run, step and tokenizer, as the flow takes them.
     """
+    flow = analyse.with_options(task_runner=runner.made(settings.runner))
+    parity, bands = ",".join(settings.parity), settings.bands.own
     console = Console(stderr=True)
     quiet = not console.is_terminal
     with Progress(*COLUMNS, console=console, transient=True, disable=quiet) as progress:
@@ -35,14 +41,14 @@ def analyse_with_progress(paths: list[Path], home: Path, **given: Any) -> list[O
 
         token = listener.set(told)
         try:
-            return analyse(paths, home.absolute(), **given)
+            return list(flow(paths, home.absolute(), parity=parity, bands=bands, **given))
         except CapturesFailed as failed:
             return failed.outcomes
         finally:
             listener.reset(token)
 
 
-def watch_with_progress(watched: Watched, home: Path, once: bool, every: float) -> bool:
+def watch_with_progress(watched: Watched, home: Path, once: bool, every: float, on: str) -> bool:
     """Follow a folder and say a line for each capture as it is done; whether any failed."""
     from timtrack.flows.cli.outcomes import tell, tell_change, tell_hindrance
 
@@ -50,7 +56,7 @@ def watch_with_progress(watched: Watched, home: Path, once: bool, every: float) 
     changes = change_listener.set(tell_change)
     try:
         failed = False
-        for told in follow(watched, home, lambda: once, every):
+        for told in follow(watched, home, lambda: once, every, on):
             if isinstance(told, Hindrance):
                 tell_hindrance(told, once)
             failed = failed or told.error is not None

@@ -16,7 +16,7 @@ def compare(options: Namespace) -> int:
     from timtrack.flows.compare import compare
 
     home, output = options.home.absolute(), options.output.absolute()
-    link = compare(runs, home, options.steps, options.baseline, output)
+    link = compare(runs, home, options.steps, options.baseline, output, options.settings.bands.own)
     say(str(options.output), f"MLflow: {link}")
     return DONE
 
@@ -33,7 +33,8 @@ def demo(options: Namespace) -> int:
     from timtrack.flows.cli.demo import TrainerFailed, demonstrate
 
     try:
-        failures = demonstrate(options.home.absolute(), options.steps, options.codec, options.seed)
+        home, chosen = options.home.absolute(), options.settings
+        failures = demonstrate(home, options.steps, options.codec, options.seed, chosen)
     except TrainerFailed as error:
         complain(f"tim: {error}")
         return FAILED

@@ -5,8 +5,14 @@ from pathlib import Path
 
 from timtrack.flows import runner
 from timtrack.flows.cli.argument_types import checked, columns
+from timtrack.flows.settings import RUNNER
 from timtrack.tasks.captures.paths import Pattern
 from timtrack.tasks.tables import frameworks
+
+
+def _frameworks(text: str) -> str:
+    frameworks.parse(text)
+    return text
 
 
 def add_columns(verb: argparse.ArgumentParser) -> None:
@@ -72,11 +78,11 @@ def running() -> argparse.ArgumentParser:
         "--runner",
         type=checked(runner.check),
         help="threads[:N], processes[:N], dask[:N], dask:tcp://... "
-        f"(default: ${runner.VARIABLE} or threads:{runner.WORKERS})",
+        f"(default: ${RUNNER} or threads:{runner.WORKERS})",
     )
     options.add_argument(
         "--parity",
-        type=checked(frameworks.check),
+        type=checked(_frameworks),
         metavar="NAMES",
         help="also log what verl, nemo_rl or slime would log, under their names (comma-separated)",
     )

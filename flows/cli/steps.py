@@ -21,11 +21,13 @@ def report(options: Namespace) -> int:
     from timtrack.tasks.reports.charts.step import draw_charts
     from timtrack.tasks.reports.samples import Choice
     from timtrack.tasks.tables.compute import tables_of
+    from timtrack.tasks.verdicts.assessment import assess
 
     step = pick_step(options.home / "lake", options.run, options.step)
     choice = Choice(options.pick, options.groups, options.per_group, options.seed)
     computed = tables_of(step)
-    page, _ = step_page.page(step, computed, draw_charts(computed), choice)
+    assessment = assess(step.facts(), computed, options.settings.bands)
+    page, _ = step_page.page(step, computed, draw_charts(computed), assessment, choice)
     output = options.output or Path(f"{_file_name(step)}.html")
     return written(output, lambda: output.write_text(page))
 

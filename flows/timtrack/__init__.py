@@ -85,10 +85,8 @@ def assess(
 
     Of a capture's file, or of a run in the lake, as `tables` takes them.
     """
-    from timtrack.tasks.verdicts import assessment
-
     with _a_step(what, step, home, columns) as (found, computed):
-        return assessment.assess(found.facts(), computed)
+        return _assessed(found, computed)
 
 
 def report(
@@ -100,12 +98,22 @@ def report(
     from timtrack.tasks.reports.samples import Choice
 
     with _a_step(what, step, home, columns) as (found, computed):
-        page, _ = step_page.page(found, computed, draw_charts(computed), Choice())
+        assessment = _assessed(found, computed)
+        page, _ = step_page.page(found, computed, draw_charts(computed), assessment, Choice())
         return page
 
 
+def _assessed(step: "Step", computed: dict[str, Any]) -> "Assessment":
+    from timtrack.flows.settings import Settings
+    from timtrack.tasks.verdicts.assessment import assess
+
+    return assess(step.facts(), computed, Settings.read().bands)
+
+
 def _lake(home: Place | None) -> Path:
-    return Path(home or os.environ.get("TIMTRACK_HOME", "timtrack")) / "lake"
+    from timtrack.flows.settings import default_home
+
+    return Path(home or default_home()) / "lake"
 
 
 def _steps(home: Place | None) -> list["Step"]:

@@ -6,7 +6,7 @@ be killed at any point, and the next one continues where the files say it stoppe
 
 import hashlib
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
@@ -53,12 +53,17 @@ class Backlog:
 
 
 def survey(
-    root: Path, home: Path, pattern: str | None = None, columns: str | None = None
+    root: Path,
+    home: Path,
+    pattern: str | None = None,
+    columns: str | None = None,
+    parity: Sequence[str] = (),
 ) -> Backlog:
     """Compare the captures below `root` with the lake and the quarantine in `home`.
 
     A capture counts as analysed without being read again if the lake knows its path with the same
     size, time and tokenizer; whatever else is there is identified by its bytes when it is taken on.
+    With `parity`, a step is only logged once its numbers under these frameworks' names are, too.
     """
     steps = all_steps(home / "lake")
     looked = captures_below(root, Pattern(pattern) if pattern else None)
@@ -71,7 +76,7 @@ def survey(
     done = {*map(str, (path.absolute() for path in analysed)), *(record.path for record in held)}
     pending = [Source(path, columns) for path in found if str(path.absolute()) not in done]
     waiting = {str(source.path.absolute()) for source in pending}
-    marks = logged_marks(home)
+    marks = logged_marks(home, parity)
     lacking = _lacking(steps, marks)
     return Backlog(
         found=len(found),
@@ -86,9 +91,9 @@ def survey(
     )
 
 
-def unlogged(home: Path, runs: set[str]) -> list[Step]:
+def unlogged(home: Path, runs: set[str], parity: Sequence[str] = ()) -> list[Step]:
     """Steps of these runs that MLflow lacks: as it is set up, and with the tables as they are."""
-    marks = logged_marks(home)
+    marks = logged_marks(home, parity)
     wanted = (step for step in all_steps(home / "lake") if step.run in runs)
     return [step for step in _lacking(wanted, marks) if not refusals.keeps(step, marks)]
 
@@ -100,7 +105,7 @@ def _lacking(steps: Iterable[Step], marks: list[str]) -> list[Step]:
 
 def settlements(home: Path, steps: list[Step] | None = None) -> dict[str, str]:
     """By run, which of its steps are logged: what trend and status are made from."""
-    mark = logged_marks(home)[0]
+    mark = logged_mark(home)
     made: dict[str, Any] = {}
     for step in all_steps(home / "lake") if steps is None else steps:
         if has_mark(step, mark):
@@ -132,9 +137,10 @@ def _settlement(home: Path, run: str) -> Path:
 
 def forget(home: Path, kept: set[str]) -> list[Step]:
     """Steps that were logged, of runs that MLflow has no more: they count as not logged again."""
-    marks = logged_marks(home)
+    mark = logged_mark(home)
+    marks = logged_marks(home, frameworks.FRAMEWORKS)
     steps = [step for step in all_steps(home / "lake") if step.run not in kept]
-    lost = [step for step in steps if has_mark(step, marks[0])]
+    lost = [step for step in steps if has_mark(step, mark)]
     for step in lost:
         for mark in marks:
             clear_mark(step, mark)
@@ -201,16 +207,18 @@ def markdown(root: Path, seen: Backlog, taken: list[Step], seconds: float) -> st
     return "\n".join(lines)
 
 
-def logged_marks(home: Path) -> list[str]:
-    """The marks of a step whose tables, as they are now, are in MLflow as it is set up now.
+def logged_marks(home: Path, parity: Sequence[str]) -> list[str]:
+    """Of a step that is logged: one mark for our metrics, and one for each framework's names."""
+    mark = logged_mark(home)
+    return [mark, *(f"{mark}-{framework}" for framework in parity)]
 
-    One for our metrics, and one for each framework whose names are asked for.
-    """
+
+def logged_mark(home: Path) -> str:
+    """The mark of a step whose tables, as they are now, are in MLflow as it is set up now."""
     store = os.environ.get("MLFLOW_TRACKING_URI") or _local(home / "mlflow.db")
     experiment = os.environ.get("MLFLOW_EXPERIMENT_NAME", "")
     known = f"{sql_version()} {store} {experiment}".encode()
-    mark = f"logged-{hashlib.sha256(known).hexdigest()[:12]}"
-    return [mark, *(f"{mark}-{framework}" for framework in frameworks.asked())]
+    return f"logged-{hashlib.sha256(known).hexdigest()[:12]}"
 
 
 def _local(database: Path) -> str:

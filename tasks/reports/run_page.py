@@ -15,7 +15,8 @@ from timtrack.tasks.lake.steps import Step
 from timtrack.tasks.reports import cells, html
 from timtrack.tasks.reports.charts import over_steps
 from timtrack.tasks.tables.query import run_queries, run_query
-from timtrack.tasks.verdicts import bands, change_points
+from timtrack.tasks.verdicts import change_points
+from timtrack.tasks.verdicts.bands import Bands
 
 TABLES = (
     *("run_trend", "run_pairs", "token_trend", "position_trend", "ratio_histogram"),
@@ -128,7 +129,7 @@ def _match(
     return f"{said}: at the others, differences may be those of the prompts"
 
 
-def page(comparison: Comparison) -> str:
+def page(comparison: Comparison, bands: Bands) -> str:
     """The comparison as one self-contained page."""
     found = comparison.tables
     chosen = bands.for_family("default")
@@ -187,10 +188,10 @@ def _intervals(found: Mapping[str, pl.DataFrame]) -> pl.DataFrame:
     )
 
 
-def write(comparison: Comparison, folder: Path) -> None:
+def write(comparison: Comparison, folder: Path, bands: Bands) -> None:
     """The page and its tables as CSV."""
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "comparison.html").write_text(page(comparison))
+    (folder / "comparison.html").write_text(page(comparison, bands))
     cells.write_csv(comparison.changes, folder / "changes.csv")
     for name in ("run_trend", "run_pairs", "token_trend", "position_trend"):
         cells.write_csv(comparison.tables[name], folder / f"{name}.csv")

@@ -18,8 +18,8 @@ from timtrack.tasks.reports import html, samples, token_strip
 from timtrack.tasks.reports.samples import Choice, Sample
 from timtrack.tasks.tables.catalogue import catalogue
 from timtrack.tasks.tables.database import literal
-from timtrack.tasks.verdicts import summary
-from timtrack.tasks.verdicts.assessment import Assessment, assess
+from timtrack.tasks.verdicts import numbers, summary
+from timtrack.tasks.verdicts.assessment import Assessment
 
 Tables = Mapping[str, pl.DataFrame]
 
@@ -74,21 +74,30 @@ class Samples:
 
 
 def write(
-    step: Step, computed: Tables, drawn: Mapping[str, Any], into: Path, choice: Choice = CHOICE
+    step: Step,
+    computed: Tables,
+    drawn: Mapping[str, Any],
+    assessment: Assessment,
+    into: Path,
+    choice: Choice = CHOICE,
 ) -> None:
     """`report.html` and `samples.json` into a folder; of a pruned step there are no samples."""
-    text, chosen = page(step, computed, drawn, choice)
+    text, chosen = page(step, computed, drawn, assessment, choice)
     (into / "report.html").write_text(text)
     shown = [sample for group in chosen.groups for sample in group[: chosen.shown]]
     samples.write(shown, chosen.rule, into / "samples.json")
 
 
 def page(
-    step: Step, computed: Tables, drawn: Mapping[str, Any], choice: Choice
+    step: Step,
+    computed: Tables,
+    drawn: Mapping[str, Any],
+    assessment: Assessment,
+    choice: Choice,
 ) -> tuple[str, Samples]:
     """The page and what is on it."""
     chosen = gather(step, computed["sequence_metrics"], choice)
-    return render(step, computed, drawn, chosen), chosen
+    return render(step, computed, drawn, assessment, chosen), chosen
 
 
 def gather(step: Step, sequence_metrics: pl.DataFrame, choice: Choice) -> Samples:
@@ -109,10 +118,15 @@ def gather(step: Step, sequence_metrics: pl.DataFrame, choice: Choice) -> Sample
     return Samples(there, choice.per_group, choice.text)
 
 
-def render(step: Step, computed: Tables, drawn: Mapping[str, Any], samples: Samples) -> str:
+def render(
+    step: Step,
+    computed: Tables,
+    drawn: Mapping[str, Any],
+    assessment: Assessment,
+    samples: Samples,
+) -> str:
     """The page, from a step's tables, its charts and the chosen rollouts."""
     facts = step.facts()
-    assessment = assess(facts, computed)
     sections = [_filled(section, computed, drawn, assessment) for section in SECTIONS]
     data = {
         "charts": {name: chart.to_dict() for name, chart in drawn.items()},
@@ -128,8 +142,8 @@ def render(step: Step, computed: Tables, drawn: Mapping[str, Any], samples: Samp
         verdict=assessment,
         verdict_class=VERDICTS.get(assessment.status, "bad"),
         trained=f"{computed['step_metrics']['trained_tokens'].item():,}",
-        headline=headline(computed, assessment),
-        intervals=intervals(summary.metrics(computed)),
+        headline=headline(assessment),
+        intervals=intervals(assessment.numbers),
         findings=assessment.findings,
         sections=[section for section in sections if section.charts or section.tables],
         rule=f"Chosen by rule: {samples.rule}",
@@ -166,17 +180,17 @@ def _filled(
     )
 
 
-def headline(computed: Tables, assessment: Assessment) -> Markup:
+def headline(assessment: Assessment) -> Markup:
     """The headline numbers with interval, definition and how they stand."""
-    numbers = summary.metrics(computed)
+    values = assessment.numbers
     levels = {reading.band.metric: reading.level for reading in assessment.readings}
     defined = catalogue()["step_metrics"].columns
     rows = []
     for name, printed in summary.HEADLINE.items():
-        error, t = numbers.get(f"{name}_se"), numbers.get(summary.interval_of(name))
+        error, t = values.get(f"{name}_se"), values.get(numbers.interval_of(name))
         interval = f"± {printed(t * error)}" if error and t else ""  # no spread says nothing
         level = levels.get(name, "")
-        shown = (summary.LABELS[name], name, numbers[name], printed(numbers[name]))
+        shown = (summary.LABELS[name], name, values[name], printed(values[name]))
         rows.append((*shown, error or "", interval, level, level, defined[name]))
     body = Markup().join(
         Markup(
@@ -189,18 +203,18 @@ def headline(computed: Tables, assessment: Assessment) -> Markup:
     return html.scrolled("headline", html.head(head), body)
 
 
-def intervals(numbers: Mapping[str, Any]) -> str:
+def intervals(values: Mapping[str, Any]) -> str:
     """What the intervals of the headline are, or why there are none."""
-    if "interval_t" not in numbers:
+    if "interval_t" not in values:
         return "No intervals: these tables are of an earlier version."
     groups = (
-        f"{numbers['clusters']:,} prompt groups (rollouts, where prompts are unknown), "
-        f"{formatting.number(numbers['clusters_effective'])} effective by their tokens"
+        f"{values['clusters']:,} prompt groups (rollouts, where prompts are unknown), "
+        f"{formatting.number(values['clusters_effective'])} effective by their tokens"
     )
-    if numbers["interval_t"] is None:
+    if values["interval_t"] is None:
         return f"No intervals: there are {groups}, and fewer than 5 say too little about others."
     return f"Intervals are 95 %, by Student's t over {groups}." + (
-        AVERAGES_OF_R if numbers.get("interval_t_of_r") is None else ""
+        AVERAGES_OF_R if values.get("interval_t_of_r") is None else ""
     )
 
 

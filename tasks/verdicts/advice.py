@@ -13,7 +13,7 @@ import polars as pl
 
 from timtrack.tasks.messages.formatting import interval, number, share
 from timtrack.tasks.tables import corrections
-from timtrack.tasks.verdicts import bands
+from timtrack.tasks.verdicts.bands import OURS
 
 Tables = Mapping[str, pl.DataFrame]
 Rows = Mapping[str, Mapping[str, Any]]
@@ -108,7 +108,7 @@ def _is_needless(rows: Rows) -> bool:
 
 def _is_bad(numbers: Mapping[str, Any]) -> bool:
     """Whether a number is beyond its default band: averages may hide few tokens."""
-    return any(reading.level == "bad" for reading in bands.readings({}, numbers))
+    return any(reading.level == "bad" for reading in OURS.readings({}, numbers))
 
 
 def _is_mask_enough(row: Mapping[str, Any]) -> bool:

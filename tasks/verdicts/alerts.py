@@ -23,8 +23,12 @@ from timtrack.tasks.system import durable
 from timtrack.tasks.tables.catalogue import catalogue
 from timtrack.tasks.tables.compute import tables_of
 from timtrack.tasks.tables.stored import are_computed
-from timtrack.tasks.verdicts import bands, gate, summary
+from timtrack.tasks.verdicts import gate
+from timtrack.tasks.verdicts.assessment import assess
+from timtrack.tasks.verdicts.bands import LEVELS as BAND_LEVELS
+from timtrack.tasks.verdicts.bands import OURS, Bands
 from timtrack.tasks.verdicts.gate import Rule
+from timtrack.tasks.verdicts.numbers import LOGGED_FROM, logged
 
 NAME = "alerts.toml"  # in the home
 LEVELS = ("healthy", "warning", "critical")
@@ -42,6 +46,7 @@ class Alerts:
     """When a step is a warning or critical; without rules, by the bands of its family."""
 
     rules: Mapping[str, tuple[Rule, ...]] | None = None  # by level
+    bands: Bands = OURS
     after: int = 2  # worse steps in a row that make a run worse
     recover: int = 5  # better steps in a row that make it better
 
@@ -82,7 +87,7 @@ class Change:
         return f"{self.run} is {now.level} since step {now.since}{good}{why}"
 
 
-def read(path: Path) -> Alerts:
+def read(path: Path, bands: Bands = OURS) -> Alerts:
     """The rules of a file; raises BadAlerts."""
     try:
         told = tomllib.loads(path.read_text())
@@ -90,16 +95,16 @@ def read(path: Path) -> Alerts:
             raise BadAlerts(f"unknown {', '.join(sorted(unknown))}; there are {sorted(KEYS)}")
         rules = {level: _rules(told.get(level, [])) for level in LEVELS[1:]}
         counts = {key: _steps(key, told[key]) for key in COUNTS if key in told}
-        return Alerts(rules=rules if any(rules.values()) else None, **counts)
+        return Alerts(rules=rules if any(rules.values()) else None, bands=bands, **counts)
     except (OSError, ValueError, RecursionError, TimtrackError) as error:
         raise BadAlerts(f"{path}: {error}") from error
 
 
-def of_home(home: Path, given: Path | None = None) -> Alerts:
+def of_home(home: Path, given: Path | None = None, bands: Bands = OURS) -> Alerts:
     """The rules of a file that was asked for, else of the home's, else the bands."""
     if given is None and not (home / NAME).exists():
-        return Alerts()
-    return read(given or home / NAME)
+        return Alerts(bands=bands)
+    return read(given or home / NAME, bands)
 
 
 def _steps(key: str, count: Any) -> int:
@@ -236,18 +241,15 @@ def _last_good(steps: Sequence[Seen], end: int) -> int | None:
 
 def _level(step: Step, alerts: Alerts) -> tuple[int, tuple[str, ...]]:
     """How bad one step is, an index of LEVELS, and which of its numbers say so."""
-    numbers = summary.logged(tables_of(step, summary.LOGGED_FROM))
     if alerts.rules is None:
-        readings = bands.readings(step.facts(), numbers)
-        worst = max((bands.LEVELS.index(reading.level) for reading in readings), default=0)
-        told = [r for r in readings if worst and r.level == bands.LEVELS[worst]]
-        said = (f"{r.band.metric} {number(r.value)} (healthy {r.band.bound})" for r in told)
-        return worst, tuple(said)
+        assessment = assess(step.facts(), tables_of(step), alerts.bands)
+        return BAND_LEVELS.index(assessment.level), assessment.reasons
+    numbers = logged(tables_of(step, LOGGED_FROM))
     for level in (2, 1):
         broken = [rule for rule in alerts.rules[LEVELS[level]] if _breaks(rule, numbers)]
         if broken:
-            said = (f"{r.metric} {_shown(numbers.get(r.metric))}, not {r.text}" for r in broken)
-            return level, tuple(said)
+            reasons = (f"{r.metric} {_shown(numbers.get(r.metric))}, not {r.text}" for r in broken)
+            return level, tuple(reasons)
     return 0, ()
 
 

@@ -1,6 +1,6 @@
-"""A step's assessment: verdict, findings and advice, made once from its facts and tables.
+"""A step's assessment: numbers, verdict, findings and advice, made from its facts and tables.
 
-Page, note, terminal and `summary.json` print this one object.
+Page, note, terminal, `summary.json`, gate and alerts read this one object.
 """
 
 from collections.abc import Mapping
@@ -10,16 +10,16 @@ from typing import Any
 import polars as pl
 
 from timtrack.tasks.lake.steps import is_bypass
-from timtrack.tasks.messages.formatting import number
-from timtrack.tasks.verdicts import bands
 from timtrack.tasks.verdicts.advice import Advice, advise, shift
-from timtrack.tasks.verdicts.bands import Reading
+from timtrack.tasks.verdicts.bands import LEVELS, Bands, Reading, family
 from timtrack.tasks.verdicts.diagnoses import FAULTS
 from timtrack.tasks.verdicts.finding import Finding
 from timtrack.tasks.verdicts.findings import findings_of
+from timtrack.tasks.verdicts.numbers import metrics
 
 Tables = Mapping[str, pl.DataFrame]
 
+SUSPECT = "capture suspect"
 BYPASS = "The trainer's log-probs are the rollout engine's, bit by bit: nothing was measured."
 
 
@@ -32,30 +32,50 @@ class Assessment:
 
     status: str
     text: str  # why, in one or two sentences
+    numbers: Mapping[str, Any]  # of `step_metrics`, by name
     family: str  # whose bands were used
     readings: tuple[Reading, ...]
     findings: tuple[Finding, ...]
     advice: Advice | None  # None for a pruned step whose older tables have no `corrections`
 
+    @property
+    def level(self) -> str:
+        """The worst of its readings, one of bands.LEVELS; bad where the capture is suspect."""
+        levels = [reading.level for reading in self.readings]
+        levels.append(LEVELS[-1] if self.status == SUSPECT else LEVELS[0])
+        return max(levels, key=LEVELS.index)
 
-def assess(facts: Mapping[str, Any], tables: Tables) -> Assessment:
+    @property
+    def reasons(self) -> tuple[str, ...]:
+        """Why its level is what it is; nothing where it is ok."""
+        if self.status == SUSPECT:
+            return (self.text,)
+        worst = self.level
+        if worst == LEVELS[0]:
+            return ()
+        return tuple(reading.text for reading in self.readings if reading.level == worst)
+
+
+def assess(facts: Mapping[str, Any], tables: Tables, bands: Bands) -> Assessment:
     """Judge a step by the bands of its family, its diagnoses and what corrections could do."""
-    family = bands.family(facts)
+    numbers, of_family = metrics(tables), family(facts)
     measured = not is_bypass(facts)
     advice = advise(tables) if "corrections" in tables and measured else None
     found = findings_of(tables, advice)
     if not measured:
-        return Assessment("not measured", BYPASS, family, (), tuple(found), advice)
+        return Assessment("not measured", BYPASS, numbers, of_family, (), tuple(found), advice)
+    # As it was computed: what overflowed is bad, not absent.
     readings = bands.readings(facts, tables["step_metrics"].row(0, named=True))
-    status, text = _verdict(family, readings, tables, found, advice)
+    unknown = len(bands.for_family(of_family)) - len(readings)
+    status, text = _verdict(readings, unknown, tables, found, advice)
     if status == "healthy":
         found = [finding.as_remark() for finding in found]
-    return Assessment(status, text, family, readings, tuple(found), advice)
+    return Assessment(status, text, numbers, of_family, readings, tuple(found), advice)
 
 
 def _verdict(
-    family: str,
     readings: tuple[Reading, ...],
+    unknown: int,
     tables: Tables,
     found: list[Finding],
     advice: Advice | None,
@@ -65,13 +85,12 @@ def _verdict(
     bad = [reading for reading in readings if reading.level == "bad"]
     watched = [reading for reading in readings if reading.level == "watch"]
     if row := shift(tables):
-        return "capture suspect", FAULTS["shift"](row)
+        return SUSPECT, FAULTS["shift"](row)
     if bad:
         status, remedy = _remedy(advice)
         return status, f"{_listed(bad)}.{remedy}"
     if watched:
         return "watch", f"{_listed(watched)}; the rest is healthy."
-    unknown = len(bands.for_family(family)) - len(readings)
     left = f", {unknown} could not be judged" if unknown else ""
     inside = f"All {len(readings)} readings are inside their bands{left}"
     if faults:
@@ -87,6 +106,6 @@ def _remedy(advice: Advice | None) -> tuple[str, str]:
 
 
 def _listed(readings: list[Reading]) -> str:
-    parts = [f"{r.band.metric} {number(r.value)} (healthy {r.band.bound})" for r in readings[:3]]
+    parts = [reading.text for reading in readings[:3]]
     more = f" and {len(readings) - 3} more" if len(readings) > 3 else ""
     return ", ".join(parts) + more

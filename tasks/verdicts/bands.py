@@ -1,10 +1,9 @@
 """Bands: what is normal for each metric, from `bands.toml`, each with its source.
 
-`TIMTRACK_BANDS` names a file of the same form; its bands take precedence for the same metric.
+A file of one's own has the same form; its bands take precedence for the same metric.
 """
 
 import functools
-import os
 import re
 import tomllib
 from collections.abc import Mapping
@@ -17,7 +16,6 @@ from timtrack.tasks.messages.formatting import number
 from timtrack.tasks.tables.catalogue import catalogue
 
 FILE = Path(__file__).parent / "bands.toml"
-VARIABLE = "TIMTRACK_BANDS"
 FEWEST_IN_TAIL = 50  # tokens from which a tail exponent is judged: a standard error of 14 %
 LEVELS = ("ok", "watch", "bad")
 
@@ -74,18 +72,47 @@ class Reading:
         """One of LEVELS."""
         return self.band.level(self.value)
 
+    @property
+    def text(self) -> str:
+        """The number beside its healthy side."""
+        return f"{self.band.metric} {number(self.value)} (healthy {self.band.bound})"
 
-def readings(facts: Mapping[str, Any], numbers: Mapping[str, Any]) -> tuple[Reading, ...]:
-    """The step's numbers that can be judged, by the bands of its family.
 
-    The exponent of a tail is judged only where the tail has some tokens.
-    """
-    few = (numbers.get("hill_k") or 0) < FEWEST_IN_TAIL
-    return tuple(
-        Reading(band, numbers[metric])
-        for metric, band in for_family(family(facts)).items()
-        if numbers.get(metric) is not None and not (few and metric.startswith("hill"))
-    )
+@dataclass(frozen=True)
+class Bands:
+    """Our bands, and those of a file that take precedence."""
+
+    own: Path | None = None
+
+    @classmethod
+    def of(cls, own: Path | None) -> "Bands":
+        """With a file that was read once; raises BadBands."""
+        bands = cls(own)
+        bands.for_family("default")
+        return bands
+
+    def for_family(self, name: str) -> dict[str, Band]:
+        """The band of each metric for a family, that of `default` where it has none of its own.
+
+        All of one's own file go before ours. Raises BadBands.
+        """
+        chosen: dict[str, Band] = {}
+        for file in (FILE, *([self.own] if self.own else [])):
+            for wanted in ("default", name):
+                chosen |= {band.metric: band for band in _read(file) if band.family == wanted}
+        return chosen
+
+    def readings(self, facts: Mapping[str, Any], numbers: Mapping[str, Any]) -> tuple[Reading, ...]:
+        """The step's numbers that can be judged, by the bands of its family.
+
+        The exponent of a tail is judged only where the tail has some tokens.
+        """
+        few = (numbers.get("hill_k") or 0) < FEWEST_IN_TAIL
+        return tuple(
+            Reading(band, numbers[metric])
+            for metric, band in self.for_family(family(facts)).items()
+            if numbers.get(metric) is not None and not (few and metric.startswith("hill"))
+        )
 
 
 def family(facts: Mapping[str, Any]) -> str:
@@ -101,19 +128,6 @@ def family(facts: Mapping[str, Any]) -> str:
         if re.search(pattern, told, re.I):
             return name
     return "moe" if MIXTURE.search(told) else "default"
-
-
-def for_family(name: str) -> dict[str, Band]:
-    """The band of each metric for a family, that of `default` where it has none of its own.
-
-    All of the user's file go before ours. Raises BadBands.
-    """
-    found: dict[str, Band] = {}
-    given = os.environ.get(VARIABLE)
-    for file in (FILE, *([Path(given)] if given else [])):
-        for wanted in ("default", name):
-            found |= {band.metric: band for band in _read(file) if band.family == wanted}
-    return found
 
 
 def _check(band: Band) -> None:
@@ -134,3 +148,6 @@ def _read(path: Path) -> tuple[Band, ...]:
         raise BadBands(
             f"{path}: not a file of bands ({error}); see tasks/verdicts/bands.toml"
         ) from error
+
+
+OURS = Bands()

@@ -6,12 +6,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import polars as pl
-
 from timtrack.tasks.lake.steps import Step
 from timtrack.tasks.messages import formatting
-from timtrack.tasks.tables import corrections
-from timtrack.tasks.verdicts.assessment import Assessment, assess
+from timtrack.tasks.verdicts.assessment import Assessment
 from timtrack.tasks.verdicts.finding import Finding
 
 # Columns of step_metrics, in the order in which they are told, and how each is printed.
@@ -46,41 +43,14 @@ SHORT = ("trained_tokens", "abs_logp_diff_p50", "frac_outside_5", "kl_k1", "kl_k
 SUMMARY_VERSION = 4  # 2: findings; 3: verdict, whatif; 4: levels are ok, watch, bad
 
 
-def metrics(tables: Mapping[str, pl.DataFrame]) -> dict[str, Any]:
-    """The step's numbers by name: `step_metrics` without its grain; None for what overflowed."""
-    row = tables["step_metrics"].row(0, named=True)
-    return {
-        name: value if value is None or math.isfinite(value) else None
-        for name, value in row.items()
-        if name not in ("run", "step")
-    }
-
-
-def interval_of(metric: str) -> str:
-    """The column by which the metric's standard error becomes half of a 95 % interval."""
-    averages = metric in ("kl_k3", "ratio_mean", "ess_token")
-    return "interval_t_of_r" if averages else "interval_t"
-
-
-LOGGED_FROM = ("step_metrics", "corrections")  # the tables that `logged` reads
-
-
-def logged(tables: Mapping[str, pl.DataFrame]) -> dict[str, Any]:
-    """The numbers that MLflow has over steps: `metrics`, and what common corrections would do."""
-    followed = corrections.metrics(tables["corrections"]) if "corrections" in tables else {}
-    return {**metrics(tables), **followed}
-
-
 def headline(numbers: Mapping[str, Any]) -> dict[str, str]:
     """Label and printed value of each headline number; a dash where it is undefined."""
     return {LABELS[name]: printed(numbers[name]) for name, printed in HEADLINE.items()}
 
 
-def markdown(step: Step, tables: Mapping[str, pl.DataFrame], link: str) -> str:
+def markdown(step: Step, assessment: Assessment, link: str) -> str:
     """Verdict, headline, findings and notes as a Markdown page."""
-    numbers = metrics(tables)
     facts = step.facts()
-    assessment = assess(facts, tables)
     lines = [
         f"# {formatting.markdown(step.name)}",
         "",
@@ -92,7 +62,7 @@ def markdown(step: Step, tables: Mapping[str, pl.DataFrame], link: str) -> str:
         "|---|---|",
         *(
             f"| {formatting.markdown(name)} | {value} |"
-            for name, value in headline(numbers).items()
+            for name, value in headline(assessment.numbers).items()
         ),
         "",
         *(_item(finding) for finding in assessment.findings),
@@ -108,13 +78,12 @@ def _item(finding: Finding) -> str:
     return f"- **{text}**" if finding.matters else f"- {text}"
 
 
-def write(step: Step, tables: Mapping[str, pl.DataFrame], path: Path) -> None:
+def write(step: Step, assessment: Assessment, path: Path) -> None:
     """`summary.json`: version, the capture's facts, metrics by name, findings, correction."""
-    assessment = assess(step.facts(), tables)
     content = {
         "summary_version": SUMMARY_VERSION,
         "capture": step.facts(),
-        "metrics": metrics(tables),
+        "metrics": assessment.numbers,
         "verdict": _verdict(assessment),
         "findings": [asdict(finding) for finding in assessment.findings],
         "whatif": _what_if(assessment),

@@ -35,7 +35,7 @@ def at_once(monkeypatch):
 
 
 def is_logged(home) -> dict[str, bool]:
-    mark = survey.logged_marks(home)[0]
+    mark = survey.logged_mark(home)
     return {step.run: has_mark(step, mark) for step in all_steps(home / "lake")}
 
 

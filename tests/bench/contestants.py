@@ -40,6 +40,9 @@ def timtrack(capture: Path, out: Path, watch: Stopwatch) -> Steps:
     from timtrack.tasks.tables.stored import stored_tables
     from timtrack.tasks.tracking.tracker import Tracker
     from timtrack.tasks.verdicts import summary
+    from timtrack.tasks.verdicts.assessment import assess
+    from timtrack.tasks.verdicts.bands import OURS
+    from timtrack.tasks.verdicts.numbers import logged
 
     without, whatif = tables_wanted()
     yield None
@@ -65,15 +68,16 @@ def timtrack(capture: Path, out: Path, watch: Stopwatch) -> Steps:
         drawn = draw_charts(computed)
         save_charts(drawn, files)
     with watch.stage("report"):
-        step_page.write(step, computed, drawn, files)
-        summary.write(step, computed, files / "summary.json")
+        assessment = assess(step.facts(), computed, OURS)
+        step_page.write(step, computed, drawn, assessment, files)
+        summary.write(step, assessment, files / "summary.json")
         for name, table in computed.items():
             table.write_csv(files / "tables" / f"{name}.csv")
     tracker = Tracker(out)
     with watch.stage("MLflow"):
         computed = stored_tables(step)
-        numbers = {f"mismatch/{name}": value for name, value in summary.logged(computed).items()}
-        numbers |= frameworks.metrics(computed)
+        numbers = {f"mismatch/{name}": value for name, value in logged(computed).items()}
+        numbers |= frameworks.metrics(computed, ())
         tracker.log_step(step, numbers, files, sql_version())
 
 

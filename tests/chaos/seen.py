@@ -18,7 +18,7 @@ from timtrack.tasks.backlog import quarantine
 from timtrack.tasks.captures.source import Source
 from timtrack.tasks.lake.steps import Step, all_steps, token_files
 from timtrack.tasks.tables.stored import stored_tables
-from timtrack.tasks.verdicts import summary
+from timtrack.tasks.verdicts.numbers import logged
 
 PLACES = ("source", "mtime_ns", "ctime_ns", "tokenizer")  # facts that say where and when
 RUNS = """
@@ -87,7 +87,7 @@ def _step(step: Step, root: Path) -> StepSeen:
         tokens=tokens,
         rows=() if tokens is None else _rows(tokens),
         tables=stored,
-        logged=_finite(summary.logged(stored)) if "step_metrics" in stored else {},
+        logged=_finite(logged(stored)) if "step_metrics" in stored else {},
         facts={name: value for name, value in facts.items() if name not in PLACES},
     )
 

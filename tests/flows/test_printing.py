@@ -28,6 +28,7 @@ from timtrack.tasks.lake.steps import Step
 from timtrack.tasks.messages.errors import BadCapture, printable
 from timtrack.tasks.reports import samples
 from timtrack.tasks.verdicts.alerts import Change, Status
+from timtrack.tasks.verdicts.bands import OURS
 
 
 def lines_of(text: str) -> list[str]:
@@ -61,7 +62,7 @@ def test_a_joiner_joins_emoji_only():
 def test_a_failed_capture_is_one_line_whatever_it_is_called(capsys):
     outcome = Outcome(Path(ACTING), error=BadCapture(ACTING))
     tell(outcome)
-    show_outcomes([outcome])
+    show_outcomes([outcome], OURS)
     assert lines_of(capsys.readouterr().err) == [f"failed: {SHOWN}: {SHOWN}"] * 2
 
 

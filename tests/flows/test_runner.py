@@ -12,6 +12,7 @@ from tests.given_captures import ragged
 from tests.given_lake import data, read, stored_points
 from timtrack.flows import runner
 from timtrack.flows.cli.main import main
+from timtrack.flows.settings import Settings
 from timtrack.tasks.captures.completeness import is_complete
 from timtrack.tasks.captures.discovery import find_captures
 from timtrack.tasks.captures.source import Source
@@ -27,8 +28,8 @@ DASK = pytest.mark.skipif(
 
 @pytest.mark.parametrize("text", ["threads", "threads:4", "processes:1"])
 def test_known_runners(text, monkeypatch):
-    monkeypatch.setenv(runner.VARIABLE, text)
-    assert type(runner.chosen()).__name__.lower().startswith(text[:6])
+    monkeypatch.setenv("TIMTRACK_RUNNER", text)
+    assert type(runner.made(Settings.read().runner)).__name__.lower().startswith(text[:6])
 
 
 @pytest.mark.parametrize("text", ["ray", "threads:0", "threads:x", "processes:-1"])
@@ -47,11 +48,9 @@ def test_dask_without_its_extra_says_how_to_get_it(monkeypatch):
 
 
 @DASK
-def test_dask_takes_a_number_of_workers_or_a_scheduler(monkeypatch):
-    monkeypatch.setenv(runner.VARIABLE, "dask:3")
-    assert runner.chosen().cluster_kwargs == {"n_workers": 3, "threads_per_worker": 1}
-    monkeypatch.setenv(runner.VARIABLE, "dask:tcp://host:8786")
-    assert runner.chosen().address == "tcp://host:8786"
+def test_dask_takes_a_number_of_workers_or_a_scheduler():
+    assert runner.made("dask:3").cluster_kwargs == {"n_workers": 3, "threads_per_worker": 1}
+    assert runner.made("dask:tcp://host:8786").address == "tcp://host:8786"
 
 
 def ranked(folder: Path, fields: dict, step: int, ranks: int, world: int | None = None) -> Path:
@@ -135,9 +134,7 @@ def test_the_first_rank_may_come_last(home, tmp_path):
 @pytest.mark.slow
 @pytest.mark.usefixtures("prefect")
 @pytest.mark.parametrize("text", ["processes:2", pytest.param("dask:2", marks=DASK)])
-def test_a_backfill_gives_the_same_wherever_it_runs(
-    text, saved, home, tmp_path, monkeypatch, fresh_store
-):
+def test_a_backfill_gives_the_same_wherever_it_runs(text, saved, home, tmp_path, fresh_store):
     """One bad capture among them."""
     from timtrack.flows.outcomes import CapturesFailed
     from timtrack.flows.watch import watch
@@ -156,9 +153,8 @@ def test_a_backfill_gives_the_same_wherever_it_runs(
     (beside / "mlflow.db").write_bytes(fresh_store.read_bytes())
     with pytest.raises(CapturesFailed, match="2 of 6"):
         watch(root, beside, quiet=0)
-    monkeypatch.setenv(runner.VARIABLE, text)
     with pytest.raises(CapturesFailed, match="2 of 6") as raised:
-        watch.with_options(task_runner=runner.chosen())(root, home, quiet=0)
+        watch.with_options(task_runner=runner.made(text))(root, home, quiet=0)
     assert [o.step.step for o in raised.value.outcomes if o.step] == [1, 3, 4, 5]
     assert any("the file is damaged in" in str(o.error) for o in raised.value.outcomes)
     assert data(home) == data(beside)

@@ -14,6 +14,7 @@ from timtrack.tasks.messages.errors import BadTokens
 from timtrack.tasks.tables.compute import compute_step
 from timtrack.tasks.tables.query import run_query
 from timtrack.tasks.verdicts.assessment import assess
+from timtrack.tasks.verdicts.bands import OURS
 
 NAMES = {"rollout": "rollout_log_probs", "train": "old_log_probs"}
 
@@ -85,7 +86,7 @@ def test_a_finding_from_a_thousandth_on(count, matters, saved, to_lake):
     fields["rollout_log_probs"][longest, :count] = float("-inf")
     assert 1000 < int(fields["response_mask"].sum()) < 5000
     step = to_lake(saved(fields))
-    judged = assess(step.facts(), compute_step(step))
+    judged = assess(step.facts(), compute_step(step), OURS)
     told = [f for f in judged.findings if "no finite log-prob by the rollout engine" in f.text]
     assert len(told) == matters
     assert (judged.status == "watch") == matters

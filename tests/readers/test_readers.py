@@ -28,6 +28,7 @@ from timtrack.tasks.readers.nemo_rl import supersedes
 from timtrack.tasks.readers.prime_rl import token_exports
 from timtrack.tasks.tables.compute import compute_step
 from timtrack.tasks.verdicts.assessment import assess
+from timtrack.tasks.verdicts.bands import OURS
 
 
 @pytest.fixture
@@ -104,7 +105,7 @@ def test_nemo_rl_up_to_v05_has_no_ids_and_a_guessed_mask(batch, tmp_path):
     computed = compute_step(step)
     assert computed["step_metrics"]["token_r2_train"][0] is None
     assert computed["gap_by_token"].is_empty()
-    assert assess(step.facts(), computed).findings
+    assert assess(step.facts(), computed, OURS).findings
 
 
 def test_nemo_rl_writes_what_json_does_not_have(batch, tmp_path):

@@ -34,6 +34,8 @@ from timtrack.tasks.tables.compute import compute_step
 from timtrack.tasks.tables.stored import stored_tables, tables_folder
 from timtrack.tasks.tracking.tracker import Tracker
 from timtrack.tasks.verdicts import change_points, gate, summary
+from timtrack.tasks.verdicts.assessment import assess
+from timtrack.tasks.verdicts.bands import OURS
 
 CONTROLS = [*map(chr, range(32)), "\x7f", "\ufffe", "\uffff"]
 
@@ -84,7 +86,7 @@ def test_no_table_of_a_step_has_a_formula(step, tmp_path):
 
 def test_no_table_of_a_comparison_or_a_zip_has_a_formula(saved, home, tmp_path):
     made = ingest(saved({**batch_fields(), "run_name": "=1+1"}), home / "lake")
-    run_page.write(run_page.compare([made], ["=1+1"], None), tmp_path / "page")
+    run_page.write(run_page.compare([made], ["=1+1"], None), tmp_path / "page", OURS)
     text = (tmp_path / "page" / "run_trend.csv").read_text()
     assert "\n'=1+1," in text and "\n=1+1" not in text
     sample = samples.read(made, [0])[0]
@@ -101,7 +103,7 @@ def rendered(markdown: str) -> str:
     return MarkdownIt("commonmark", {"html": True}).enable("table").render(markdown)
 
 
-OURS = r"`[^`]*`|```.*```|\[MLflow\]\(http://[^)]*\)"
+OWN_MARKUP = r"`[^`]*`|```.*```|\[MLflow\]\(http://[^)]*\)"
 
 
 def check_inert(markdown: str, headings: int = 1) -> ElementTree.Element:
@@ -113,7 +115,7 @@ def check_inert(markdown: str, headings: int = 1) -> ElementTree.Element:
     assert {a.text for a in page.iter("a")} <= {"MLflow"}
     # Showdown, by which MLflow shows it, knows no backslash before these.
     ours = markdown.replace(formatting.code(MARKUP), "")
-    assert not re.search(r"<|www\.|://", re.sub(OURS, "", ours, flags=re.DOTALL))
+    assert not re.search(r"<|www\.|://", re.sub(OWN_MARKUP, "", ours, flags=re.DOTALL))
     return page
 
 
@@ -126,7 +128,11 @@ def test_a_steps_note_shows_names_and_notes_and_obeys_none(step):
     told = json.loads(facts.read_text())
     told |= {"source": MARKUP, "notes": [MARKUP, f"- {MARKUP}\n# head", "1. one", "---"]}
     facts.write_text(json.dumps(told))
-    page = check_inert(summary.markdown(step, stored_tables(step), "http://127.0.0.1:5000"))
+    page = check_inert(
+        summary.markdown(
+            step, assess(step.facts(), stored_tables(step), OURS), "http://127.0.0.1:5000"
+        )
+    )
     text = shown_in(page)
     assert text.count(MARKUP) == 4  # heading, two notes, source
     assert f"- {MARKUP}\\n# head" in text
@@ -182,7 +188,9 @@ def test_pages_hold_no_control_characters(step, tmp_path):
     told["meta"]["model"] = ACTING
     facts.write_text(json.dumps(told))
     computed = with_tokens(step, CONTROLS)
-    text, _ = report_page(step, computed, draw_charts(computed), Choice())
+    text, _ = report_page(
+        step, computed, draw_charts(computed), assess(step.facts(), computed, OURS), Choice()
+    )
     text.encode()  # a lone surrogate has no bytes
     body = text[text.index("<body>") : text.index('<script type="application/json"')]
     assert all(c.isprintable() or c == "\n" for c in body)
@@ -222,7 +230,9 @@ def test_what_a_capture_says_of_itself_is_strict_json_and_taken_by_mlflow(saved,
         assert strict(file.read_text())
     tracker = Tracker(home)
     run_id = tracker.log_step(made, {"kl_k1": 0.5}, files, "v1")
-    tracker.note(run_id, 3, summary.markdown(made, stored_tables(made), "x"))
+    tracker.note(
+        run_id, 3, summary.markdown(made, assess(made.facts(), stored_tables(made), OURS), "x")
+    )
     run = tracker.client.get_run(run_id)
     assert run.data.params == {"model": r"m\ud800\x00\x1b"}
     assert r"odd\\ud800\_log\_probs" in run.data.tags["mlflow.note.content"]
@@ -233,7 +243,7 @@ def test_facts_of_an_older_lake_that_are_no_json_are_summed_up(step, tmp_path):
     told = json.loads(facts.read_text())
     told["meta"] |= {"temperature": float("nan"), "model": "\ud800"}
     facts.write_text(json.dumps(told))
-    summary.write(step, stored_tables(step), tmp_path / "summary.json")
+    summary.write(step, assess(step.facts(), stored_tables(step), OURS), tmp_path / "summary.json")
     assert strict((tmp_path / "summary.json").read_text())["capture"]["meta"]["temperature"] is None
     repro.write(step, samples.read(step, [0])[0], tmp_path / "z")
     with zipfile.ZipFile(tmp_path / "z") as archive:

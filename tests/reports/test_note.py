@@ -10,6 +10,9 @@ from timtrack.tasks.tables.catalogue import sql_version
 from timtrack.tasks.tables.compute import compute_step
 from timtrack.tasks.tables.stored import stored_tables
 from timtrack.tasks.verdicts import summary
+from timtrack.tasks.verdicts.assessment import assess
+from timtrack.tasks.verdicts.bands import OURS
+from timtrack.tasks.verdicts.numbers import metrics
 
 
 def parsed(markdown: str) -> tuple[list[list[str]], str]:
@@ -31,19 +34,21 @@ def parsed(markdown: str) -> tuple[list[list[str]], str]:
 
 def test_the_headline_table_has_its_two_cells_in_every_row(published):
     step, computed = published
-    rows, _ = parsed(summary.markdown(step, computed, "http://127.0.0.1:5000"))
-    expected = summary.headline(summary.metrics(computed))
+    rows, _ = parsed(
+        summary.markdown(step, assess(step.facts(), computed, OURS), "http://127.0.0.1:5000")
+    )
+    expected = summary.headline(metrics(computed))
     assert rows == [["number", "value"], *map(list, expected.items())]
     assert "median |ln r|" in expected
     assert "KL(rollout || train), k1" in expected
 
 
 def test_findings_and_verdict_are_shown_letter_by_letter(published):
-    from timtrack.tasks.verdicts.assessment import assess
-
     step, computed = published
-    assessment = assess(step.facts(), computed)
-    _, text = parsed(summary.markdown(step, computed, "http://127.0.0.1:5000"))
+    assessment = assess(step.facts(), computed, OURS)
+    _, text = parsed(
+        summary.markdown(step, assess(step.facts(), computed, OURS), "http://127.0.0.1:5000")
+    )
     assert assessment.text in text
     for finding in assessment.findings:
         assert finding.text in text
@@ -56,7 +61,9 @@ def test_what_a_capture_says_is_never_markup(saved, tmp_path):
     fields = {**batch_fields(), "run_name": HOSTILE[:40]}
     step = ingest(saved(fields), tmp_path / "lake")
     write_tables(step, sql_version(), compute_step(step))
-    markdown = summary.markdown(step, stored_tables(step), "http://127.0.0.1:5000")
+    markdown = summary.markdown(
+        step, assess(step.facts(), stored_tables(step), OURS), "http://127.0.0.1:5000"
+    )
     _, text = parsed(markdown)
     assert HOSTILE[:40] in text
     assert "<img" not in MarkdownIt("commonmark", {"html": True}).render(markdown)

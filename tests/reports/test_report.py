@@ -14,6 +14,7 @@ import torch
 from playwright.sync_api import Browser, Page
 
 from tests.given import barriers, batch_fields, ingest
+from timtrack.flows.settings import Settings
 from timtrack.tasks.demo import published_run
 from timtrack.tasks.hook import save_step_batch
 from timtrack.tasks.lake.publish import write_tables
@@ -26,6 +27,7 @@ from timtrack.tasks.tables.compute import compute_step
 from timtrack.tasks.tables.stored import stored_tables
 from timtrack.tasks.verdicts import bands, summary
 from timtrack.tasks.verdicts.assessment import assess
+from timtrack.tasks.verdicts.bands import OURS
 
 CELLS = ("logp_vllm", "logp_fsdp", "diff", "p_vllm", "p_train", "r_text")
 
@@ -72,7 +74,9 @@ def whole_samples() -> dict[str, Any]:
 def page_of(step: Step, into: Path) -> Path:
     """The step's report in a folder."""
     computed = compute_step(step)
-    step_page.write(step, computed, draw_charts(computed), into)
+    step_page.write(
+        step, computed, draw_charts(computed), assess(step.facts(), computed, OURS), into
+    )
     return into / "report.html"
 
 
@@ -256,7 +260,7 @@ def test_a_healthy_step_reads_as_healthy(tmp_path):
     fields = batch_fields(rows=40, width=60, gap=1e-5)
     step = ingest(save_step_batch(tmp_path / "run", 3, fields), tmp_path / "lake")
     computed = compute_step(step)
-    judged = assess(step.facts(), computed)
+    judged = assess(step.facts(), computed, OURS)
     assert (judged.status, {r.level for r in judged.readings}) == ("healthy", {"ok"})
     assert not any(finding.matters for finding in judged.findings)
     page = page_of(step, tmp_path).read_text()
@@ -345,7 +349,7 @@ def test_characters_of_several_tokens_are_joined():
 )
 def test_bands_are_those_of_the_family(meta, name):
     assert bands.family({"meta": meta}) == name
-    assert bands.for_family(name).keys() == bands.for_family("default").keys()
+    assert bands.OURS.for_family(name).keys() == bands.OURS.for_family("default").keys()
 
 
 @pytest.mark.parametrize(
@@ -368,7 +372,7 @@ def test_engines_that_agree_by_construction_are_not_called_healthy(tmp_path):
     fields["old_log_probs"] = fields["rollout_log_probs"]
     step = ingest(save_step_batch(tmp_path / "run", 3, fields), tmp_path / "lake")
     computed = compute_step(step)
-    assert assess(step.facts(), computed).status == "not measured"
+    assert assess(step.facts(), computed, OURS).status == "not measured"
     assert "nothing was measured" in page_of(step, tmp_path).read_text()
 
 
@@ -383,7 +387,7 @@ def test_what_overflows_breaks_no_page(tmp_path, opened):
     page = opened(page_of(step, tmp_path), "#row=0&pos=0")
     assert page.locator(".token:focus").count() == 1
     write_tables(step, sql_version(), compute_step(step))
-    summary.write(step, stored_tables(step), tmp_path / "summary.json")
+    summary.write(step, assess(step.facts(), stored_tables(step), OURS), tmp_path / "summary.json")
     assert json.loads((tmp_path / "summary.json").read_text())["metrics"]["kl_k3"] is None
 
 
@@ -399,24 +403,24 @@ def test_a_link_to_nowhere_says_so(published_page, opened):
 def test_bands_of_ones_own_go_first(tmp_path, monkeypatch, published):
     own = tmp_path / "bands.toml"
     own.write_text('[[bands]]\nmetric = "kl_k3"\nhealthy = 5\nwatch = 6\nsays = "we"\n')
-    monkeypatch.setenv(bands.VARIABLE, str(own))
+    monkeypatch.setenv("TIMTRACK_BANDS", str(own))
+    chosen = Settings.read().bands
     step, computed = published
-    readings = {r.band.metric: r for r in assess(step.facts(), computed).readings}
+    readings = {r.band.metric: r for r in assess(step.facts(), computed, chosen).readings}
     assert (readings["kl_k3"].level, readings["kl_k3"].band.says) == ("ok", "we")
-    assert bands.for_family("moe")["kl_k3"].says == "we"
+    assert chosen.for_family("moe")["kl_k3"].says == "we"
     own.with_name("broken.toml").write_text("[[bands]]\nmetric = 1\n")
-    monkeypatch.setenv(bands.VARIABLE, str(own.with_name("broken.toml")))
     with pytest.raises(bands.BadBands, match=r"not a file of bands"):
-        bands.for_family("default")
+        Settings.read(bands=own.with_name("broken.toml"))
 
 
 def test_the_published_run_is_beyond_correction(published):
     step, computed = published
-    judged = assess(step.facts(), computed)
+    judged = assess(step.facts(), computed, OURS)
     assert judged.status == "beyond correction"
     assert "settings is usable" in judged.text
 
 
 def test_every_band_is_of_a_metric_that_is_there():
     columns = catalogue()["step_metrics"].columns
-    assert {band.metric for band in bands.for_family("moe").values()} <= columns.keys()
+    assert {band.metric for band in bands.OURS.for_family("moe").values()} <= columns.keys()

@@ -15,6 +15,7 @@ from timtrack.tasks.tables.catalogue import sql_version
 from timtrack.tasks.tables.compute import compute_step
 from timtrack.tasks.verdicts import alerts
 from timtrack.tasks.verdicts.alerts import Alerts, BadAlerts, Change, Seen, Status
+from timtrack.tasks.verdicts.numbers import metrics
 
 HEALTHY, WARNING = 0, 1
 CALM, WILD = 1e-4, 0.5  # gaps in nats
@@ -170,6 +171,24 @@ def test_an_undefined_number_is_not_silently_well(write, tmp_path, to_lake):
     rules.write_text("warning = ['entropy_mean < 1e9']")
     status = alerts.judged(None, [to_lake(write(1, CALM))], alerts.read(rules))
     assert status == Status("warning", 1, ("entropy_mean is undefined, not entropy_mean < 1e9",))
+
+
+def test_a_suspect_capture_is_critical_and_the_reason_is_what_is_wrong_with_it(saved, to_lake):
+    fields = batch_fields(rows=40, width=200)
+    fields["old_log_probs"] = fields["old_log_probs"].roll(1, dims=1) * fields["response_mask"]
+    status = alerts.judged(None, [to_lake(saved(fields))], Alerts())
+    assert (status.level, len(status.reasons)) == ("critical", 1)
+    assert status.reasons[0].startswith("The engines' log-probs may be 1 token apart")
+
+
+def test_a_number_that_overflowed_is_critical(saved, to_lake):
+    fields = batch_fields(rows=40, width=50)
+    fields["rollout_log_probs"][0, 3] = -2000.0
+    step = to_lake(saved(fields))
+    assert metrics(compute_step(step))["kl_k3"] is None
+    status = alerts.judged(None, [step], Alerts())
+    assert status.level == "critical"
+    assert any(reason.startswith("kl_k3 inf") for reason in status.reasons)
 
 
 def test_bypass_is_not_measured(write, to_lake, saved):

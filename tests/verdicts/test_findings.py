@@ -7,10 +7,12 @@ import pytest
 from tests import readme
 from tests.given import Row, sql_connection, token_frame
 from tests.given_tables import clean, codec, described, engines, judged, one_row
+from timtrack.flows.settings import Settings
 from timtrack.tasks.messages.errors import TimtrackError
 from timtrack.tasks.tables import frameworks, invariants
 from timtrack.tasks.verdicts import advice
 from timtrack.tasks.verdicts.assessment import assess
+from timtrack.tasks.verdicts.bands import OURS
 from timtrack.tasks.verdicts.diagnoses import NOTHING_FOUND
 from timtrack.tasks.verdicts.finding import Finding
 
@@ -21,7 +23,7 @@ def text_of(tokens: pl.DataFrame) -> str:
 
 def test_the_published_run_in_words(published):
     step, computed = published
-    text = "\n".join(finding.text for finding in assess(step.facts(), computed).findings)
+    text = "\n".join(finding.text for finding in assess(step.facts(), computed, OURS).findings)
     assert "The trainer's log-probs are rounded to 4 decimals." in text
     assert "Of 221 tokens with p_rollout > 0.99, 91 have p_train < 0.01" in text
     assert "they carry 48.8 % of the total |ln r|" in text
@@ -44,7 +46,7 @@ def test_tables_of_earlier_versions_are_judged_by_what_they_have(published):
     }
     old = {name: table.drop(later.get(name, [])) for name, table in computed.items()}
     old["alignment"] = old["alignment"].with_columns(is_found=pl.lit(True))  # as one measure said
-    judged = assess(step.facts(), old)
+    judged = assess(step.facts(), old, OURS)
     assert judged.status == "beyond correction"
     assert not [f.text for f in judged.findings if f.of_capture or f.table == "culprits"]
 
@@ -52,7 +54,7 @@ def test_tables_of_earlier_versions_are_judged_by_what_they_have(published):
 def test_the_readme_shows_what_is_said(published):
     shown = readme.text()
     step, computed = published
-    for finding in assess(step.facts(), computed).findings:
+    for finding in assess(step.facts(), computed, OURS).findings:
         assert f"{'!' if finding.matters else '-'} {finding.text}\n" in shown
 
 
@@ -279,11 +281,10 @@ def test_a_trainer_that_is_sure_of_the_contrary_breaks_no_identity(run_sql):
     invariants.check(row)
 
 
-def test_tables_of_older_sql_are_said_as_far_as_they_go(published, monkeypatch):
-    monkeypatch.setenv(frameworks.VARIABLE, "verl")
+def test_tables_of_older_sql_are_said_as_far_as_they_go(published):
     older = {"step_metrics": published[1]["step_metrics"]}
-    assert assess({"meta": {}}, older).findings == ()
-    assert frameworks.metrics(older) == {}
+    assert assess({"meta": {}}, older, OURS).findings == ()
+    assert frameworks.metrics(older, ["verl"]) == {}
 
 
 def test_undefined_numbers_break_nothing():
@@ -291,14 +292,13 @@ def test_undefined_numbers_break_nothing():
 
 
 def test_frameworks_are_logged_when_asked_for(published, monkeypatch):
-    monkeypatch.delenv(frameworks.VARIABLE, raising=False)
-    assert frameworks.metrics(published[1]) == {}
-    monkeypatch.setenv(frameworks.VARIABLE, "verl,slime")
-    logged = frameworks.metrics(published[1])
+    monkeypatch.delenv("TIMTRACK_PARITY", raising=False)
+    assert frameworks.metrics(published[1], Settings.read().parity) == {}
+    monkeypatch.setenv("TIMTRACK_PARITY", "verl,slime")
+    logged = frameworks.metrics(published[1], Settings.read().parity)
     row = published[1]["step_metrics"].row(0, named=True)
     assert logged["verl/rollout_corr/kl"] == row["kl_k1"]
     assert logged["slime/mis_kl"] == pytest.approx(row["kl_k1_seqmean"], rel=1e-12)
     assert logged["verl/token/rollout_corr/rollout_is_max"] == 2
-    monkeypatch.setenv(frameworks.VARIABLE, "verl,trl")
     with pytest.raises(TimtrackError, match="no framework trl; there are verl, nemo_rl, slime"):
-        frameworks.metrics(published[1])
+        Settings.read(parity="verl,trl")

@@ -130,6 +130,7 @@ def test_a_broken_rule_leaves_its_worst_tokens_in_every_file(two_runs, tmp_path,
     assert gated(two_runs, "wild", "--rule", "kl_k3 < 0.01", "--rule", "tv < 1", *files) == 1
     out = capsys.readouterr().out
     assert "FAIL  kl_k3 < 0.01  (broken at 3 of 3 steps, first at 1: " in out
+    assert "wild step 1: CORRECTABLE: " in out
     assert "widest gaps of wild step 1:" in out
     suite = ElementTree.parse(junit).getroot()
     assert (suite.get("tests"), suite.get("failures")) == ("2", "1")
