@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 
 from timtrack.tasks.readers.registry import readers
-from timtrack.tasks.tables import corrections
+from timtrack.tasks.tables import causes, corrections
 from timtrack.tasks.tables.catalogue import catalogue
 from timtrack.tasks.tables.corrections import Method
 from timtrack.tasks.verdicts import gate
@@ -57,7 +57,12 @@ def parts() -> dict[str, str]:
         for m in methods
     ]
     formats = [(f"`{r.name}`", f"`{r.files}`", r.needs, r.gives) for r in readers()]
+    told = [
+        (c.id, c.name, "; ".join(f"`{need.sql}`" for need in c.needs), c.experiment, c.fix)
+        for c in causes.definitions().values()
+    ]
     return {
+        "causes": markdown(("cause", "", "where", "to be sure", "fix"), told),
         "formats": markdown(("format", "files in a folder", "needs", "has besides"), formats),
         "tables": markdown(("table", "one row for each", ""), listed),
         "metrics": markdown(("metric", ""), metrics),

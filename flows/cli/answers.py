@@ -1,6 +1,6 @@
 """Terminal output of the verbs that answer a question."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import polars as pl
@@ -19,10 +19,35 @@ from timtrack.tasks.reports.step_diff import Pair
 from timtrack.tasks.tables.catalogue import Table
 from timtrack.tasks.verdicts.advice import advise
 from timtrack.tasks.verdicts.bit_equality import Certificate
+from timtrack.tasks.verdicts.causes import Cause
 
 if TYPE_CHECKING:
     pass
 from timtrack.flows.cli.screen import grid, print_frame, print_grid
+
+
+def print_causes(step: str, causes: Sequence[Cause]) -> None:
+    """Each cause that fits: what it is, the evidence, what decides, what to change."""
+    if not causes:
+        say(f"{step}: no known cause fits.", "", NO_CAUSE)
+    for place, cause in enumerate(causes, start=1):
+        say(
+            f"{step}: {place}. {cause.name} ({cause.id}, confidence {cause.confidence:.2f})",
+            f"  {cause.sentence}",
+            *(f"  + {evidence.text}" for evidence in cause.evidence),
+            *(f"  - {evidence.text}" for evidence in cause.against),
+            f"  To be sure: {cause.experiment}",
+            f"  Fix: {cause.fix}",
+            *(f"    {framework}: {line}" for framework, line in cause.fixes.items()),
+            f"  Seen in: {', '.join(cause.threads)}",
+            "",
+        )
+
+
+NO_CAUSE = (
+    "A healthy step has none; some causes leave no trace in one step's log-probs, and not all are "
+    "known."
+)
 
 
 def print_what_if(

@@ -24,6 +24,7 @@ VERBS: dict[str, Callable[[Namespace], int]] = {
     "show": steps.show,
     "repro": steps.repro,
     "whatif": steps.whatif,
+    "diagnose": steps.diagnose,
     "certify": steps.certify,
     "diff": steps.diff,
     "compare": runs.compare,

@@ -144,6 +144,14 @@ def parser() -> argparse.ArgumentParser:
     whatif.add_argument("--format", choices=("table", "csv", "json"), default="table")
     add_columns(whatif)
 
+    diagnose = verbs.add_parser("diagnose", help="what causes a step's mismatch, and how to fix it")
+    diagnose.add_argument(
+        "what", metavar="CAPTURE|RUN", help="a capture file, or a run in the lake"
+    )
+    diagnose.add_argument("step", metavar="STEP", nargs="?", type=int, help="default: the latest")
+    diagnose.add_argument("--json", action="store_true")
+    add_columns(diagnose)
+
     _about_a_step(verbs)
     _about_runs(verbs)
 

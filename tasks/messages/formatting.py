@@ -43,6 +43,11 @@ def number(value: float | None) -> str:
     return f"{value:.4g}"
 
 
+def signed(value: float) -> str:
+    """Three significant digits with their sign: `+0.0213`, `-1.2`."""
+    return f"{value:+.3g}"
+
+
 def interval(value: float, error: float, t: float) -> str:
     """A 95 % interval in words, for after its value: Student's `t` standard errors to each side."""
     return f" (95 % interval {number(value - t * error)} to {number(value + t * error)})"

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 
 from timtrack.tasks.verdicts.advice import Advice
+from timtrack.tasks.verdicts.causes import Cause, causes_of
 from timtrack.tasks.verdicts.diagnoses import DIAGNOSES
 from timtrack.tasks.verdicts.finding import Finding, Tables
 
@@ -14,9 +15,21 @@ def findings_of(tables: Tables, advice: Advice | None) -> list[Finding]:
     """
     there = [diagnose for diagnose, needs in DIAGNOSES.items() if _has(tables, needs)]
     found = [finding for diagnose in there for finding in diagnose(tables)]
+    found += [_of_cause(cause) for cause in causes_of(tables)]
     if advice:
         found.append(Finding("corrections", advice.text, advice.setting != "none"))
-    return sorted(found, key=lambda f: (not f.matters, not f.of_capture))
+    return sorted(found, key=lambda f: (f.table != "causes", not f.matters, not f.of_capture))
+
+
+def _of_cause(cause: Cause) -> Finding:
+    """What fits, what speaks for it, and what would decide."""
+    evidence = "; ".join(one.text for one in cause.evidence)
+    against = "".join(f" Against it: {one.text}." for one in cause.against)
+    text = (
+        f"{cause.id}, {cause.name}: {cause.sentence} Evidence: {evidence}.{against} To be sure: "
+        f"{cause.experiment}"
+    )
+    return Finding("causes", text, matters=True)
 
 
 def _has(tables: Tables, needs: Mapping[str, set[str]]) -> bool:

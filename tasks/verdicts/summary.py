@@ -40,7 +40,7 @@ LABELS = {
 }
 # What a line about one step of many has room for, under the columns' own names.
 SHORT = ("trained_tokens", "abs_logp_diff_p50", "frac_outside_5", "kl_k1", "kl_k3", "pearson_logp")
-SUMMARY_VERSION = 4  # 2: findings; 3: verdict, whatif; 4: levels are ok, watch, bad
+SUMMARY_VERSION = 5  # 2: findings; 3: verdict, whatif; 4: levels are ok, watch, bad; 5: causes
 
 
 def headline(numbers: Mapping[str, Any]) -> dict[str, str]:
@@ -85,6 +85,7 @@ def write(step: Step, assessment: Assessment, path: Path) -> None:
         "capture": step.facts(),
         "metrics": assessment.numbers,
         "verdict": _verdict(assessment),
+        "causes": [cause.as_dict(step.run, step.step) for cause in assessment.causes],
         "findings": [asdict(finding) for finding in assessment.findings],
         "whatif": _what_if(assessment),
     }

@@ -1,0 +1,53 @@
+-- Where in rows the level changes, and how many rows do so at one place.
+-- grain: run, step
+--
+-- run          | Training run.
+-- step         | Optimizer step.
+-- broken       | Share of the rows whose level changes within the row: by a factor of 3 or more, past what 1 % of rows without a change pass.
+-- broken_up    | Share of these that are farther off after the change.
+-- broken_size  | Median factor by which they are.
+-- one_place    | Of these, the largest share that change within 4 tokens of one position in prompt and response.
+-- one_place_at | That position [tokens].
+-- at_half      | Of these, the share that change within 4 % of half of the row's length, prompt and response.
+
+with broken as (
+    select
+        *,
+        break_t > 1.63 and abs(break_size) > ln(3) as is_broken,
+        break_place / (prompt_tokens + response_tokens) as break_part
+    from cause_rows
+),
+
+places as (
+    select
+        run,
+        step,
+        unnest([break_place // 8 * 8, (break_place + 4) // 8 * 8 - 4]) as place,
+        count(*) as rows
+    from broken
+    where is_broken
+    group by run, step, place
+),
+
+busiest as (
+    select
+        run,
+        step,
+        max(rows) as rows,
+        arg_max(place, rows) as place
+    from places
+    group by run, step
+)
+
+select
+    run,
+    step,
+    frac(is_broken) as broken,
+    avg(cast(break_size > 0 as int)) filter (is_broken) as broken_up,
+    exp(median(abs(break_size)) filter (is_broken)) as broken_size,
+    any_value(busiest.rows) / nullif(countif(is_broken), 0) as one_place,
+    any_value(busiest.place) + 4 as one_place_at,
+    avg(cast(abs(break_part - 0.5) < 0.04 as int)) filter (is_broken) as at_half
+from broken
+left join busiest using (run, step)
+group by run, step

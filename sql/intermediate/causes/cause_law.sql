@@ -1,0 +1,88 @@
+-- How far off the engines are, to which side, and where one of them has exact zeros.
+-- grain: run, step
+--
+-- run                | Training run.
+-- step               | Optimizer step.
+-- gap_mean           | Mean |ln r| [nats].
+-- gap_median         | Median |ln r| [nats].
+-- frac_equal         | Share of tokens whose log-probs are the same bits.
+-- zeros_rollout      | Share of tokens, last ones of rows apart, with logp_rollout exactly 0 where logp_train is below -0.5 and below -8 times gap_median: no rounding makes these.
+-- zeros_train        | The same the other way round.
+-- zeros_rollout_last | Share of rows whose last token is such.
+-- zeros_train_last   | The same the other way round.
+-- sure_rollout       | Share of tokens, last ones of rows apart, with logp_rollout exactly 0 where p_train is below 0.999.
+-- zeros_from         | p_train that 95 % of the tokens with logp_rollout exactly 0 are above: top_p, if they come from it; of ten tokens or more.
+-- zeros_above        | Of the tokens with p_train from zeros_from + 0.005 to 0.999, the share with logp_rollout exactly 0.
+-- low_end            | ln r that 0.5 % of the tokens are below [nats].
+-- high_end           | ln r that 0.5 % of the tokens are above [nats].
+-- one_sided          | (A - B) / (A + B), A tokens with ln r above 0.001 and B below -0.001: 1 or -1 where all are on one side.
+-- rare_rollout       | Share of tokens with p_rollout below 0.05.
+-- rare_train         | Share of tokens with p_train below 0.05.
+-- logit_spread       | Standard deviation of the logit difference within +-3, of tokens with p_rollout from 0.05 to 0.95 [nats].
+-- logit_mean         | Its mean [nats].
+-- logit_kurtosis     | Its excess kurtosis: -1.2 of a uniform one, 0 of a normal one.
+-- sure_level         | ln of its mean size for p_rollout from 0.9 to 0.99, less that from 0.1 to 0.5.
+
+with gaps as (
+    select
+        run,
+        step,
+        median(abs(logp_diff)) as gap_median,
+        -greatest(0.5, 8 * gap_median) as unsure
+    from cause_tokens
+    group by run, step
+),
+
+zeros as (
+    select
+        run,
+        step,
+        quantile_cont(exp(logp_train), 0.05) as zeros_from
+    from cause_tokens
+    where logp_rollout = 0 and logp_train < -0.001 and left_after > 0
+    group by run, step
+    having count(*) >= 10
+),
+
+scaled as (
+    select
+        cause_tokens.*,
+        zeros_from,
+        gap_median,
+        logp_rollout = 0 and logp_train < unsure as is_zero_rollout,
+        logp_train = 0 and logp_rollout < unsure as is_zero_train,
+        exp(logp_rollout) as p_rollout,
+        exp(logp_train) as p_train,
+        greatest(-3, least(3, logit_diff)) as bounded
+    from cause_tokens
+    inner join gaps using (run, step)
+    left join zeros using (run, step)
+)
+
+select
+    run,
+    step,
+    avg(abs(logp_diff)) as gap_mean,
+    any_value(gap_median) as gap_median,
+    frac(logp_diff = 0) as frac_equal,
+    frac(is_zero_rollout and left_after > 0) as zeros_rollout,
+    frac(is_zero_train and left_after > 0) as zeros_train,
+    avg(cast(is_zero_rollout as int)) filter (left_after = 0) as zeros_rollout_last,
+    avg(cast(is_zero_train as int)) filter (left_after = 0) as zeros_train_last,
+    frac(logp_rollout = 0 and p_train < 0.999 and left_after > 0) as sure_rollout,
+    any_value(zeros_from) as zeros_from,
+    avg(cast(logp_rollout = 0 as int)) filter (p_train between zeros_from + 0.005 and 0.999) as zeros_above,
+    quantile_cont(logp_diff, 0.005) as low_end,
+    quantile_cont(logp_diff, 0.995) as high_end,
+    (countif(logp_diff > 0.001) - countif(logp_diff < -0.001)) / nullif(countif(abs(logp_diff) > 0.001), 0) as one_sided,
+    frac(p_rollout < 0.05) as rare_rollout,
+    frac(p_train < 0.05) as rare_train,
+    stddev_pop(bounded) filter (p_rollout between 0.05 and 0.95) as logit_spread,
+    avg(bounded) filter (p_rollout between 0.05 and 0.95) as logit_mean,
+    kurtosis_pop(bounded) filter (p_rollout between 0.05 and 0.95) as logit_kurtosis,
+    ln(
+        avg(abs(bounded)) filter (p_rollout >= 0.9 and p_rollout < 0.99)
+        / nullif(avg(abs(bounded)) filter (p_rollout >= 0.1 and p_rollout < 0.5), 0)
+    ) as sure_level
+from scaled
+group by run, step

@@ -1,0 +1,164 @@
+-- Whether the rows are of two kinds, near and far, and what tells the kinds apart.
+-- grain: run, step
+--
+-- run          | Training run.
+-- step         | Optimizer step.
+-- modes_ratio  | How many times farther off the far rows are, at the split of the rows in order of their levels that explains most.
+-- modes_share  | Share of the rows that are far.
+-- modes_eta    | Share of the variance of row levels between the kinds; 0.64 for rows of one kind that are normal.
+-- by_order     | Share of the variance of row levels that the row's place in the batch explains, the best of: modulo 2, 3, 4, 6, 8; halves, quarters, eighths; corrected for the number of classes.
+-- by_order_kind | Which of them: modulo_<k> or block_<k>.
+-- by_prompt    | Share that the prompt group explains, corrected likewise; NULL where no group has two rows.
+-- length_t     | Slope of row levels over the prompt's length, over its standard error between prompt groups.
+-- response_t   | Slope of row levels over the response's length, over its standard error.
+-- lag_share    | Share of the rows of 16 tokens or more that fit the other engine a token earlier or later, at less than half of the gap.
+-- lag_of       | Whether those are later (1) or earlier (-1).
+
+with ordered as (
+    select
+        *,
+        row_number() over by_level as k,
+        count(*) over of_step as m,
+        sum(level) over by_level as so_far,
+        sum(level) over of_step as total,
+        var_pop(level) over of_step as variance,
+        (row_number() over (partition by run, step order by row) - 1) as place
+    from cause_rows
+    window
+        of_step as (partition by run, step),
+        by_level as (partition by run, step order by level, row)
+),
+
+splits as (
+    select
+        *,
+        so_far / k as low_mean,
+        (total - so_far) / nullif(m - k, 0) as high_mean,
+        (k / m) * (1 - k / m) * pow(high_mean - low_mean, 2) / nullif(variance, 0) as eta
+    from ordered
+    where k < m
+),
+
+best as (
+    select
+        run,
+        step,
+        exp(arg_max(high_mean - low_mean, eta)) as modes_ratio,
+        1 - arg_max(k / m, eta) as modes_share,
+        max(eta) as modes_eta
+    from splits
+    group by run, step
+),
+
+classes as (
+    select
+        run,
+        step,
+        level,
+        unnest([
+            { 'kind': 'modulo_2', 'class': cast(row % 2 as varchar) },
+            { 'kind': 'modulo_3', 'class': cast(row % 3 as varchar) },
+            { 'kind': 'modulo_4', 'class': cast(row % 4 as varchar) },
+            { 'kind': 'modulo_6', 'class': cast(row % 6 as varchar) },
+            { 'kind': 'modulo_8', 'class': cast(row % 8 as varchar) },
+            { 'kind': 'block_2', 'class': cast(2 * place // m as varchar) },
+            { 'kind': 'block_4', 'class': cast(4 * place // m as varchar) },
+            { 'kind': 'block_8', 'class': cast(8 * place // m as varchar) },
+            { 'kind': 'prompt', 'class': uid }
+        ], recursive := true)
+    from ordered
+),
+
+class_means as (
+    select
+        run,
+        step,
+        kind,
+        class,
+        count(*) as n,
+        avg(level) as mean
+    from classes
+    group by run, step, kind, class
+),
+
+levels as (
+    select
+        run,
+        step,
+        count(*) as m,
+        avg(level) as level_mean,
+        var_pop(level) as level_var
+    from cause_rows
+    group by run, step
+),
+
+explained as (
+    select
+        run,
+        step,
+        kind,
+        explained_variance(mean, class_means.n, level_mean, level_var, m) as share
+    from class_means
+    inner join levels using (run, step)
+    group by run, step, kind
+),
+
+shares as (
+    select
+        run,
+        step,
+        max(share) filter (kind != 'prompt') as by_order,
+        arg_max(kind, share) filter (kind != 'prompt') as by_order_kind,
+        max(share) filter (kind = 'prompt') as by_prompt
+    from explained
+    group by run, step
+),
+
+groups as (
+    select
+        run,
+        step,
+        uid,
+        avg(level) as level,
+        avg(prompt_tokens) as length
+    from cause_rows
+    group by run, step, uid
+),
+
+lines as (
+    select
+        run,
+        step,
+        corr(level, length) * sqrt((count(*) - 2) / nullif(1 - pow(corr(level, length), 2), 0)) as length_t
+    from groups
+    group by run, step
+),
+
+rows as (
+    select
+        run,
+        step,
+        corr(level, response_tokens) * sqrt((count(*) - 2) / nullif(1 - pow(corr(level, response_tokens), 2), 0)) as response_t,
+        avg(cast(lag != 0 and lag_gain < 0.5 as int)) filter (lag is not null) as lag_share,
+        sign(sum(lag) filter (lag_gain < 0.5)) as lag_of
+    from cause_rows
+    group by run, step
+)
+
+select
+    run,
+    step,
+    modes_ratio,
+    modes_share,
+    modes_eta,
+    by_order,
+    by_order_kind,
+    by_prompt,
+    nullif(length_t, 'nan') as length_t,
+    nullif(response_t, 'nan') as response_t,
+    lag_share,
+    lag_of
+from best
+left join shares using (run, step)
+left join lines using (run, step)
+left join rows using (run, step)

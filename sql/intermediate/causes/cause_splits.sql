@@ -1,0 +1,73 @@
+-- Two kinds of tokens within the same rows, for each way to tell them apart: how much farther off are the one kind?
+-- grain: run, step, split
+--
+-- run         | Training run.
+-- step        | Optimizer step.
+-- rows        | Rows that have tokens of both kinds.
+-- tokens      | Tokens of the kind in them [tokens].
+-- effect      | Mean level (`cause_tokens`) of the kind less that of the others of its row.
+-- effect_t    | The same over its standard error between rows.
+-- signed      | Mean logit_diff of the kind, within +-3, less that of the others of its row [nats].
+-- signed_t    | The same over its standard error between rows.
+
+with labelled as (
+    select
+        run,
+        step,
+        row,
+        level,
+        greatest(-3, least(3, logit_diff)) as signed,
+        unnest([
+            { 'split': 'first', 'is_in': nth = 0 },
+            { 'split': 'start', 'is_in': nth < 16 },
+            { 'split': 'last', 'is_in': left_after = 0 },
+            { 'split': 'near_end', 'is_in': if(is_cut, left_after < 8, null) },
+            { 'split': 'late', 'is_in': nth > left_after },
+            { 'split': 'seen', 'is_in': seen > 0 },
+            { 'split': 'often', 'is_in': if(seen > 0, seen >= 4, null) },
+            { 'split': 'in_prompt', 'is_in': if(seen = 0, is_in_prompt, null) }
+        ], recursive := true)
+    from cause_tokens
+),
+
+sides as (
+    select
+        run,
+        step,
+        split,
+        row,
+        count(*) filter (is_in) as n_in,
+        count(*) filter (not is_in) as n_out,
+        avg(level) filter (is_in) - avg(level) filter (not is_in) as effect,
+        avg(signed) filter (is_in) - avg(signed) filter (not is_in) as signed,
+        n_in * n_out / (n_in + n_out) as weight
+    from labelled
+    where is_in is not null
+    group by run, step, split, row
+    having n_in > 0 and n_out > 0
+),
+
+means as (
+    select
+        run,
+        step,
+        split,
+        sum(weight * effect) / sum(weight) as mean_effect,
+        sum(weight * signed) / sum(weight) as mean_signed
+    from sides
+    group by run, step, split
+)
+
+select
+    run,
+    step,
+    split,
+    count(*) as rows,
+    cast(sum(n_in) as bigint) as tokens,
+    any_value(mean_effect) as effect,
+    any_value(mean_effect) * sum(weight) / nullif(sqrt(sum(pow(weight * (effect - mean_effect), 2))), 0) as effect_t,
+    any_value(mean_signed) as signed,
+    any_value(mean_signed) * sum(weight) / nullif(sqrt(sum(pow(weight * (signed - mean_signed), 2))), 0) as signed_t
+from sides
+inner join means using (run, step, split)
+group by run, step, split

@@ -1,0 +1,51 @@
+-- The causes whose signature fits the step, the likeliest first; no row where none does. `causes.toml` has their
+-- conditions: all that a cause needs hold, and none of those that it yields to fits as well.
+-- grain: run, step, rank
+--
+-- run         | Training run.
+-- step        | Optimizer step.
+-- rank        | 1 is the likeliest.
+-- cause       | Its id in `causes.toml`.
+-- confidence  | The cause's strength, times 0.7 + 0.3 of the share of its supports that hold (1 without any), times 0.6 for each condition that contradicts it. No probability.
+-- supports    | Which of its supports hold, a digit each: 1 or 0.
+-- contradicts | Which of the conditions that contradict it hold, likewise.
+
+with judged as (
+    select
+        run,
+        step,
+        unnest([/* causes */], recursive := true)
+    from signatures
+),
+
+fitting as (
+    select
+        *,
+        strength
+        * if(len(supports) = 0, 1, 0.7 + 0.3 * list_sum(list_transform(supports, lambda s: cast(s as int))) / len(supports))
+        * pow(0.6, coalesce(list_sum(list_transform(contradicts, lambda c: cast(c as int))), 0)) as confidence
+    from judged
+    where not list_contains(needs, false)
+),
+
+named as (
+    select
+        run,
+        step,
+        list(cause) as causes
+    from fitting
+    group by run, step
+)
+
+select
+    run,
+    step,
+    row_number() over (partition by run, step order by confidence desc, cause asc) as rank,
+    cause,
+    confidence,
+    array_to_string(list_transform(supports, lambda s: cast(s as int)), '') as supports,
+    array_to_string(list_transform(contradicts, lambda c: cast(c as int)), '') as contradicts
+from fitting
+inner join named using (run, step)
+where not list_has_any(yields_to, causes)
+order by run, step, rank

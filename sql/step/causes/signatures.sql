@@ -1,0 +1,45 @@
+-- What the causes of `causes.toml` are told by: one row of numbers, each of which stands out where some of them is
+-- at work. Made from up to 100,000 of the step's trained tokens (`cause_tokens`). A level is the log of how far off
+-- a token is for one of its probability; a t is a mean over its standard error between rows.
+-- grain: run, step
+--
+-- run                | Training run.
+-- step               | Optimizer step.
+-- sampled_rows       | Rows that were looked at.
+-- sampled_tokens     | Trained tokens of them [tokens].
+-- include: cause_law
+-- include: cause_context
+-- include: cause_odds
+-- include: cause_modes
+-- include: cause_effects
+-- include: cause_breaks
+
+with sizes as (
+    select
+        run,
+        step,
+        count(distinct row) as sampled_rows,
+        count(*) as sampled_tokens
+    from cause_tokens
+    group by run, step
+)
+
+select
+    run,
+    step,
+    sampled_rows,
+    sampled_tokens,
+    cause_law.* exclude (run, step),
+    cause_context.* exclude (run, step),
+    cause_odds.* exclude (run, step),
+    cause_modes.* exclude (run, step),
+    cause_effects.* exclude (run, step),
+    cause_breaks.* exclude (run, step)
+from sizes
+inner join cause_law using (run, step)
+inner join cause_context using (run, step)
+left join cause_odds using (run, step)
+left join cause_modes using (run, step)
+left join cause_effects using (run, step)
+left join cause_breaks using (run, step)
+order by run, step
