@@ -7,8 +7,10 @@
 -- tokens      | Tokens of the kind in them [tokens].
 -- effect      | Mean level (`cause_tokens`) of the kind less that of the others of its row.
 -- effect_t    | The same over its standard error between rows.
+-- effect_p    | Its p-value, two-sided, by Student's t with rows - 1 degrees of freedom; NULL below 3 rows.
 -- signed      | Mean logit_diff of the kind, within +-3, less that of the others of its row [nats].
 -- signed_t    | The same over its standard error between rows.
+-- signed_p    | Its p-value, likewise.
 
 with labelled as (
     select
@@ -56,18 +58,34 @@ means as (
         sum(weight * signed) / sum(weight) as mean_signed
     from sides
     group by run, step, split
+),
+
+tested as (
+    select
+        run,
+        step,
+        split,
+        count(*) as rows,
+        cast(sum(n_in) as bigint) as tokens,
+        any_value(mean_effect) as effect,
+        any_value(mean_effect) * sum(weight) / nullif(sqrt(sum(pow(weight * (effect - mean_effect), 2))), 0) as effect_t,
+        any_value(mean_signed) as signed,
+        any_value(mean_signed) * sum(weight) / nullif(sqrt(sum(pow(weight * (signed - mean_signed), 2))), 0) as signed_t
+    from sides
+    inner join means using (run, step, split)
+    group by run, step, split
 )
 
 select
     run,
     step,
     split,
-    count(*) as rows,
-    cast(sum(n_in) as bigint) as tokens,
-    any_value(mean_effect) as effect,
-    any_value(mean_effect) * sum(weight) / nullif(sqrt(sum(pow(weight * (effect - mean_effect), 2))), 0) as effect_t,
-    any_value(mean_signed) as signed,
-    any_value(mean_signed) * sum(weight) / nullif(sqrt(sum(pow(weight * (signed - mean_signed), 2))), 0) as signed_t
-from sides
-inner join means using (run, step, split)
-group by run, step, split
+    rows,
+    tokens,
+    effect,
+    effect_t,
+    if(rows < 3, null, student_t_p_value(effect_t, rows - 1)) as effect_p,
+    signed,
+    signed_t,
+    if(rows < 3, null, student_t_p_value(signed_t, rows - 1)) as signed_p
+from tested
