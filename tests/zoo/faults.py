@@ -231,7 +231,7 @@ def _(world: World, size: int) -> Fields:
     """The sampled token's log-prob is that of the best candidate; in part of the rows."""
     rollouts = world.sampled()
     best = world.sampled_best()
-    share = (0.1, 0.5, 1.0)[size]
+    share = (0.3, 1.0, 1.0)[size]
     rows = len(rollouts.logps)
     logps = [
         best[row] if row < share * rows or size == 2 else rollouts.logps[row] for row in range(rows)

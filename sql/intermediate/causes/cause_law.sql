@@ -16,6 +16,7 @@
 -- low_end            | ln r that 0.5 % of the tokens are below [nats].
 -- high_end           | ln r that 0.5 % of the tokens are above [nats].
 -- one_sided          | (A - B) / (A + B), A tokens with ln r above 0.001 and B below -0.001: 1 or -1 where all are on one side.
+-- lean               | Sum of ln r over the sum of |ln r|: near 1 or -1 where all that matters is on one side; a little below 0 of engines that scatter.
 -- rare_rollout       | Share of tokens with p_rollout below 0.05.
 -- rare_train         | Share of tokens with p_train below 0.05.
 -- logit_spread       | Standard deviation of the logit difference within +-3, of tokens with p_rollout from 0.05 to 0.95 [nats].
@@ -75,6 +76,7 @@ select
     quantile_cont(logp_diff, 0.005) as low_end,
     quantile_cont(logp_diff, 0.995) as high_end,
     (countif(logp_diff > 0.001) - countif(logp_diff < -0.001)) / nullif(countif(abs(logp_diff) > 0.001), 0) as one_sided,
+    sum(logp_diff) / nullif(sum(abs(logp_diff)), 0) as lean,
     frac(p_rollout < 0.05) as rare_rollout,
     frac(p_train < 0.05) as rare_train,
     stddev_pop(bounded) filter (p_rollout between 0.05 and 0.95) as logit_spread,

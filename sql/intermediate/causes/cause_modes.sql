@@ -6,7 +6,7 @@
 -- modes_ratio  | How many times farther off the far rows are, at the split of the rows in order of their levels that explains most.
 -- modes_share  | Share of the rows that are far.
 -- modes_eta    | Share of the variance of row levels between the kinds; 0.64 for rows of one kind that are normal.
--- by_order     | Share of the variance of row levels that the row's place in the batch explains, the best of: modulo 2, 3, 4, 6, 8; halves, quarters, eighths; corrected for the number of classes.
+-- by_order     | Share of the variance of row levels that the row's place in the batch explains, the best of: modulo 2, 3, 4, 6, 8; halves, quarters, eighths; corrected for the number of classes, of which there are at most half as many as prompt groups: else it could be the prompt.
 -- by_order_kind | Which of them: modulo_<k> or block_<k>.
 -- by_prompt    | Share that the prompt group explains, corrected likewise; NULL where no group has two rows.
 -- length_t     | Slope of row levels over the prompt's length, over its standard error between prompt groups.
@@ -87,6 +87,7 @@ levels as (
         run,
         step,
         count(*) as m,
+        count(distinct uid) as groups,
         avg(level) as level_mean,
         var_pop(level) as level_var
     from cause_rows
@@ -102,6 +103,7 @@ explained as (
     from class_means
     inner join levels using (run, step)
     group by run, step, kind
+    having kind = 'prompt' or 2 * count(*) <= any_value(groups)
 ),
 
 shares as (

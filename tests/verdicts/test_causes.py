@@ -1,0 +1,314 @@
+"""Each cause on a small table of tokens in which it is at work, and none where nothing is wrong.
+
+A random model of 60 ids: logits by token, sampled and scored by two engines, one of them with the
+fault. Twenty rows of ten prompts, 40 tokens each.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+
+from tests.given import sequence_frame, sql_connection, token_frame
+from timtrack.tasks.tables.causes import definitions
+from timtrack.tasks.verdicts.causes import Cause, causes_of
+
+ROWS, GROUP, LENGTH, IDS = 20, 2, 40, 60
+PROMPTS = (30, 150, 3, 90, 15, 120, 60, 8, 140, 40)  # tokens of each prompt
+EOS = 0
+NOISE = 0.02  # nats of a logit, between healthy engines
+
+
+def log_softmax(logits: np.ndarray) -> np.ndarray:
+    shifted = logits - logits.max(-1, keepdims=True)
+    return shifted - np.log(np.exp(shifted).sum(-1, keepdims=True))
+
+
+@dataclass
+class Batch:
+    """Logits of the model [rows, tokens, ids], what was sampled, and what each engine says of it."""
+
+    logits: np.ndarray
+    ids: np.ndarray
+    rollout: np.ndarray
+    train: np.ndarray
+    advantages: np.ndarray
+
+    def of(self, logits: np.ndarray) -> np.ndarray:
+        """Log-probs of the sampled ids."""
+        return np.take_along_axis(log_softmax(logits), self.ids[..., None], -1)[..., 0]
+
+
+def noise(seed: int, shape: tuple[int, ...], size: float = NOISE) -> np.ndarray:
+    return size * np.random.default_rng(seed).normal(size=shape)
+
+
+def sampled(seed: int, shaped: Callable[[np.ndarray], np.ndarray] = lambda x: x) -> Batch:
+    """A healthy batch; `shaped` makes what the rollout engine samples from and reports."""
+    rng = np.random.default_rng(seed)
+    logits = 3 * rng.normal(size=(ROWS, LENGTH, IDS)) + 1.5 * rng.normal(size=IDS)
+    q = log_softmax(shaped(logits))
+    ids = (q + rng.gumbel(size=q.shape)).argmax(-1)
+    batch = Batch(logits, ids, q, q, rng.normal(size=ROWS))
+    rollout = np.take_along_axis(q, ids[..., None], -1)[..., 0]
+    return replace(batch, rollout=rollout, train=batch.of(logits + noise(seed, logits.shape)))
+
+
+def named(batch: Batch, **columns: Any) -> list[Cause]:
+    """The causes that are named for a batch; `columns` of tokens, [rows, tokens], besides."""
+    rows = [
+        {
+            "row": row,
+            "uid": f"u{row // GROUP}",
+            "pos": pos,
+            "token_id": int(batch.ids[row, pos]),
+            "logp_rollout": float(batch.rollout[row, pos]),
+            "logp_train": float(batch.train[row, pos]),
+            "advantage": float(batch.advantages[row]),
+        }
+        for row in range(ROWS)
+        for pos in range(LENGTH)
+    ]
+    tokens = token_frame(rows)
+    lengths = [PROMPTS[row // GROUP] for row in range(ROWS)]
+    sequences = sequence_frame(tokens).with_columns(
+        prompt_tokens=pl.Series(lengths, dtype=pl.Int32)
+    )
+    with sql_connection(tokens, sequences) as connection:
+        tables = {name: connection.sql(f"from {name}").pl() for name in ("causes", "signatures")}
+    return list(causes_of(tables))
+
+
+def tempered(seed: int) -> Batch:
+    return sampled(seed, lambda logits: logits / 0.7)
+
+
+def raw_of_tempered(seed: int) -> Batch:
+    batch = tempered(seed)
+    train = batch.of(batch.logits / 0.7 + noise(seed, batch.logits.shape))
+    return replace(batch, rollout=batch.of(batch.logits), train=train)
+
+
+def top_p(seed: int) -> Batch:
+    def shaped(logits: np.ndarray) -> np.ndarray:
+        p = np.exp(log_softmax(logits))
+        order = np.argsort(-p, -1)
+        ordered = np.take_along_axis(p, order, -1)
+        beyond = ordered.cumsum(-1) - ordered >= 0.9
+        cut = np.zeros_like(beyond)
+        np.put_along_axis(cut, order, beyond, -1)
+        return np.where(cut, -1e30, logits)
+
+    return sampled(seed, shaped)
+
+
+def top_k(seed: int) -> Batch:
+    def shaped(logits: np.ndarray) -> np.ndarray:
+        return np.where(logits < np.sort(logits, -1)[..., -4, None], -1e30, logits)
+
+    return sampled(seed, shaped)
+
+
+def penalty(seed: int) -> Batch:
+    """Each id that stands before in its row has a logit lower by 1, in the rollout alone."""
+    rng = np.random.default_rng(seed)
+    batch = sampled(seed)
+    logits = batch.logits.copy()
+    ids = batch.ids.copy()
+    for row in range(ROWS):
+        for pos in range(LENGTH):
+            logits[row, pos, ids[row, :pos]] -= 1
+            ids[row, pos] = (log_softmax(logits[row, pos]) + rng.gumbel(size=IDS)).argmax()
+    batch = replace(batch, ids=ids)
+    train = batch.of(batch.logits + noise(seed, batch.logits.shape))
+    return replace(batch, rollout=batch.of(logits), train=train)
+
+
+def best_candidate(seed: int) -> Batch:
+    batch = sampled(seed)
+    return replace(batch, rollout=log_softmax(batch.logits).max(-1))
+
+
+def phantom_ids(seed: int) -> Batch:
+    """The engine's denominator has a column of rows that are no tokens."""
+    batch = sampled(seed)
+    extra = np.full((*batch.logits.shape[:2], 1), 6.0)
+    return replace(batch, rollout=batch.of(np.concatenate([batch.logits, extra], -1)))
+
+
+def exact_bits(seed: int) -> Batch:
+    batch = sampled(seed)
+    return replace(batch, train=batch.rollout)
+
+
+def a_token_late(seed: int) -> Batch:
+    batch = sampled(seed)
+    return replace(batch, train=np.roll(batch.train, 1, axis=1))
+
+
+def some_rows_late(seed: int) -> Batch:
+    batch = sampled(seed)
+    late = np.roll(batch.train, 1, axis=1)
+    return replace(batch, train=np.where(np.arange(ROWS)[:, None] % 3 == 0, late, batch.train))
+
+
+def rows_exchanged(seed: int) -> Batch:
+    batch = sampled(seed)
+    order = np.arange(ROWS)
+    order[[0, 1, 4, 5, 8, 9]] = [1, 0, 5, 4, 9, 8]  # of their prompts
+    return replace(batch, rollout=batch.rollout[order])
+
+
+def appended_end(seed: int) -> Batch:
+    batch = sampled(seed)
+    ids = batch.ids.copy()
+    ids[::2, -1] = EOS
+    batch = replace(batch, ids=ids)
+    logits = batch.logits.copy()
+    logits[:, -1, EOS] = -8
+    rollout = batch.of(batch.logits)
+    rollout[::2, -1] = 0
+    return replace(batch, rollout=rollout, train=batch.of(logits))
+
+
+def ignored_end(seed: int) -> Batch:
+    batch = sampled(seed)
+    train = batch.train.copy()
+    rollout = batch.rollout.copy()
+    train[::2, -1] = 0
+    rollout[::2, -1] = -2.5
+    return replace(batch, rollout=rollout, train=train)
+
+
+def tool_text(seed: int) -> Batch:
+    batch = sampled(seed)
+    rollout, train = batch.rollout.copy(), batch.train.copy()
+    rollout[::2, 10:16] = 0
+    train[::2, 10:16] = -6 + noise(seed, (ROWS // 2, 6), 1.0)
+    return replace(batch, rollout=rollout, train=train)
+
+
+def far(batch: Batch, seed: int, where: np.ndarray, size: float = 0.4) -> Batch:
+    """The trainer is far off where it is said, [rows, tokens]."""
+    moved = batch.logits + noise(seed + 1, batch.logits.shape, size) * where[..., None]
+    return replace(batch, train=batch.of(moved + noise(seed, batch.logits.shape)))
+
+
+def one_replica(seed: int) -> Batch:
+    batch = sampled(seed)
+    return far(batch, seed, np.ones((ROWS, LENGTH)) * (np.arange(ROWS)[:, None] % 2))
+
+
+def packed(seed: int) -> Batch:
+    """Packs of four rows: what follows the first one sees the rows before, most at its start."""
+    batch = sampled(seed)
+    fades = np.exp(-np.arange(LENGTH) / 8)[None] + 0.15
+    return far(batch, seed, fades * (np.arange(ROWS)[:, None] % 4 > 0), 1.0)
+
+
+def encoded_again(seed: int) -> Batch:
+    batch = sampled(seed)
+    starts = np.where(np.arange(ROWS) % 2, LENGTH, np.random.default_rng(seed).integers(4, 30, ROWS))
+    return far(batch, seed, 1.0 * (np.arange(LENGTH)[None] >= starts[:, None]), 2.0)
+
+
+def chunk_positions(seed: int) -> Batch:
+    batch = sampled(seed)
+    lengths = np.repeat(PROMPTS, GROUP)[:, None]
+    place = lengths + np.arange(LENGTH)[None]
+    return far(batch, seed, 1.0 * (place >= (lengths + LENGTH) / 2) * (lengths < LENGTH), 2.0)
+
+
+def from_a_place(seed: int) -> Batch:
+    """All prompts have one length here: from token 60 of prompt and response on."""
+    batch = sampled(seed)
+    place = np.repeat(PROMPTS, GROUP)[:, None] + np.arange(LENGTH)[None]
+    return far(batch, seed, 1.0 * (place >= 60), 2.0)
+
+
+def other_prompt(seed: int) -> Batch:
+    batch = sampled(seed)
+    return far(batch, seed, np.ones((ROWS, 1)) * np.exp(-np.arange(LENGTH) / 12)[None] + 0.1, 2.0)
+
+
+def padding_seen(seed: int) -> Batch:
+    batch = sampled(seed)
+    size = 1 - np.repeat(PROMPTS, GROUP)[:, None] / 160
+    return far(batch, seed, size * np.ones((1, LENGTH)), 1.0)
+
+
+def rope(seed: int) -> Batch:
+    batch = sampled(seed)
+    return far(batch, seed, np.ones((ROWS, 1)) * (np.arange(LENGTH)[None] / LENGTH), 0.5)
+
+
+def context_blind(seed: int) -> Batch:
+    batch = sampled(seed)
+    by_token = 3 * np.random.default_rng(seed + 2).normal(size=IDS)
+    return replace(batch, train=batch.of(np.broadcast_to(by_token, batch.logits.shape)))
+
+
+def stale(seed: int) -> Batch:
+    """An update moved ids by what they are."""
+    batch = sampled(seed)
+    moved = 0.4 * np.random.default_rng(seed + 3).normal(size=IDS)
+    return replace(batch, train=batch.of(batch.logits + moved + noise(seed, batch.logits.shape)))
+
+
+def quantised(seed: int) -> Batch:
+    batch = sampled(seed)
+    return far(batch, seed, np.ones((ROWS, LENGTH)), 0.35)
+
+
+FAULTS: dict[str, tuple[str, Callable[[int], Batch]]] = {
+    "a temperature in the engine": ("F1", tempered),
+    "raw log-probs of a tempered sample": ("F2", raw_of_tempered),
+    "top-p": ("F3", top_p),
+    "top-k": ("F4", top_k),
+    "a presence penalty": ("F5", penalty),
+    "the best candidate": ("F6", best_candidate),
+    "phantom ids": ("F7", phantom_ids),
+    "copies": ("F40", exact_bits),
+    "a token late": ("F37", a_token_late),
+    "a token late in some rows": ("F37", some_rows_late),
+    "rows exchanged": ("F43", rows_exchanged),
+    "an end that nobody sampled": ("F34", appended_end),
+    "an end that the trainer ignores": ("F35", ignored_end),
+    "text of a tool": ("F36", tool_text),
+    "one replica": ("F16", one_replica),
+    "packed rows": ("F25", packed),
+    "ids encoded again": ("F38", encoded_again),
+    "another prompt": ("F39", other_prompt),
+    "padding attended": ("F24", padding_seen),
+    "positions": ("F22", rope),
+    "a context-blind trainer": ("F41", context_blind),
+    "stale weights": ("F10", stale),
+    "a quantised engine": ("F42", quantised),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_fault_is_named_first(fault):
+    cause, make = FAULTS[fault]
+    assert [one.id for one in named(make(1))][:1] == [cause]
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_nothing_is_named_where_nothing_is_wrong(seed):
+    assert named(sampled(seed)) == []
+
+
+def test_every_condition_and_sentence_can_be_filled():
+    from timtrack.tasks.tables.catalogue import catalogue
+    from timtrack.tasks.verdicts.causes import filled
+
+    numbers = dict.fromkeys(catalogue()["signatures"].columns, 0.5) | {"by_order_kind": "modulo_2"}
+    for cause in definitions().values():
+        for condition in (*cause.needs, *cause.supports, *cause.contradicts):
+            assert "{" not in filled(condition.says, numbers)
+            assert condition.why
+        assert "{" not in filled(cause.sentence, numbers)
+        assert set(cause.yields_to) <= definitions().keys()
