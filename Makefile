@@ -6,9 +6,12 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 FRAMEWORKS ?= .venv-frameworks
 FRAMEWORKS_READY := $(FRAMEWORKS)/.ready
+ZOO ?= .venv-zoo
+ZOO_READY := $(ZOO)/.ready
+ZOO_NEED := tests/zoo/requirements.txt tests/zoo/requirements-no-deps.txt
 FRAMEWORKS_NEED := tests/frameworks/requirements.txt tests/frameworks/requirements-no-deps.txt
 
-.PHONY: demo test test-fast coverage test-frameworks chaos lint fix bench ui clean
+.PHONY: demo test test-fast coverage test-frameworks zoo chaos lint fix bench ui clean
 .DEFAULT_GOAL := demo
 
 $(READY): pyproject.toml constraints.txt
@@ -38,6 +41,17 @@ $(FRAMEWORKS_READY): $(FRAMEWORKS_NEED)
 	$(FRAMEWORKS)/bin/pip install --quiet --no-compile --disable-pip-version-check --no-deps --ignore-requires-python -r tests/frameworks/requirements-no-deps.txt
 	touch $(FRAMEWORKS_READY)
 
+zoo: $(READY) $(ZOO_READY)  ## faults of real engines, and which causes are named (hours)
+	$(ZOO)/bin/python tests/zoo/make.py build/zoo --half 0 --seeds 0 1
+	$(ZOO)/bin/python tests/zoo/make.py build/zoo --half 1 --seeds 2 3
+	$(BIN)/python -m tests.zoo.judge build/zoo
+
+$(ZOO_READY): $(ZOO_NEED)
+	$(PYTHON) -m venv $(ZOO)
+	$(ZOO)/bin/pip install --quiet --no-compile --disable-pip-version-check -r tests/zoo/requirements.txt
+	$(ZOO)/bin/pip install --quiet --no-compile --disable-pip-version-check --no-deps -r tests/zoo/requirements-no-deps.txt
+	touch $(ZOO_READY)
+
 chaos: $(READY)      ## an hour of disturbed watchers, held against undisturbed ones
 	$(BIN)/python -m tests.chaos --seeds 1 2 3 --minutes 20
 
@@ -66,4 +80,4 @@ ui: $(READY)         ## MLflow on what the demo logged
 	$(BIN)/tim ui
 
 clean:               ## remove what make made, and the demo's output
-	rm -rf $(VENV) $(FRAMEWORKS) build *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis timtrack
+	rm -rf $(VENV) $(FRAMEWORKS) $(ZOO) build *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis timtrack

@@ -17,9 +17,9 @@ from timtrack.tasks.tables.causes import definitions
 from timtrack.tasks.verdicts.causes import Cause, causes_of
 
 ROWS, GROUP, LENGTH, IDS = 20, 2, 40, 60
-PROMPTS = (30, 150, 3, 90, 15, 120, 60, 8, 140, 40)  # tokens of each prompt
+PROMPTS = (30, 150, 3, 90, 15, 120, 60, 8, 140, 40)
 EOS = 0
-NOISE = 0.02  # nats of a logit, between healthy engines
+NOISE = 0.02  # nats of a logit
 
 
 def log_softmax(logits: np.ndarray) -> np.ndarray:
@@ -29,7 +29,7 @@ def log_softmax(logits: np.ndarray) -> np.ndarray:
 
 @dataclass
 class Batch:
-    """Logits of the model [rows, tokens, ids], what was sampled, and what each engine says of it."""
+    """Logits of the model [rows, tokens, ids], the sampled ids, and what each engine says of them."""
 
     logits: np.ndarray
     ids: np.ndarray
@@ -211,7 +211,9 @@ def packed(seed: int) -> Batch:
 
 def encoded_again(seed: int) -> Batch:
     batch = sampled(seed)
-    starts = np.where(np.arange(ROWS) % 2, LENGTH, np.random.default_rng(seed).integers(4, 30, ROWS))
+    starts = np.where(
+        np.arange(ROWS) % 2, LENGTH, np.random.default_rng(seed).integers(4, 30, ROWS)
+    )
     return far(batch, seed, 1.0 * (np.arange(LENGTH)[None] >= starts[:, None]), 2.0)
 
 

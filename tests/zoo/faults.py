@@ -267,7 +267,7 @@ def _(world: World, size: int) -> Fields:
 def _(world: World, size: int) -> Fields:
     kind = (torch.float8_e4m3fn, torch.float8_e5m2, torch.float8_e5m2)[size]
     weights = {
-        name: (value.to(kind).float() if value.ndim == 2 and (size or "mlp" in name) else value)
+        name: (value.to(kind).float() if "proj" in name and (size or "mlp" in name) else value)
         for name, value in world.weights[0].items()
     }
     rollouts = world.sampled(world.engine(weights=weights))
@@ -275,10 +275,10 @@ def _(world: World, size: int) -> Fields:
 
 
 def quantised(weights: Weights, bits: int) -> Weights:
-    """Each row of each matrix rounded to so many bits."""
+    """Each row of each layer's matrices rounded to so many bits; the head stays as it is."""
     made = {}
     for name, value in weights.items():
-        if value.ndim == 2:
+        if "proj" in name:
             most = value.abs().amax(1, keepdim=True) / (2 ** (bits - 1) - 1)
             value = (value / most).round() * most
         made[name] = value
