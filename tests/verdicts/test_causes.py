@@ -29,7 +29,7 @@ def log_softmax(logits: np.ndarray) -> np.ndarray:
 
 @dataclass
 class Batch:
-    """Logits of the model [rows, tokens, ids], the sampled ids, and what each engine says of them."""
+    """Logits [rows, tokens, ids], the sampled ids, and what each engine says of them."""
 
     logits: np.ndarray
     ids: np.ndarray

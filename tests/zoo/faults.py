@@ -309,9 +309,10 @@ def _(world: World, size: int) -> Fields:
 
 @fault("F15", "head-not-synced")
 def _(world: World, size: int) -> Fields:
-    behind = (1, 3, 6)[size]
-    old = world.weights[len(world.weights) - 1 - behind]["model.embed_tokens.weight"]
-    weights = dict(world.weights[-1]) | {"lm_head.weight": old}
+    """The head is as many times further behind than the first weights are."""
+    name = "model.embed_tokens.weight"
+    first, now = world.weights[0][name], world.weights[-1][name]
+    weights = dict(world.weights[-1]) | {"lm_head.weight": now + (1, 3, 8)[size] * (first - now)}
     rollouts = world.sampled(world.engine(weights=weights))
     return capture(world, rollouts, world.scored(rollouts, world.trainer(at=-1)))
 

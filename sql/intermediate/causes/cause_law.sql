@@ -22,6 +22,7 @@
 -- logit_spread       | Standard deviation of the logit difference within +-3, of tokens with p_rollout from 0.05 to 0.95 [nats].
 -- logit_mean         | Its mean [nats].
 -- logit_kurtosis     | Its excess kurtosis: -1.2 of a uniform one, 0 of a normal one.
+-- late_gap           | Mean |ln r| of the second halves of rows [nats].
 -- sure_level         | ln of its mean size for p_rollout from 0.9 to 0.99, less that from 0.1 to 0.5.
 
 with gaps as (
@@ -82,6 +83,7 @@ select
     stddev_pop(bounded) filter (p_rollout between 0.05 and 0.95) as logit_spread,
     avg(bounded) filter (p_rollout between 0.05 and 0.95) as logit_mean,
     kurtosis_pop(bounded) filter (p_rollout between 0.05 and 0.95) as logit_kurtosis,
+    avg(abs(logp_diff)) filter (nth > left_after) as late_gap,
     ln(
         avg(abs(bounded)) filter (p_rollout >= 0.9 and p_rollout < 0.99)
         / nullif(avg(abs(bounded)) filter (p_rollout >= 0.1 and p_rollout < 0.5), 0)

@@ -10,6 +10,7 @@
 -- by_order_kind | Which of them: modulo_<k> or block_<k>.
 -- by_prompt    | Share that the prompt group explains, corrected likewise; NULL where no group has two rows.
 -- length_t     | Slope of row levels over the prompt's length, over its standard error between prompt groups.
+-- length_effect | What the slope makes of it from the shortest prompt to the longest: difference of levels.
 -- length_p     | Its p-value, two-sided, with groups - 2 degrees of freedom; NULL below 5 groups.
 -- response_t   | Slope of row levels over the response's length, over its standard error.
 -- lag_share    | Share of the rows of 16 tokens or more that fit the other engine a token earlier or later, at less than half of the gap.
@@ -133,6 +134,7 @@ lines as (
         run,
         step,
         corr(level, length) * sqrt((count(*) - 2) / nullif(1 - pow(corr(level, length), 2), 0)) as length_t,
+        regr_slope(level, length) * (max(length) - min(length)) as length_effect,
         count(*) as groups
     from groups
     group by run, step
@@ -159,6 +161,7 @@ select
     by_order_kind,
     by_prompt,
     nullif(length_t, 'nan') as length_t,
+    length_effect,
     if(groups < 5 or isnan(length_t), null, student_t_p_value(length_t, groups - 2)) as length_p,
     nullif(response_t, 'nan') as response_t,
     lag_share,
