@@ -254,9 +254,10 @@ def context_blind(seed: int) -> Batch:
 
 
 def stale(seed: int) -> Batch:
-    """An update moved ids by what they are."""
+    """Updates moved a few ids much, and the others not."""
     batch = sampled(seed)
-    moved = 0.4 * np.random.default_rng(seed + 3).normal(size=IDS)
+    rng = np.random.default_rng(seed + 3)
+    moved = 1.5 * rng.normal(size=IDS) * (rng.random(IDS) < 0.15)
     return replace(batch, train=batch.of(batch.logits + moved + noise(seed, batch.logits.shape)))
 
 
