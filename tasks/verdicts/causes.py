@@ -114,6 +114,7 @@ PRINTED: dict[str, Callable[[float], str]] = {
     "share": share,
     "signed": signed,
     "factor": lambda level: number(math.exp(level)),
+    "inverse": lambda level: number(math.exp(-level)),
     "count": lambda value: f"{value:,.0f}",
 }
 

@@ -253,11 +253,20 @@ def context_blind(seed: int) -> Batch:
     return replace(batch, train=batch.of(np.broadcast_to(by_token, batch.logits.shape)))
 
 
-def stale(seed: int) -> Batch:
+def old_head(seed: int) -> Batch:
     """Updates moved a few ids much, and the others not."""
     batch = sampled(seed)
     rng = np.random.default_rng(seed + 3)
-    moved = 1.5 * rng.normal(size=IDS) * (rng.random(IDS) < 0.15)
+    moved = rng.normal(size=IDS) * (rng.random(IDS) < 0.1)
+    return replace(batch, train=batch.of(batch.logits + moved + noise(seed, batch.logits.shape)))
+
+
+def stale(seed: int) -> Batch:
+    """The same, more at the start of rows than later."""
+    batch = sampled(seed)
+    rng = np.random.default_rng(seed + 3)
+    fades = 0.4 + 2 * np.exp(-np.arange(LENGTH) / 8)[None, :, None]
+    moved = fades * rng.normal(size=IDS) * (rng.random(IDS) < 0.1)
     return replace(batch, train=batch.of(batch.logits + moved + noise(seed, batch.logits.shape)))
 
 
@@ -289,6 +298,7 @@ FAULTS: dict[str, tuple[str, Callable[[int], Batch]]] = {
     "positions": ("F22", rope),
     "a context-blind trainer": ("F41", context_blind),
     "stale weights": ("F10", stale),
+    "a head of older weights": ("F15", old_head),
     "a quantised engine": ("F42", quantised),
 }
 

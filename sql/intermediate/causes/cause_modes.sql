@@ -12,6 +12,8 @@
 -- length_t     | Slope of row levels over the prompt's length, over its standard error between prompt groups.
 -- length_effect | What the slope makes of it from the shortest prompt to the longest: difference of levels.
 -- length_p     | Its p-value, two-sided, with groups - 2 degrees of freedom; NULL below 5 groups.
+-- total_effect | What the slope of row levels over prompt and response together makes of it from the shortest row to the longest.
+-- total_p      | Its p-value, as if rows were independent.
 -- response_t   | Slope of row levels over the response's length, over its standard error.
 -- lag_share    | Share of the rows of 16 tokens or more that fit the other engine a token earlier or later, at less than half of the gap.
 -- lag_of       | Whether those are later (1) or earlier (-1).
@@ -144,6 +146,10 @@ rows as (
     select
         run,
         step,
+        regr_slope(level, prompt_tokens + response_tokens)
+        * (max(prompt_tokens + response_tokens) - min(prompt_tokens + response_tokens)) as total_effect,
+        count(*) as total_rows,
+        corr(level, prompt_tokens + response_tokens) as total_corr,
         corr(level, response_tokens) * sqrt((count(*) - 2) / nullif(1 - pow(corr(level, response_tokens), 2), 0)) as response_t,
         avg(cast(lag != 0 and lag_gain < 0.5 as int)) filter (lag is not null) as lag_share,
         sign(sum(lag) filter (lag_gain < 0.5)) as lag_of
@@ -161,8 +167,14 @@ select
     by_order_kind,
     by_prompt,
     nullif(length_t, 'nan') as length_t,
-    length_effect,
+    nullif(length_effect, 'nan') as length_effect,
     if(groups < 5 or isnan(length_t), null, student_t_p_value(length_t, groups - 2)) as length_p,
+    nullif(total_effect, 'nan') as total_effect,
+    if(
+        total_rows < 5 or isnan(total_corr) or abs(total_corr) >= 1,
+        null,
+        student_t_p_value(total_corr * sqrt((total_rows - 2) / (1 - total_corr * total_corr)), total_rows - 2)
+    ) as total_p,
     nullif(response_t, 'nan') as response_t,
     lag_share,
     lag_of
