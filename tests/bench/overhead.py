@@ -15,6 +15,7 @@ from prefect.testing.utilities import prefect_test_harness
 
 from timtrack.flows.watch import watch
 from timtrack.tasks import stages
+from timtrack.tasks.verdicts.bands import OURS
 from timtrack.tasks.captures.capture import identify, reading
 from timtrack.tasks.captures.discovery import find_captures
 from timtrack.tasks.captures.source import Source
@@ -35,7 +36,7 @@ def bare(root: Path, home: Path) -> None:
         if step is None:
             step = write_step(home / "lake", identified, **reading(identified))
             write_tables(step, sql_version(), compute_step(step))
-            stages.draw_step.fn(step, home / f"files-{step.step}")
+            stages.draw_step.fn(step, home / f"files-{step.step}", OURS)
 
 
 def seconds(work, *arguments: Path) -> float:

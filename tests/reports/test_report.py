@@ -418,7 +418,9 @@ def test_the_published_run_is_beyond_correction(published):
     step, computed = published
     judged = assess(step.facts(), computed, OURS)
     assert judged.status == "beyond correction"
-    assert "settings is usable" in judged.text
+    assert judged.text.startswith("Likely cause: ")
+    assert "(F41)" in judged.text
+    assert any("settings is usable" in finding.text for finding in judged.findings)
 
 
 def test_every_band_is_of_a_metric_that_is_there():

@@ -372,7 +372,7 @@ def test_something_new_is_taken_at_once_while_something_else_waits(root, home, m
 
     sweeps, slept = [], []
 
-    def swept(watched, home):
+    def swept(sweep, watched, home):
         sources = watched.complete(watched.look(home))
         sweeps.append([source.path.parents[1].name for source in sources])
         raise ConnectionError("refused")

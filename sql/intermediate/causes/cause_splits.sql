@@ -1,16 +1,17 @@
--- Two kinds of tokens within the same rows, for each way to tell them apart: how much farther off are the one kind?
+-- How much farther off one kind of tokens is than the others of the same rows, for each way to tell them apart.
 -- grain: run, step, split
 --
--- run         | Training run.
--- step        | Optimizer step.
--- rows        | Rows that have tokens of both kinds.
--- tokens      | Tokens of the kind in them [tokens].
--- effect      | Mean level (`cause_tokens`) of the kind less that of the others of its row.
--- effect_t    | The same over its standard error between rows.
--- effect_p    | Its p-value, two-sided, by Student's t with rows - 1 degrees of freedom; NULL below 3 rows.
--- signed      | Mean logit_diff of the kind, within +-3, less that of the others of its row [nats].
--- signed_t    | The same over its standard error between rows.
--- signed_p    | Its p-value, likewise.
+-- run      | Training run.
+-- step     | Optimizer step.
+-- split    | first, start (the first 16), last, late (the second half), seen (id before it in the response), often (4 times or more, of those seen), in_prompt (of those new in the response), near_end (the last 8, of rows that reached the limit).
+-- rows     | Rows that have tokens of both kinds.
+-- tokens   | Tokens of the kind in them [tokens].
+-- effect   | Mean level (`cause_tokens`) of the kind less that of the others of its row.
+-- effect_t | The same over its standard error between rows; NULL without spread.
+-- effect_p | Its p-value, two-sided, by Student's t with rows - 1 degrees of freedom; NULL below 3 rows.
+-- signed   | Mean logit_diff of the kind, within +-3, less that of the others of its row [nats].
+-- signed_t | The same over its standard error between rows; NULL without spread.
+-- signed_p | Its p-value, likewise.
 
 with labelled as (
     select
@@ -68,9 +69,11 @@ tested as (
         count(*) as rows,
         cast(sum(n_in) as bigint) as tokens,
         any_value(mean_effect) as effect,
-        any_value(mean_effect) * sum(weight) / nullif(sqrt(sum(pow(weight * (effect - mean_effect), 2))), 0) as effect_t,
+        sum(weight * effect) / sqrt(nullif(sum(pow(weight * (effect - mean_effect), 2)), 0)) as effect_raw,
+        if(abs(effect_raw) < 1e9, effect_raw, null) as effect_t,
         any_value(mean_signed) as signed,
-        any_value(mean_signed) * sum(weight) / nullif(sqrt(sum(pow(weight * (signed - mean_signed), 2))), 0) as signed_t
+        sum(weight * signed) / sqrt(nullif(sum(pow(weight * (signed - mean_signed), 2)), 0)) as signed_raw,
+        if(abs(signed_raw) < 1e9, signed_raw, null) as signed_t
     from sides
     inner join means using (run, step, split)
     group by run, step, split
