@@ -29,18 +29,20 @@ from timtrack.flows.cli.screen import grid, print_frame, print_grid
 def print_causes(step: str, causes: Sequence[Cause]) -> None:
     """Each cause that fits: what it is, the evidence, what decides, what to change."""
     if not causes:
-        say(f"{step}: no known cause fits.", "", NO_CAUSE)
+        say(f"{step}: no known cause fits. {NO_CAUSE}")
+        return
+    say(step)
     for place, cause in enumerate(causes, start=1):
         say(
-            f"{step}: {place}. {cause.name} ({cause.id}, confidence {cause.confidence:.2f})",
-            f"  {cause.sentence}",
-            *(f"  + {evidence.text}" for evidence in cause.evidence),
-            *(f"  - {evidence.text}" for evidence in cause.against),
-            f"  To be sure: {cause.experiment}",
-            f"  Fix: {cause.fix}",
-            *(f"    {framework}: {line}" for framework, line in cause.fixes.items()),
-            f"  Seen in: {', '.join(cause.threads)}",
             "",
+            f"{place}. {cause.id}, confidence {cause.confidence:.2f}: {cause.name}",
+            f"   {cause.sentence}",
+            *(f"   + {evidence.text}" for evidence in cause.evidence),
+            *(f"   - {evidence.text}" for evidence in cause.against),
+            f"   To be sure: {cause.experiment}",
+            f"   Fix: {cause.fix}",
+            *(f"     {framework}: {line}" for framework, line in cause.fixes.items()),
+            f"   Seen in: {', '.join(cause.threads)}",
         )
 
 

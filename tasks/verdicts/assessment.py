@@ -116,7 +116,7 @@ def _likely(causes: tuple[Cause, ...]) -> str:
 
 
 def _mend(causes: tuple[Cause, ...]) -> str:
-    return f" Fix that before you correct for it: {causes[0].fix}" if causes else ""
+    return f" Fix this before any correction: {causes[0].fix}" if causes else ""
 
 
 def _remedy(advice: Advice | None) -> tuple[str, str]:
