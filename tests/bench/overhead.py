@@ -15,7 +15,6 @@ from prefect.testing.utilities import prefect_test_harness
 
 from timtrack.flows.watch import watch
 from timtrack.tasks import stages
-from timtrack.tasks.verdicts.bands import OURS
 from timtrack.tasks.captures.capture import identify, reading
 from timtrack.tasks.captures.discovery import find_captures
 from timtrack.tasks.captures.source import Source
@@ -24,6 +23,7 @@ from timtrack.tasks.lake.publish import write_step, write_tables
 from timtrack.tasks.lake.steps import find_step
 from timtrack.tasks.tables.catalogue import sql_version
 from timtrack.tasks.tables.compute import compute_step
+from timtrack.tasks.verdicts.bands import OURS
 
 ROWS, MEAN = 64, 100
 
