@@ -44,7 +44,7 @@ $(FRAMEWORKS_READY): $(FRAMEWORKS_NEED)
 zoo: $(READY) $(ZOO_READY)  ## faults of real engines, and which causes are named (hours)
 	$(ZOO)/bin/python tests/zoo/make.py build/zoo --half 0 --seeds 0 1
 	$(ZOO)/bin/python tests/zoo/make.py build/zoo --half 1 --seeds 2 3
-	$(BIN)/python -m tests.zoo.judge build/zoo
+	$(BIN)/python -m tests.zoo.judge build/zoo --write
 
 $(ZOO_READY): $(ZOO_NEED)
 	$(PYTHON) -m venv $(ZOO)

@@ -3,6 +3,7 @@
 import re
 from pathlib import Path
 
+from tests.zoo import judge as zoo
 from timtrack.tasks.readers.registry import readers
 from timtrack.tasks.tables import causes, corrections
 from timtrack.tasks.tables.catalogue import catalogue
@@ -61,7 +62,12 @@ def parts() -> dict[str, str]:
         (c.id, c.name, "; ".join(f"`{need.sql}`" for need in c.needs), c.experiment, c.fix)
         for c in causes.definitions().values()
     ]
+    judged = zoo.written()
+    made = ("half", "size", "captures", "first", "second", "wrong", "silent")
+    missed = ("fault", "cause", "size", "half", "named")
     return {
+        "zoo": markdown(made, zoo.counts(judged)),
+        "confusions": markdown(missed, zoo.confusions(judged)),
         "causes": markdown(("cause", "", "where", "to be sure", "fix"), told),
         "formats": markdown(("format", "files in a folder", "needs", "has besides"), formats),
         "tables": markdown(("table", "one row for each", ""), listed),

@@ -37,6 +37,7 @@ def test_a_capture_is_read_and_assessed_without_a_lake(capture, tmp_path, monkey
     assert len(tokens) == step.facts()["tokens"]
     assert timtrack.tables(capture)["step_metrics"].equals(compute_step(step)["step_metrics"])
     assert timtrack.assess(capture).text
+    assert [cause.id for cause in timtrack.diagnose(capture)] == []
     assert timtrack.report(capture).startswith("<!DOCTYPE html>")
     assert not (tmp_path / "timtrack").exists()
 

@@ -13,7 +13,7 @@ import timtrack
 from tests.given import batch_fields
 from timtrack.tasks.captures.discovery import find_captures
 from timtrack.tasks.readers import registry
-from timtrack.tasks.tables import catalogue
+from timtrack.tasks.tables import catalogue, causes
 
 ROOT = Path(__file__).parents[1]
 TEXT = (ROOT / "CONTRIBUTING.md").read_text()
@@ -65,6 +65,29 @@ def test_a_table_is_one_file(sql, saved):
     assert table.select("digit", "tokens").rows() == [*zip(*map(list, expected), strict=True)]
     documented = catalogue.catalogue()["by_digit"]
     assert list(documented.columns) == [*documented.grain, "tokens"] == table.columns
+
+
+@pytest.fixture
+def cause(tmp_path, monkeypatch):
+    """`causes.toml` with the recipe's table at its end."""
+    file = tmp_path / "causes.toml"
+    file.write_text(f"{causes.FILE.read_text()}\n{recipe('A cause', 'toml')}")
+    caches = (causes.definitions, catalogue.catalogue, catalogue.sql_version)
+    with monkeypatch.context() as elsewhere:
+        elsewhere.setattr(causes, "FILE", file)
+        for cache in caches:
+            cache.cache_clear()
+        yield
+    for cache in caches:
+        cache.cache_clear()
+
+
+@pytest.mark.usefixtures("cause")
+def test_a_cause_is_a_table_of_toml(saved):
+    fields = batch_fields(rows=40, width=50, gap=0.01)
+    fields["old_log_probs"][::2] *= 2
+    [named] = [one for one in timtrack.diagnose(saved(fields)) if one.id == "F99"]
+    assert named.evidence[0].text == "rows are of two kinds, 50 % far off"
 
 
 @pytest.fixture

@@ -70,16 +70,11 @@ def diagnose(options: Namespace) -> int:
     """What causes a step's mismatch."""
     from timtrack.flows.cli.answers import print_causes
     from timtrack.tasks.lake.conversion import step_of
-    from timtrack.tasks.tables.catalogue import tables_named
-    from timtrack.tasks.tables.compute import computed_tables
-    from timtrack.tasks.tables.stored import stored_tables
-    from timtrack.tasks.verdicts.causes import NEEDED, causes_of
+    from timtrack.tasks.verdicts import causes as diagnosis
 
     lake = options.home / "lake"
     with step_of(options.what, lake, options.step, options.columns) as step:
-        stored = stored_tables(step, NEEDED)
-        tables = stored or computed_tables(step, tables_named(" ".join(NEEDED)))
-    causes = causes_of(tables)
+        causes = diagnosis.diagnose(step)
     if options.json:
         listed = [cause.as_dict(step.run, step.step) for cause in causes]
         as_it_is(formatting.as_json(listed, indent=2) + "\n")

@@ -24,8 +24,18 @@ if TYPE_CHECKING:
 
     from timtrack.tasks.lake.steps import Step
     from timtrack.tasks.verdicts.assessment import Assessment
+    from timtrack.tasks.verdicts.causes import Cause
 
-__all__ = ["TimtrackError", "assess", "connect", "read", "report", "sql", "tables"]
+__all__ = [
+    "TimtrackError",
+    "assess",
+    "connect",
+    "diagnose",
+    "read",
+    "report",
+    "sql",
+    "tables",
+]
 
 Place = str | os.PathLike[str]
 
@@ -87,6 +97,20 @@ def assess(
     """
     with _a_step(what, step, home, columns) as (found, computed):
         return _assessed(found, computed)
+
+
+def diagnose(
+    what: Place, step: int | None = None, home: Place | None = None, columns: str | None = None
+) -> tuple["Cause", ...]:
+    """The causes whose signature fits a step, the likeliest first; none where none does.
+
+    Of a capture's file, or of a run in the lake, as `tables` takes them.
+    """
+    from timtrack.tasks.lake.conversion import step_of
+    from timtrack.tasks.verdicts import causes
+
+    with step_of(os.fspath(what), _lake(home), step, columns) as found:
+        return causes.diagnose(found)
 
 
 def report(

@@ -50,13 +50,14 @@ class Assessment:
 
     @property
     def reasons(self) -> tuple[str, ...]:
-        """Why its level is what it is; nothing where it is ok."""
+        """Why its level is what it is, the likely cause first; nothing where it is ok."""
         if self.status == SUSPECT:
             return (self.text,)
         worst = self.level
         if worst == LEVELS[0]:
             return ()
-        return tuple(reading.text for reading in self.readings if reading.level == worst)
+        readings = (reading.text for reading in self.readings if reading.level == worst)
+        return (*([_likely(self.causes)] if self.causes else []), *readings)
 
 
 def assess(facts: Mapping[str, Any], tables: Tables, bands: Bands) -> Assessment:

@@ -9,10 +9,13 @@ from typing import Any
 
 import polars as pl
 
+from timtrack.tasks.lake.steps import Step, require_tokens
 from timtrack.tasks.messages.formatting import number, share, signed
-from timtrack.tasks.tables.catalogue import catalogue
+from timtrack.tasks.tables.catalogue import catalogue, tables_named
 from timtrack.tasks.tables.causes import Condition, definitions
+from timtrack.tasks.tables.compute import computed_tables
 from timtrack.tasks.tables.database import literal
+from timtrack.tasks.tables.stored import stored_tables
 
 NEEDED = {"causes", "signatures"}  # tables
 VERSION = 1
@@ -76,6 +79,18 @@ def causes_of(tables: Mapping[str, pl.DataFrame]) -> tuple[Cause, ...]:
     numbers = tables["signatures"].row(0, named=True)
     rows = tables["causes"].sort("rank").to_dicts()
     return tuple(_cause(row, numbers) for row in rows if row["cause"] in definitions())
+
+
+def diagnose(step: Step) -> tuple[Cause, ...]:
+    """The causes that fit a step, from its tables; those that lack are computed, and not stored.
+
+    Raises NoSuchStep where the tokens are gone and the tables are of older SQL.
+    """
+    stored = stored_tables(step, NEEDED)
+    if stored.keys() >= NEEDED:
+        return causes_of(stored)
+    require_tokens(step)
+    return causes_of(computed_tables(step, tables_named(" ".join(NEEDED))))
 
 
 def _cause(row: Mapping[str, Any], numbers: Mapping[str, Any]) -> Cause:

@@ -1,7 +1,7 @@
-"""What `tim diagnose` says of the zoo: `python -m tests.zoo.judge FOLDER [--half 1] [--verbose]`.
+"""What `tim diagnose` says of the zoo: `python -m tests.zoo.judge FOLDER [--write]`.
 
 A capture is right if the first cause that is named is that which was made, right among two if it is
-the second, wrong if others are named, silent if none is.
+the second, wrong if others are named, silent if none is. What is written is in the documents.
 """
 
 import argparse
@@ -10,7 +10,8 @@ import tempfile
 from collections import Counter
 from collections.abc import Iterable
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from itertools import product
 from pathlib import Path
 
 from timtrack.tasks.lake.conversion import step_of
@@ -18,7 +19,10 @@ from timtrack.tasks.tables.catalogue import tables_named
 from timtrack.tasks.tables.compute import computed_tables
 from timtrack.tasks.verdicts.causes import NEEDED, causes_of
 
+RESULTS = Path(__file__).parent / "results.json"
 VERDICTS = ("first", "second", "wrong", "silent")
+SIZES = ("clean", "barely", "typical", "gross")
+HALVES = {0: "set", 1: "held out"}  # thresholds were set on the first
 
 
 @dataclass(frozen=True)
@@ -27,6 +31,7 @@ class Judged:
 
     name: str
     size: str
+    half: int
     seed: int
     cause: str | None  # None of a clean one
     named: tuple[str, ...]
@@ -51,41 +56,57 @@ def judge(folder: Path) -> Judged:
     ):
         tables = computed_tables(step, tables_named(" ".join(NEEDED)))
     named = tuple(cause.id for cause in causes_of(tables))
-    return Judged(label["name"], label["size"], label["seed"], label["cause"], named)
+    known = (label[key] for key in ("name", "size", "half", "seed", "cause"))
+    return Judged(*known, named)
 
 
-def table(judged: Iterable[Judged]) -> str:
-    """Counts by size, and the captures that were not named first, as Markdown."""
+def written() -> list[Judged]:
+    """What was said when it was last written."""
+    return [Judged(**entry) for entry in json.loads(RESULTS.read_text())]
+
+
+def write(judged: Iterable[Judged]) -> None:
+    """Keep it, a line each."""
+    lines = (json.dumps(asdict(one)) for one in judged)
+    RESULTS.write_text("[\n" + ",\n".join(lines) + "\n]\n")
+
+
+def counts(judged: Iterable[Judged]) -> list[tuple[str, ...]]:
+    """How many of each half and size were right, as rows of a table."""
     every = list(judged)
-    lines = ["| size | captures | first | second | wrong | silent |", "|---|---|---|---|---|---|"]
-    for size in dict.fromkeys(one.size for one in every):
-        mine = [one for one in every if one.size == size]
-        counts = Counter(one.verdict for one in mine)
-        cells = " | ".join(str(counts[verdict]) for verdict in VERDICTS)
-        lines.append(f"| {size} | {len(mine)} | {cells} |")
-    lines += ["", "| fault | cause | size | seed | named |", "|---|---|---|---|---|"]
-    lines += [
-        f"| {one.name} | {one.cause or 'clean'} | {one.size} | {one.seed} | "
-        f"{', '.join(one.named[:3]) or 'none'} |"
-        for one in every
+    rows = []
+    for half, size in product(dict.fromkeys(one.half for one in every), SIZES):
+        mine = [one for one in every if (one.half, one.size) == (half, size)]
+        count = Counter(one.verdict for one in mine)
+        if mine:
+            cells = (str(count[verdict]) for verdict in VERDICTS)
+            rows.append((HALVES[half], size, str(len(mine)), *cells))
+    return rows
+
+
+def confusions(judged: Iterable[Judged]) -> list[tuple[str, ...]]:
+    """The captures that were not named first, and clean ones that were accused."""
+    return [
+        (one.name, one.cause or "none", one.size, HALVES[one.half], ", ".join(one.named[:3]) or "–")
+        for one in judged
         if one.verdict != ("first" if one.cause else "silent")
     ]
-    return "\n".join(lines)
 
 
 def main() -> None:
+    """Diagnose all captures of a folder, side by side."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--half", type=int, nargs="+", default=[0, 1])
+    parser.add_argument("--write", action="store_true", help=f"keep the result in {RESULTS.name}")
     parser.add_argument("--workers", type=int, default=2)
     options = parser.parse_args()
-    folders = [
-        label.parent
-        for half in options.half
-        for label in sorted((options.folder / f"half-{half}").glob("*/label.json"))
-    ]
+    folders = [label.parent for label in sorted(options.folder.glob("half-*/*/label.json"))]
     with ProcessPoolExecutor(options.workers) as pool:
-        print(table(pool.map(judge, folders)))
+        judged = list(pool.map(judge, folders))
+    for row in (*counts(judged), *confusions(judged)):
+        print(" | ".join(row))
+    if options.write:
+        write(judged)
 
 
 if __name__ == "__main__":
