@@ -138,11 +138,20 @@ class Watchers:
         return found
 
     def left(self) -> list[str]:
-        """Processes that watchers left behind, and zombies of ours."""
+        """Processes that watchers left running; a zombie has ended, and is for us to reap."""
         found = [p for p in psutil.process_iter() if _session(p) in self.sessions]
-        ours = psutil.Process().children()
-        zombies = [p for p in ours if p.status() == psutil.STATUS_ZOMBIE]
-        return [f"process {p.pid} ({p.name()}, {p.status()})" for p in (*found, *zombies)]
+        return [
+            f"process {p.pid} ({p.name()}, {status})"
+            for p in found
+            if (status := _status(p)) != psutil.STATUS_ZOMBIE
+        ]
+
+
+def _status(process: Any) -> str:
+    try:
+        return str(process.status())
+    except psutil.Error:  # it ended just now
+        return str(psutil.STATUS_ZOMBIE)
 
 
 def _session(process: Any) -> int | None:
