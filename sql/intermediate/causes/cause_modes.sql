@@ -151,7 +151,7 @@ rows as (
         count(*) as total_rows,
         corr(level, prompt_tokens + response_tokens) as total_corr,
         corr(level, response_tokens) * sqrt((count(*) - 2) / nullif(1 - pow(corr(level, response_tokens), 2), 0)) as response_t,
-        avg(cast(lag != 0 and lag_gain < 0.5 as int)) filter (lag is not null) as lag_share,
+        coalesce(avg(cast(lag != 0 and lag_gain < 0.5 as int)) filter (lag is not null), 0) as lag_share,
         sign(sum(lag) filter (lag_gain < 0.5)) as lag_of
     from cause_rows
     group by run, step
