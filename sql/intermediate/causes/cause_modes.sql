@@ -7,7 +7,7 @@
 -- modes_share  | Share of the rows that are far.
 -- modes_eta    | Share of the variance of row levels between the kinds; 0.64 for rows of one kind that are normal.
 -- by_order     | Share of the variance of row levels that the row's place in the batch explains, the best of: modulo 2, 3, 4, 6, 8; halves, quarters, eighths; corrected for the number of classes, of which there are at most half as many as prompt groups: else it could be the prompt.
--- by_order_kind | Which of them: modulo_<k> or block_<k>.
+-- by_order_kind | Which of them: modulo_<k> or block_<k>; of those that explain about as much, the one with the fewest classes.
 -- by_prompt    | Share that the prompt group explains, corrected likewise; NULL where no group has two rows.
 -- length_t     | Slope of row levels over the prompt's length, over its standard error between prompt groups.
 -- length_effect | What the slope makes of it from the shortest prompt to the longest: difference of levels.
@@ -102,7 +102,8 @@ explained as (
         run,
         step,
         kind,
-        explained_variance(mean, class_means.n, level_mean, level_var, m) as share
+        explained_variance(mean, class_means.n, level_mean, level_var, m) as share,
+        share - 0.005 * count(*) as simple_share
     from class_means
     inner join levels using (run, step)
     group by run, step, kind
@@ -114,7 +115,7 @@ shares as (
         run,
         step,
         max(share) filter (kind != 'prompt') as by_order,
-        arg_max(kind, share) filter (kind != 'prompt') as by_order_kind,
+        arg_max(kind, simple_share) filter (kind != 'prompt') as by_order_kind,
         max(share) filter (kind = 'prompt') as by_prompt
     from explained
     group by run, step
