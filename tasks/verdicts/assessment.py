@@ -66,7 +66,7 @@ def assess(facts: Mapping[str, Any], tables: Tables, bands: Bands) -> Assessment
     measured = not is_bypass(facts)
     advice = advise(tables) if "corrections" in tables and measured else None
     causes = causes_of(tables)
-    found = findings_of(tables, advice)
+    found = findings_of(tables, causes, advice)
     if not measured:
         return Assessment(
             "not measured", BYPASS, numbers, of_family, (), causes, tuple(found), advice

@@ -1,21 +1,21 @@
 """All findings of a step, those that matter first."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from timtrack.tasks.verdicts.advice import Advice
-from timtrack.tasks.verdicts.causes import Cause, causes_of
+from timtrack.tasks.verdicts.causes import Cause
 from timtrack.tasks.verdicts.diagnoses import DIAGNOSES
 from timtrack.tasks.verdicts.finding import Finding, Tables
 
 
-def findings_of(tables: Tables, advice: Advice | None) -> list[Finding]:
+def findings_of(tables: Tables, causes: Iterable[Cause], advice: Advice | None) -> list[Finding]:
     """Every diagnosis of a step: what matters first, of that the capture's own faults first.
 
     A pruned step may have tables of older SQL: what they lack is not said.
     """
     there = [diagnose for diagnose, needs in DIAGNOSES.items() if _has(tables, needs)]
     found = [finding for diagnose in there for finding in diagnose(tables)]
-    found += [_of_cause(cause) for cause in causes_of(tables)]
+    found += [_of_cause(cause) for cause in causes]
     if advice:
         found.append(Finding("corrections", advice.text, advice.setting != "none"))
     return sorted(found, key=lambda f: (f.table != "causes", not f.matters, not f.of_capture))

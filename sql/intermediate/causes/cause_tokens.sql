@@ -18,7 +18,7 @@
 -- level        | ln(|logit_diff| + 0.00001), less its mean over the step's tokens in the bucket: how far off a token is for one of its probability.
 -- seen         | How often its id stands before it in the response; NULL without ids.
 -- is_in_prompt | Whether the prompt has its id; NULL without ids or prompt.
--- is_cut       | Whether the row has the step's longest response and does not end as shorter ones do: it reached the limit.
+-- is_cut       | Whether the row has the step's longest response, as rows that reached the limit do.
 
 with strides as (
     select
