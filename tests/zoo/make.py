@@ -19,7 +19,7 @@ import hook
 from faults import CLEAN, FAULTS, World
 from llama import Weights, read_weights
 from model import load
-from prompts import prompts
+from prompts import chat, prompts
 from updates import updated
 
 GROUP = 4
@@ -63,17 +63,12 @@ def _wanted(options: argparse.Namespace):
 
 def _world(options: argparse.Namespace, weights: list[Weights], tokenizer, seed: int) -> World:
     texts = prompts(options.half, options.prompts, seed)
-    rows = [_chat(tokenizer, text) for text in texts for _ in range(GROUP)]
+    rows = [chat(tokenizer, text) for text in texts for _ in range(GROUP)]
     bare = tokenizer.encode("<|im_start|>user\n")
     system = next(n for n in range(len(rows[0])) if rows[0][n : n + len(bare)] == bare)
     return World(
         weights, rows, GROUP, options.new, 100 * options.half + seed, tokenizer, rows[0][:system]
     )
-
-
-def _chat(tokenizer, text: str) -> list[int]:
-    told = [{"role": "user", "content": text}]
-    return list(tokenizer.apply_chat_template(told, add_generation_prompt=True, return_dict=False))
 
 
 def _parser() -> argparse.ArgumentParser:

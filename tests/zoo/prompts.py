@@ -31,6 +31,12 @@ TASKS = (
 )
 
 
+def chat(tokenizer, text: str) -> list[int]:
+    """A prompt's ids, as the model's chat template has them."""
+    told = [{"role": "user", "content": text}]
+    return list(tokenizer.apply_chat_template(told, add_generation_prompt=True, return_dict=False))
+
+
 def prompts(half: int, count: int, seed: int) -> list[str]:
     """So many prompts of a half, others for each seed."""
     every = [

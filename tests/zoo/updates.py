@@ -4,7 +4,7 @@ from pathlib import Path
 
 import torch
 from llama import Engine, Weights, hidden, logits
-from prompts import prompts
+from prompts import chat, prompts
 from rollouts import EOS, sample
 from safetensors.torch import load_file, save_file
 
@@ -27,17 +27,7 @@ def _train(first: Weights, tokenizer, files: list[Path]) -> None:
     optimizer = torch.optim.AdamW(weights.values(), lr=RATE, weight_decay=0.0)
     for k, file in enumerate(files):
         texts = prompts(0, ROWS // GROUP, 50 + k)
-        rows = [
-            list(
-                tokenizer.apply_chat_template(
-                    [{"role": "user", "content": text}],
-                    add_generation_prompt=True,
-                    return_dict=False,
-                )
-            )
-            for text in texts
-            for _ in range(GROUP)
-        ]
+        rows = [chat(tokenizer, text) for text in texts for _ in range(GROUP)]
         taken = sample(Engine(weights), rows, NEW, 1000 + k)
         rewards = torch.tensor([len(set(r)) / len(r) + (r[-1] == EOS) for r in taken.responses])
         grouped = rewards.view(-1, GROUP)
