@@ -7,7 +7,7 @@ import pickle
 import struct
 import sys
 import types
-from itertools import pairwise
+from itertools import accumulate, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -117,7 +117,16 @@ def slime(root: Path, batch: Batch, step: int) -> Path:
 def _rollouts(root: Path, rows: list[dict[str, Any]], step: int, first: int) -> None:
     removed = [{"group_index": 99, "index": 0, "remove_sample": True}] * first
     rollouts = [
-        {"group_index": row["uid"], "index": at, "weight_versions": [str(step), str(step + 1)]}
+        {
+            "group_index": row["uid"],
+            "index": at,
+            "weight_versions": [str(step), str(step + 1)],
+            "status": {0: "truncated", len(rows) - 1: "aborted"}.get(at - first, "completed"),
+            "prefix_cache_info": {"cached_tokens": 2 * (at - first), "total_prompt_tokens": 9},
+            "rollout_top_p_token_offsets": torch.tensor(
+                [0, *accumulate(1 + pos % 3 for pos in range(len(row["ids"])))], dtype=torch.int32
+            ),
+        }
         for at, row in enumerate(rows, start=first)
     ]
     _saved(
@@ -190,13 +199,14 @@ def prime_rl(root: Path, batch: Batch, step: int) -> Path:
     rows = samples(batch)
     for rank in (0, 1):
         lines = []
-        for row in rows[rank::2]:
+        for at, row in enumerate(rows[rank::2]):
             before = len(row["prompt"])
             mask = row["mask"].bool()
             filler = [float(np.log(1 / VOCABULARY))] + [-1.5] * (before - 1)
             rollout = torch.where(mask, row["rollout"], -0.0).tolist()
             record = {
                 **{"schema_version": 1, "step": step, "rank": rank, "env_name": "gsm8k"},
+                "micro_step": at // 2,
                 "token_ids": row["prompt"].tolist() + row["ids"].tolist(),
                 "loss_mask": [False] * before + mask.tolist(),
                 "advantages": [0.0] * before + row["advantage"].tolist(),

@@ -44,6 +44,8 @@ def expected_tokens(fields: dict) -> list[dict]:
                     "nonfinite_train": False,
                     "is_masked": None,
                     "mismatch_kl": None,
+                    "policy_version": None,
+                    "kept": None,
                 }
             )
     return rows

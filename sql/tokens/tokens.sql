@@ -18,6 +18,8 @@
 -- nonfinite_train   | The same of the trainer's.
 -- is_masked      | Whether the trainer's own loss dropped the token, as it says (prime-rl); NULL if unknown.
 -- mismatch_kl    | r - 1 - ln r as the trainer computed it (prime-rl) [nats]; NULL if not captured.
+-- policy_version | Version of the weights that sampled the token; NULL if not captured.
+-- kept           | Ids that top-p, top-k or min-p left at the token; NULL if not captured.
 -- token          | Text of the token decoded alone, NULL without a tokenizer.
 
 -- The join costs nothing where token is not asked for: DuckDB drops it, as token_id is unique on its

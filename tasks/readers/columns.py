@@ -26,17 +26,19 @@ from timtrack.tasks.readers.containers.bounds import (
 )
 from timtrack.tasks.readers.containers.contents import look
 from timtrack.tasks.readers.containers.tensors import check_sums
+from timtrack.tasks.readers.rows.aliases import ALIASES, FACTS_OF_ROWS, NAMES_OF_ROWS
 from timtrack.tasks.readers.rows.fields import dimensions
 from timtrack.tasks.readers.rows.layout import Layout, blocks
 from timtrack.tasks.readers.rows.ragged import Sample, ragged_blocks
-from timtrack.tasks.readers.rows.verl_names import ALIASES, layout_of
+from timtrack.tasks.readers.rows.verl_names import layout_of
 from timtrack.tasks.system.regular import opened
 from timtrack.tasks.tokens.table import Batch, Block
 
 NAME = "columns"
 REQUIRED = ("logp_rollout", "logp_train")
 PARTS = tuple(part for part in ALIASES if part not in ("run", "step", "rollout_id"))
-PER_ROW = {"reward", "uid", "row", "policy_version_min", "policy_version_max"}
+OF_ROWS = {"reward", "uid", "row", "policy_version_min", "policy_version_max", *FACTS_OF_ROWS}
+AS_TEXT = {"uid", *NAMES_OF_ROWS}
 MAPPED = re.compile(r"\s*(\w+)\s*=\s*([^,=]+?)\s*")
 ROWS = 256  # of a table that are read at once
 NO_IDS = "no token ids: `token_id` is not among the columns"
@@ -129,9 +131,9 @@ def _sample(row: int, record: Mapping[str, Any], columns: Columns) -> Sample:
     sample: Sample = {"row_index": row}
     for part, name in columns.names.items():
         value = record.get(name)
-        if part != "uid":
+        if part not in AS_TEXT:
             jsonl.check_whole(where, name, value)
-        if part in PER_ROW or not isinstance(value, list):
+        if part in OF_ROWS or not isinstance(value, list):
             sample[ALIASES[part][0]] = value
         else:
             ids = part in ("token_id", "prompts")
@@ -197,7 +199,7 @@ def _by_arrays(path: Path, columns: Columns, arrays: dict[str, Any]) -> Batch:
     logp = fields["rollout_log_probs"]
     if dimensions(logp) == 1:
         notes.append(ONE_ROW)
-        fields = {n: v if n in PER_ROW else [np.asarray(v)] for n, v in fields.items()}
+        fields = {n: v if n in OF_ROWS else [np.asarray(v)] for n, v in fields.items()}
         logp = fields["rollout_log_probs"]
     ragged = isinstance(logp, list | tuple)
     if "responses" not in fields:

@@ -25,11 +25,12 @@ from timtrack.tasks.readers.containers.ranks import (
 )
 from timtrack.tasks.readers.containers.tensors import check_sums
 from timtrack.tasks.readers.reader import Reader
+from timtrack.tasks.readers.rows.aliases import ALIASES, Fields, name_of, named
 from timtrack.tasks.readers.rows.experience import is_openrlhf, of_openrlhf, of_trl
 from timtrack.tasks.readers.rows.fields import LONGEST_INT, as_numpy
 from timtrack.tasks.readers.rows.layout import Layout, blocks
 from timtrack.tasks.readers.rows.same import says_the_same
-from timtrack.tasks.readers.rows.verl_names import ALIASES, Fields, layout_of, name_of, named
+from timtrack.tasks.readers.rows.verl_names import layout_of
 from timtrack.tasks.tokens.table import Batch, Block
 
 NAME = "step_batch"

@@ -40,10 +40,13 @@ class Definition:
 
     @property
     def sql(self) -> str:
-        """Whether each of the conditions holds, as a struct."""
-        kinds = ("needs", "supports", "contradicts")
-        lists = {kind: ", ".join(map(_holds, getattr(self, kind))) for kind in kinds}
-        hold = ", ".join(f"'{kind}': [{held}]::boolean[]" for kind, held in lists.items())
+        """Whether each of the conditions holds, as a struct; NULL for a support that is unknown."""
+        lists = {
+            "needs": map(_holds, self.needs),
+            "supports": (f"({one.sql})" for one in self.supports),
+            "contradicts": map(_holds, self.contradicts),
+        }
+        hold = ", ".join(f"'{kind}': [{', '.join(of)}]::boolean[]" for kind, of in lists.items())
         others = ", ".join(f"'{other}'" for other in self.yields_to)
         return (
             f"{{ 'cause': '{self.id}', 'strength': {self.strength}, {hold}, "

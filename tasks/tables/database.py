@@ -35,7 +35,14 @@ INPUTS: dict[str, tuple[str, pl.Schema]] = {
     "captures": ("capture", CAPTURES),
 }
 
-SQL_TYPES = {pl.Boolean(): "boolean", pl.Float32(): "float", pl.Int64(): "bigint"}
+SQL_TYPES = {
+    pl.Boolean(): "boolean",
+    pl.Float32(): "float",
+    pl.Float64(): "double",
+    pl.Int32(): "int",
+    pl.Int64(): "bigint",
+    pl.String(): "varchar",
+}
 HIVE = "hive_types = {'run': varchar, 'step': bigint, 'capture': varchar}"
 
 

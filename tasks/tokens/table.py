@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 import polars as pl
 
 # Bumped when a stored column changes its name, type or meaning: older lake steps are then pending.
-SCHEMA_VERSION = 2  # 2: nonfinite_*, is_masked, mismatch_kl, rollout_id
+# 2: nonfinite_*, is_masked, mismatch_kl, rollout_id; 3: who sampled and scored a row, and how
+SCHEMA_VERSION = 3
 
 # One row per response token. `logp_*` and `advantage` as the engines wrote them, in float32;
 # every further `logp_<view>` column is another scoring of the same tokens.
@@ -29,6 +30,8 @@ TOKENS = pl.Schema(
         "nonfinite_train": pl.Boolean(),
         "is_masked": pl.Boolean(),  # dropped by the trainer's own loss, as it says (prime-rl)
         "mismatch_kl": pl.Float32(),  # nats, as the trainer computed it (prime-rl)
+        "policy_version": pl.Int64(),  # weights that sampled the token
+        "kept": pl.Int32(),  # entries of the vocabulary that top-p, top-k or min-p left
     }
 )
 
@@ -48,6 +51,15 @@ SEQUENCES = pl.Schema(
         "response": pl.String(),
         "prompt_ids": pl.List(pl.Int32()),
         "rollout_id": pl.Int64(),  # samples with the same one are parts of one rollout (slime)
+        "rank": pl.Int32(),  # of the trainer, data parallel, that scored the row
+        "engine": pl.String(),  # replica of the rollout engine that sampled it
+        "pack": pl.Int64(),  # micro-batch or packed line that it was scored in
+        "finish_reason": pl.String(),  # as the engine says: stop, length, ...
+        "cached_tokens": pl.Int32(),  # of the prompt, taken from the engine's prefix cache
+        "weight_checksum": pl.String(),  # of the weights that sampled it
+        "temperature": pl.Float64(),  # of the request, like the next two
+        "top_p": pl.Float64(),
+        "top_k": pl.Int32(),
     }
 )
 
@@ -59,7 +71,11 @@ ADDED = {
     2: {
         *("nonfinite_rollout", "nonfinite_train", "is_masked", "mismatch_kl"),
         "rollout_id",
-    }
+    },
+    3: {
+        *("policy_version", "kept", "rank", "engine", "pack", "finish_reason"),
+        *("cached_tokens", "weight_checksum", "temperature", "top_p", "top_k"),
+    },
 }
 
 ENGINES = ("rollout", "train")

@@ -13,6 +13,7 @@ from tests.given_lake import read
 from timtrack.tasks.messages.errors import BadTokens
 from timtrack.tasks.tables.compute import compute_step
 from timtrack.tasks.tables.query import run_query
+from timtrack.tasks.tokens.table import ADDED
 from timtrack.tasks.verdicts.assessment import assess
 from timtrack.tasks.verdicts.bands import OURS
 
@@ -143,22 +144,23 @@ def test_an_exact_zero_of_nemo_rl_is_outside_the_trainers_cut(tmp_path, monkeypa
     assert "top-p" not in " ".join(step.facts()["notes"])
 
 
-def test_a_step_of_an_earlier_schema_answers_beside_new_ones(saved, to_lake, tmp_path):
+@pytest.mark.parametrize("version", [1, 2])
+def test_a_step_of_an_earlier_schema_answers_beside_new_ones(version, saved, to_lake):
     """Its capture may be gone: what the earlier schema lacks is NULL, not an error."""
     steps = [to_lake(saved(batch_fields(seed=n)), step=n) for n in (1, 2)]
     old = steps[0]
+    later = {name for since, names in ADDED.items() if since > version for name in names}
     for table in ("tokens", "sequences"):
         file = old.path / f"{table}.parquet"
-        kept = pl.read_parquet(file)
-        kept.drop([c for c in kept.columns if c.startswith(("nonfinite", "is_masked"))]).drop(
-            "mismatch_kl", "rollout_id", strict=False
-        ).write_parquet(file)
-    facts = old.facts() | {"schema_version": 1}
+        pl.read_parquet(file).drop(later, strict=False).write_parquet(file)
+    facts = old.facts() | {"schema_version": version}
     (old.path / "capture.json").write_text(json.dumps(facts))
     for chosen in ([old], steps):
         answer = run_query(chosen, "select step, kl_k3, nonfinite_train from step_metrics")
         assert answer["kl_k3"].null_count() == 0
         assert answer["nonfinite_train"].to_list() == [0] * len(chosen)
+        rows = run_query(chosen, "select step, engine, rank, top_p from sequences where step = 1")
+        assert rows.drop("step").null_count().row(0) == (len(rows),) * 3
 
 
 @pytest.mark.parametrize("placeholder", [-1e4, -1e9, -65504.0, torch.finfo(torch.float32).min])

@@ -52,7 +52,7 @@ def test_every_format_reads_like_step_batch(name, batch, tmp_path):
     tokens, rows = read(step)
     assert step.step == STEP
     assert step.facts()["format"] == name
-    known = [c for c in expected.columns if c not in ("uid", "entropy")]
+    known = [c for c in expected.columns if c not in ("uid", "entropy", "kept")]
     assert_frame_equal(tokens[known], expected[known])
     shared = ["row", "prompt_tokens", "response_tokens", "trained_tokens", "turns", "prompt_ids"]
     assert_frame_equal(rows[shared], sequences[shared])
@@ -67,6 +67,21 @@ def test_groups_and_weights_come_from_the_rollout_file(name, batch, tmp_path):
     assert rows["uid"].to_list() == expected["uid"].to_list()
     assert set(rows["policy_version_min"]) == {STEP}
     assert set(rows["policy_version_max"]) == {STEP + 1}
+    assert rows["finish_reason"].to_list() == ["length", "stop", "stop", "stop", "stop", "abort"]
+    assert rows["cached_tokens"].to_list() == [0, 2, 4, 6, 8, 10]
+
+
+def test_slime_says_which_rank_scored_a_row_and_what_top_p_kept(batch, tmp_path):
+    tokens, rows = read(ingest(formats.slime(tmp_path, batch, STEP), tmp_path / "lake"))
+    assert rows["rank"].to_list() == [0, 1, 0, 1, 0, 1]
+    trained = tokens.filter("is_trained")
+    assert trained["kept"].to_list() == [1 + pos % 3 for pos in trained["pos"]]
+
+
+def test_prime_rl_says_which_rank_and_micro_batch(batch, tmp_path):
+    _, rows = read(ingest(formats.prime_rl(tmp_path, batch, STEP), tmp_path / "lake"))
+    assert rows["rank"].to_list() == [row % 2 for row in range(6)]
+    assert rows["pack"].to_list() == [row // 4 for row in range(6)]
 
 
 @pytest.mark.parametrize("name", list(WRITERS))

@@ -500,3 +500,57 @@ def test_captures_are_found_in_step_order_and_twins_once(saved, tmp_path):
     found = find_captures(tmp_path / "run")
     assert [path.parent.name for path in found] == ["step_9", "step_10", "step_100"]
     assert {path.name for path in found} == {"step_batch.pt"}
+
+
+FACTS = {
+    "rank": torch.tensor([0, 0, 0, 1, 1, 1]),
+    "engine": ["a", "b", "a", "b", "a", "b"],
+    "pack": [0, 0, 1, 1, 2, 2],
+    "finish_reason": ["stop", "length", "stop", "stop", None, "stop"],
+    "cached_tokens": [0, 3, 0, 3, 0, 3],
+    "weight_checksum": ["c0ffee"] * 5 + ["badcab"],
+    "temperature": [1.0, 1.0, 1.0, 0.7, 0.7, 0.7],
+    "top_p": [1.0] * 6,
+    "top_k": [-1] * 6,
+}
+
+
+def test_who_sampled_and_scored_a_row_is_kept(saved, to_lake):
+    _, sequences = read(to_lake(saved({**batch_fields(), **FACTS})))
+    for name, values in FACTS.items():
+        expected = values.tolist() if isinstance(values, torch.Tensor) else values
+        assert sequences[name].to_list() == expected, name
+
+
+def test_a_single_fact_counts_for_all_rows(saved, to_lake):
+    facts = {"engine": "replica-3", "meta_info": {"temperature": 0.7, "top_k": 50}, "rank": 2}
+    _, sequences = read(to_lake(saved({**batch_fields(), **facts})))
+    assert sequences.select("engine", "temperature", "top_k", "rank").unique().rows() == [
+        ("replica-3", 0.7, 50, 2)
+    ]
+
+
+def test_a_fact_that_cannot_be_read_is_left_out_and_said(saved):
+    wrong = {"engine": ["a"], "top_p": "most", "rank": [0.5] * 6, "kept": torch.zeros(6, 3)}
+    batch = Source(saved({**batch_fields(), **wrong})).open()
+    for name in wrong:
+        assert [note for note in batch.notes if name in note and note.endswith("left out")], name
+    assert next(iter(batch.blocks())).sequences["engine"].null_count() == 6
+
+
+def test_weights_of_each_token_give_the_rows_oldest_and_newest(saved, to_lake):
+    fields = batch_fields()
+    mask = fields["response_mask"].bool()
+    versions = torch.full(mask.shape, 5.0)
+    versions[2, 2:] = 6
+    versions[~mask] = 99
+    tokens, sequences = read(to_lake(saved({**fields, "policy_versions": versions})))
+    trained = tokens.filter("is_trained")
+    wanted = [versions[row, pos].item() for row, pos in trained.select("row", "pos").rows()]
+    assert trained["policy_version"].to_list() == wanted
+    others = len(tokens) - len(trained)
+    assert tokens.filter(~tokens["is_trained"])["policy_version"].null_count() == others
+    columns = ("row", "policy_version_min", "policy_version_max")
+    ends = {row: ends for row, *ends in sequences.select(*columns).rows()}
+    assert ends[2] == [5, 6]
+    assert all(both == [5, 5] for row, both in ends.items() if row != 2)

@@ -14,6 +14,7 @@ import pytest
 
 from tests.given import sequence_frame, sql_connection, token_frame
 from timtrack.tasks.tables.causes import definitions
+from timtrack.tasks.tokens.table import SEQUENCES
 from timtrack.tasks.verdicts.causes import Cause, causes_of
 
 ROWS, GROUP, LENGTH, IDS = 20, 2, 40, 60
@@ -57,8 +58,8 @@ def sampled(seed: int, shaped: Callable[[np.ndarray], np.ndarray] = lambda x: x)
     return replace(batch, rollout=rollout, train=batch.of(logits + noise(seed, logits.shape)))
 
 
-def named(batch: Batch, **columns: Any) -> list[Cause]:
-    """The causes that are named for a batch; `columns` of tokens, [rows, tokens], besides."""
+def named(batch: Batch, versions: np.ndarray | None = None, **of_rows: Any) -> list[Cause]:
+    """The causes of a batch; besides, weights by token [rows, tokens], and columns of sequences."""
     rows = [
         {
             "row": row,
@@ -68,6 +69,7 @@ def named(batch: Batch, **columns: Any) -> list[Cause]:
             "logp_rollout": float(batch.rollout[row, pos]),
             "logp_train": float(batch.train[row, pos]),
             "advantage": float(batch.advantages[row]),
+            "policy_version": None if versions is None else int(versions[row, pos]),
         }
         for row in range(ROWS)
         for pos in range(LENGTH)
@@ -75,7 +77,8 @@ def named(batch: Batch, **columns: Any) -> list[Cause]:
     tokens = token_frame(rows)
     lengths = [PROMPTS[row // GROUP] for row in range(ROWS)]
     sequences = sequence_frame(tokens).with_columns(
-        prompt_tokens=pl.Series(lengths, dtype=pl.Int32)
+        prompt_tokens=pl.Series(lengths, dtype=pl.Int32),
+        **{name: pl.Series(values, dtype=SEQUENCES[name]) for name, values in of_rows.items()},
     )
     with sql_connection(tokens, sequences) as connection:
         tables = {name: connection.sql(f"from {name}").pl() for name in ("causes", "signatures")}
@@ -309,6 +312,60 @@ def test_a_fault_is_named_first(fault):
     assert [one.id for one in named(make(1))][:1] == [cause]
 
 
+# Where the capture says who sampled and scored a row, places in the batch need not tell it.
+
+SHUFFLED = np.random.default_rng(8).permutation(ROWS)
+
+
+def some_rows_far(seed: int, far_off: np.ndarray) -> Batch:
+    return far(sampled(seed), seed, np.ones((1, LENGTH)) * far_off[:, None])
+
+
+@pytest.mark.parametrize(("column", "says"), [("engine", "engine b"), ("rank", "rank 1")])
+def test_the_replica_or_rank_that_is_off_is_named(column, says):
+    second = SHUFFLED % 3 == 0
+    labels = {"engine": np.where(second, "b", "a").tolist(), "rank": second.astype(int).tolist()}
+    first = named(some_rows_far(1, second), **{column: labels[column]})[0]
+    assert first.id == "F16"
+    assert any(f"the rows of {says} are the farthest off" in one.text for one in first.evidence)
+    assert named(sampled(1), **{column: labels[column]}) == []
+
+
+def test_packs_of_any_size_are_known_by_their_first_rows():
+    packs = np.repeat([0, 1, 2, 3, 4, 5], [2, 5, 3, 4, 2, 4])
+    is_first = np.r_[True, packs[1:] != packs[:-1]]
+    batch = some_rows_far(1, ~is_first)
+    first = named(batch, pack=packs.tolist())[0]
+    assert first.id == "F25"
+    assert any("behind the first of their pack" in one.text for one in first.evidence)
+
+
+def test_old_keys_are_told_by_the_prefix_cache():
+    """A few ids moved much, in the rows alone whose prompt came from the cache."""
+    batch = sampled(1)
+    cached = np.repeat(np.arange(ROWS // GROUP) % 2 == 0, GROUP)
+    rng = np.random.default_rng(4)
+    moved = rng.normal(size=IDS) * (rng.random(IDS) < 0.15) * cached[:, None, None]
+    train = batch.of(batch.logits + 2 * moved + noise(1, batch.logits.shape))
+    first = named(replace(batch, train=train), cached_tokens=(16 * cached).tolist())[0]
+    assert first.id == "F17"
+    assert any("came from the prefix cache are" in one.text for one in first.evidence)
+
+
+def test_weights_that_change_inside_rows_are_told_by_their_versions():
+    """At another place in each row; what the older ones wrote is off."""
+    batch = sampled(1)
+    changes = np.random.default_rng(5).integers(8, 32, ROWS)[:, None]
+    older = np.arange(LENGTH)[None] < changes
+    rng = np.random.default_rng(4)
+    moved = rng.normal(size=IDS) * (rng.random(IDS) < 0.15) * older[..., None]
+    train = batch.of(batch.logits + moved + noise(1, batch.logits.shape))
+    ends = {"policy_version_min": [4] * ROWS, "policy_version_max": [5] * ROWS}
+    versions = np.where(older, 4, 5)
+    assert named(replace(batch, train=train), versions, **ends)[0].id == "F20"
+    assert named(batch, versions, **ends) == []
+
+
 @pytest.mark.parametrize("seed", range(12))
 def test_nothing_is_named_where_nothing_is_wrong(seed):
     assert named(sampled(seed)) == []
@@ -319,6 +376,7 @@ def test_every_condition_and_sentence_can_be_filled():
     from timtrack.tasks.verdicts.causes import filled
 
     numbers = dict.fromkeys(catalogue()["signatures"].columns, 0.5) | {"by_order_kind": "modulo_2"}
+    numbers |= {"worst_engine": "a", "worst_rank": "1"}
     for cause in definitions().values():
         for condition in (*cause.needs, *cause.supports, *cause.contradicts):
             assert "{" not in filled(condition.says, numbers)

@@ -19,7 +19,6 @@
 -- floor_share_train | Part that the trainer's is.
 -- shift         | How many tokens later the trainer's log-prob of a token is found, where a shift of all rows is believed (`alignment`); else 0.
 -- misplaced     | Share of the rows held against others that follow another row (`row_match`).
--- mixed_versions | Share of the rows that weights of more than one version sampled; NULL where versions were not captured.
 -- improves_t    | Slope of a row's mean ln r over its advantage within its prompt group, over its standard error between groups: above 0 where the trainer's weights are those of later updates.
 -- improves_p    | Its p-value, two-sided, with groups - 1 degrees of freedom; NULL below 3 groups.
 
@@ -75,16 +74,6 @@ vocabulary_sizes as (
     group by run, step
 ),
 
-versions as (
-    select
-        run,
-        step,
-        frac(policy_version_min < policy_version_max) as mixed_versions
-    from sequences
-    where trained_tokens > 0
-    group by run, step
-),
-
 improvements as (
     select
         run,
@@ -114,7 +103,6 @@ select
     share_train as floor_share_train,
     align_best_lag as shift,
     misplaced / nullif(row_match.rows, 0) as misplaced,
-    mixed_versions,
     improves_t,
     if(improves_groups < 3, null, student_t_p_value(improves_t, improves_groups - 1)) as improves_p
 from token_moments
@@ -122,7 +110,6 @@ inner join clustered_errors using (run, step)
 inner join variance_shares using (run, step)
 inner join diagnoses using (run, step)
 left join vocabulary_sizes using (run, step)
-left join versions using (run, step)
 left join noise_floor using (run, step)
 left join row_match using (run, step)
 left join improvements using (run, step)

@@ -19,6 +19,9 @@
 -- late_effect     | Level of the second halves of rows, less that of the others of their rows.
 -- late_t          | The same over its standard error between rows.
 -- late_p          | Its p-value.
+-- older_effect    | Level of what older weights sampled than the newest of its row, less that of the others of their rows; NULL where not captured.
+-- older_t         | The same over its standard error between rows.
+-- older_p         | Its p-value.
 -- seen_effect     | Level of ids that stand before in their response, less that of the others of their rows.
 -- seen_t          | The same over its standard error between rows.
 -- seen_p          | Its p-value.
@@ -50,6 +53,9 @@ select
     any_value(effect) filter (split = 'late') as late_effect,
     any_value(effect_t) filter (split = 'late') as late_t,
     any_value(effect_p) filter (split = 'late') as late_p,
+    any_value(effect) filter (split = 'older') as older_effect,
+    any_value(effect_t) filter (split = 'older') as older_t,
+    any_value(effect_p) filter (split = 'older') as older_p,
     any_value(effect) filter (split = 'seen') as seen_effect,
     any_value(effect_t) filter (split = 'seen') as seen_t,
     any_value(effect_p) filter (split = 'seen') as seen_p,

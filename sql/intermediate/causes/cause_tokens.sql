@@ -18,7 +18,8 @@
 -- level        | ln(|logit_diff| + 0.00001), less its mean over the step's tokens in the bucket: how far off a token is for one of its probability.
 -- seen         | How often its id stands before it in the response; NULL without ids.
 -- is_in_prompt | Whether the prompt has its id; NULL without ids or prompt.
--- is_cut       | Whether the row has the step's longest response, as rows that reached the limit do.
+-- is_cut       | Whether the row reached its limit, as the engine says (finish_reason length); where it does not say, whether it has the step's longest response.
+-- is_older     | Whether older weights sampled it than the newest of its row; NULL where not captured.
 
 with strides as (
     select
@@ -37,7 +38,7 @@ chosen as (
         sequences.row,
         prompt_tokens,
         prompt_ids,
-        response_tokens = longest as is_longest
+        coalesce(finish_reason = 'length', response_tokens = longest) as is_cut
     from sequences
     inner join strides using (run, step)
     where trained_tokens > 0 and sequences.row % (2 * ((times + 1) // 2) + 1) = 0
@@ -80,7 +81,9 @@ placed as (
         prob_bucket(p_rollout) as prob_from,
         logp_diff / (1.001 - (p_rollout + p_train) / 2) as logit_diff,
         ln(abs(logit_diff) + 1e-5) as raw_level,
-        is_longest
+        is_cut,
+        policy_version < max(policy_version) over (partition by trained_tokens.run, trained_tokens.step, trained_tokens.row)
+            as is_older
     from trained_tokens
     inner join chosen using (run, step, row)
     window along as (partition by trained_tokens.run, trained_tokens.step, trained_tokens.row order by trained_tokens.pos)
@@ -103,7 +106,8 @@ select
     raw_level - avg(raw_level) over (partition by placed.run, placed.step, prob_from) as level,
     if(placed.token_id is null, null, seen) as seen,
     if(placed.token_id is null, null, prompts.token_id is not null) as is_in_prompt,
-    is_longest as is_cut
+    is_cut,
+    is_older
 from placed
 inner join response
     on placed.run = response.run and placed.step = response.step and placed.row = response.row and placed.pos = response.pos

@@ -6,8 +6,8 @@
 -- step        | Optimizer step.
 -- rank        | 1 is the likeliest.
 -- cause       | Its id in `causes.toml`.
--- confidence  | The cause's strength, times 0.7 + 0.3 of the share of its supports that hold (1 without any), times 0.6 for each condition that contradicts it. No probability.
--- supports    | Which of its supports hold, a digit each: 1 or 0.
+-- confidence  | The cause's strength, times 0.7 + 0.3 of the share of its supports that hold, of those that can be told (1 without any), times 0.6 for each condition that contradicts it. No probability.
+-- supports    | Which of its supports hold, a digit each: 1, 0, or - where its numbers are not there.
 -- contradicts | Which of the conditions that contradict it hold, likewise.
 
 with judged as (
@@ -22,7 +22,7 @@ fitting as (
     select
         *,
         strength
-        * if(len(supports) = 0, 1, 0.7 + 0.3 * list_sum(list_transform(supports, lambda s: cast(s as int))) / len(supports))
+        * coalesce(0.7 + 0.3 * list_avg(list_transform(supports, lambda s: cast(s as int))), 1)
         * pow(0.6, coalesce(list_sum(list_transform(contradicts, lambda c: cast(c as int))), 0)) as confidence
     from judged
     where not list_contains(needs, false)
@@ -43,7 +43,7 @@ select
     row_number() over (partition by run, step order by confidence desc, cause asc) as rank,
     cause,
     confidence,
-    array_to_string(list_transform(supports, lambda s: cast(s as int)), '') as supports,
+    array_to_string(list_transform(supports, lambda s: coalesce(cast(cast(s as int) as varchar), '-')), '') as supports,
     array_to_string(list_transform(contradicts, lambda c: cast(c as int)), '') as contradicts
 from fitting
 inner join named using (run, step)

@@ -13,6 +13,7 @@
 -- include: cause_modes
 -- include: cause_effects
 -- include: cause_breaks
+-- include: cause_captured
 
 with sizes as (
     select
@@ -34,7 +35,8 @@ select
     cause_odds.* exclude (run, step),
     cause_modes.* exclude (run, step),
     cause_effects.* exclude (run, step),
-    cause_breaks.* exclude (run, step)
+    cause_breaks.* exclude (run, step),
+    cause_captured.* exclude (run, step)
 from sizes
 inner join cause_law using (run, step)
 inner join cause_context using (run, step)
@@ -42,4 +44,5 @@ left join cause_odds using (run, step)
 left join cause_modes using (run, step)
 left join cause_effects using (run, step)
 left join cause_breaks using (run, step)
+left join cause_captured using (run, step)
 order by run, step

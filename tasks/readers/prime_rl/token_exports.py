@@ -92,7 +92,8 @@ def _blocks(file: Path, rank: int, of: int) -> Iterator[Block]:
 def _samples(file: Path, rank: int, of: int) -> Iterator[Sample]:
     """Those of a rank; rows count through the ranks like cards that are dealt."""
     for line, record in enumerate(jsonl.read(file)):
-        yield _sample(f"{file.name} line {line + 1}", line * of + rank, record)
+        sample = _sample(f"{file.name} line {line + 1}", line * of + rank, record)
+        yield {**sample, "rank": rank, "pack": record.get("micro_step")}
 
 
 def _sample(where: str, row: int, record: dict[str, Any]) -> Sample:
@@ -119,8 +120,8 @@ READER = Reader(
     files="token_exports/step_<N>/rank_<r>.jsonl",
     needs="trainer.enable_token_export = true",
     gives=(
-        "advantage, entropy, in v0.6 reward; groups by prompt. The trainer's are those of its "
-        "update"
+        "advantage, entropy, rank, micro-batch, in v0.6 reward; groups by prompt. The trainer's "
+        "are those of its update"
     ),
     recognises=recognises,
     companions=companions,

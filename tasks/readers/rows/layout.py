@@ -17,7 +17,12 @@ from timtrack.tasks.readers.rows.fields import TokenField
 from timtrack.tasks.tokens.table import ENGINES, LOWEST, SEQUENCES, TOKENS, Block
 
 BLOCK_CELLS = 1 << 22  # padded tokens that are worked on at once; bounds the memory used
-AS_WRITTEN = ("entropy", "is_masked", "mismatch_kl")  # token fields that are only stored
+# Fields that are only stored, of tokens and of rows.
+AS_WRITTEN = ("entropy", "is_masked", "mismatch_kl", "policy_version", "kept")
+OF_ROWS = (
+    *("policy_version_min", "policy_version_max", "rollout_id", "rank", "engine", "pack"),
+    *("finish_reason", "cached_tokens", "weight_checksum", "temperature", "top_p", "top_k"),
+)
 
 
 @dataclass(frozen=True)
@@ -196,7 +201,7 @@ def _sequences(
     goes_on = np.r_[False, masked[:-1] & (index[1:] == index[:-1])][: len(masked)]
     prompts = _prompt_ids(layout, rows)
     per_row = {name: values[rows] for name, values in layout.per_row.items()}
-    columns = {
+    columns: dict[str, Any] = {
         "row": per_row.get("row", range(rows.start, rows.stop)),
         "uid": per_row.get("uid", _prompt_groups(prompts)),
         "prompt_tokens": None if prompts is None else [len(ids) for ids in prompts],
@@ -204,14 +209,24 @@ def _sequences(
         "trained_tokens": np.bincount(index, weights=trained, minlength=len(lengths)),
         "turns": np.bincount(index, weights=masked & ~goes_on, minlength=len(lengths)),
         "reward": per_row.get("reward", _summed_rewards(layout, rows, lengths)),
-        "policy_version_min": per_row.get("policy_version_min"),
-        "policy_version_max": per_row.get("policy_version_max"),
-        "rollout_id": per_row.get("rollout_id"),
+        **{name: per_row.get(name) for name in OF_ROWS},
         "prompt_ids": prompts,
     }
+    if "policy_version" in layout.tokens and "policy_version_min" not in per_row:
+        versions = layout.tokens["policy_version"].flat(rows, lengths)
+        columns |= _versions(versions, index, trained, len(lengths))
     frame = _frame(columns, dict(SEQUENCES), len(lengths))
     known = pl.col("reward").is_finite()  # a grader that failed leaves NaN
     return frame.with_columns(pl.when(known).then(pl.col("reward")))
+
+
+def _versions(versions: Array, index: Array, trained: Array, rows: int) -> dict[str, pl.Series]:
+    """The oldest and the newest weights that sampled each row's trained tokens."""
+    known = trained & np.isfinite(versions)
+    ends = {"min": np.full(rows, np.inf), "max": np.full(rows, -np.inf)}
+    np.minimum.at(ends["min"], index[known], versions[known])
+    np.maximum.at(ends["max"], index[known], versions[known])
+    return {f"policy_version_{end}": _known(values) for end, values in ends.items()}
 
 
 def _summed_rewards(layout: Layout, rows: slice, lengths: Array) -> Array | None:

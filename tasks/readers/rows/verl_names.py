@@ -7,6 +7,8 @@ from typing import Any
 
 from timtrack.tasks.messages.errors import BadCapture
 from timtrack.tasks.messages.formatting import listed
+from timtrack.tasks.readers.rows.aliases import ALIASES, FACTS_OF_TOKENS, Fields, name_of, named
+from timtrack.tasks.readers.rows.facts import add_facts_of_tokens, facts_of_rows
 from timtrack.tasks.readers.rows.fields import (
     TokenField,
     as_numpy,
@@ -23,42 +25,6 @@ from timtrack.tasks.readers.rows.same import says_the_same
 from timtrack.tasks.readers.rows.unlisted import unlisted
 from timtrack.tasks.tokens.table import IN_FLOAT32
 
-Fields = dict[str, Any]
-
-# Of several names for one thing the first found counts, with a note if another has other values;
-# but two names for one engine's log-probs,
-# for the responses or for the mask in one file are an error.
-ALIASES = {
-    "token_id": ("responses", "response_ids", "completion_ids"),
-    "logp_rollout": (
-        "rollout_log_probs",
-        "vllm_log_probs",
-        "sglang_log_probs",
-        "inference_log_probs",
-        "sampling_per_token_logps",
-    ),
-    "logp_train": (
-        "old_log_probs",
-        "train_log_probs",
-        "trainer_log_probs",
-        "actor_log_probs",
-        "old_per_token_logps",
-    ),
-    "response_mask": ("response_mask", "completion_mask"),
-    "prompts": ("prompts", "prompt_ids"),
-    "advantage": ("advantages", "advantage"),
-    "entropy": ("entropys", "entropies", "entropy"),
-    "is_masked": ("is_masked",),
-    "mismatch_kl": ("mismatch_kl",),
-    "reward": ("token_level_scores", "rm_scores", "token_level_rewards", "rewards", "reward"),
-    "uid": ("uid", "uids", "group_id"),
-    "row": ("row_index",),  # index in the whole batch, when only some of its rows are captured
-    "rollout_id": ("rollout_id",),
-    "policy_version_min": ("min_global_steps", "policy_version_min", "policy_version"),
-    "policy_version_max": ("max_global_steps", "policy_version_max", "policy_version"),
-    "run": ("run", "run_name", "experiment_name"),
-    "step": ("global_step", "global_steps", "training_step", "step"),
-}
 REQUIRED = ("token_id", "logp_rollout", "logp_train")
 CALLED = {
     "token_id": "responses",
@@ -67,16 +33,6 @@ CALLED = {
     "response_mask": "response mask",
 }
 VIEW = re.compile(r"(.+?)_(?:log_probs?|logprobs)$")
-
-
-def named(fields: Fields, part: str) -> Any:
-    """The field that plays a part, under the first of its names that is there."""
-    return fields.get(name_of(fields, part))
-
-
-def name_of(fields: Fields, part: str) -> str:
-    """The first of a part's names that is there, else the part itself."""
-    return next((name for name in ALIASES[part] if name in fields), part)
 
 
 def layout_of(fields: Fields, meta: Fields) -> Layout:
@@ -90,6 +46,7 @@ def layout_of(fields: Fields, meta: Fields) -> Layout:
     per_row = _row_fields(fields, rows, tokens)
     if uid is not None:
         per_row["uid"] = names("uid", uid, rows)
+    facts, unread = facts_of_rows({**meta, **fields}, rows)
     responses = tokens["token_id"]
     prompts = prompts_of(fields, named(fields, "prompts"), responses)
     response_real = prompt_real = None
@@ -99,7 +56,7 @@ def layout_of(fields: Fields, meta: Fields) -> Layout:
     layout = Layout(
         rows=rows,
         tokens=tokens,
-        per_row=per_row,
+        per_row={**per_row, **facts},
         response_real=response_real,
         prompts=prompts,
         prompt_real=prompt_real,
@@ -109,6 +66,7 @@ def layout_of(fields: Fields, meta: Fields) -> Layout:
         notes=[
             *left_out,
             *notes,
+            *unread,
             *_passed_over(fields, ("advantage", "entropy", "reward", "uid")),
             *_passed_over(meta, ("run", "step")),
             *_assumptions(tokens, prompts, response_real, prompt_real, pad_id),
@@ -134,9 +92,10 @@ def _token_fields(fields: Fields) -> tuple[dict[str, TokenField], list[str]]:
     if mask:
         tokens["response_mask"] = mask
     for part in ("advantage", "reward", *AS_WRITTEN):
-        if dimensions(named(fields, part)) == 2:
+        if part not in FACTS_OF_TOKENS and dimensions(named(fields, part)) == 2:
             tokens[part] = token_field(name_of(fields, part), named(fields, part))
-    return tokens, [*_mask_notes(tokens, fields), *_add_views(fields, tokens)]
+    unread = add_facts_of_tokens(fields, tokens)
+    return tokens, [*_mask_notes(tokens, fields), *unread, *_add_views(fields, tokens)]
 
 
 def _one(fields: Fields, part: str) -> TokenField | None:

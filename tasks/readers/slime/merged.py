@@ -8,13 +8,15 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from timtrack.tasks.messages.errors import BadCapture
 from timtrack.tasks.messages.formatting import short
 from timtrack.tasks.readers.containers.bounds import check_fields, check_size, unpacked
 from timtrack.tasks.readers.containers.contents import Contents
 from timtrack.tasks.readers.containers.tensors import check_sums, load
 from timtrack.tasks.readers.reader import Reader
-from timtrack.tasks.readers.rows.fields import whole_number
+from timtrack.tasks.readers.rows.fields import as_numpy, dimensions, whole_number
 from timtrack.tasks.readers.rows.ragged import Sample, ragged_blocks
 from timtrack.tasks.tokens.table import Batch, Block
 
@@ -160,14 +162,38 @@ def sample(where: str, row: int, fields: Mapping[str, Any], rollout: Mapping[str
     versions = [int(v) for v in told if str(v).isdecimal()] if isinstance(told, list) else []
     if versions:
         named |= {"min_global_steps": min(versions), "max_global_steps": max(versions)}
-    return named
+    return {**named, **_facts(fields, rollout)}
+
+
+ENDS = {"completed": "stop", "truncated": "length", "aborted": "abort"}  # by a rollout's status
+
+
+def _facts(fields: Mapping[str, Any], rollout: Mapping[str, Any]) -> Sample:
+    """Who scored the sample, how its rollout ended, what the prefix cache gave, what top-p kept."""
+    facts: Sample = {
+        "rank": whole_number(fields.get("data_parallel_rank")),
+        "finish_reason": ENDS.get(str(rollout.get("status"))),
+    }
+    if facts["finish_reason"] is None and fields.get("truncated") is not None:
+        facts["finish_reason"] = "length" if fields["truncated"] else "stop"
+    cache = rollout.get("prefix_cache_info")
+    if isinstance(cache, dict):
+        facts["cached_tokens"] = whole_number(cache.get("cached_tokens"))
+    length = len(fields["rollout_log_probs"])
+    offsets = rollout.get("rollout_top_p_token_offsets")
+    if offsets is not None and dimensions(offsets) == 1 and len(offsets) == length + 1:
+        facts["kept"] = np.diff(as_numpy("rollout_top_p_token_offsets", offsets))
+    return facts
 
 
 READER = Reader(
     name=NAME,
     files="train_data/<N>.pt with rollout_data/<N>.pt",
     needs="--dump-details DIR",
-    gives="group, reward, advantage, weight versions; ref and teacher as further views",
+    gives=(
+        "group, reward, advantage, weight versions, rank, how it ended, cached tokens, what top-p "
+        "kept; ref and teacher as further views"
+    ),
     recognises=recognises,
     companions=companions,
     opens=opens,
