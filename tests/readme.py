@@ -59,22 +59,29 @@ def parts() -> dict[str, str]:
     ]
     formats = [(f"`{r.name}`", f"`{r.files}`", r.needs, r.gives) for r in readers()]
     told = [
-        (c.id, c.name, "; ".join(f"`{need.sql}`" for need in c.needs), c.experiment, c.fix)
+        (c.id, c.name, _where(c.in_step), _where(c.over_steps), c.experiment, c.fix)
         for c in causes.definitions().values()
     ]
+    undecided = [(cause.id, cause.name, cause.undecidable) for cause in causes.undecidable()]
     judged = zoo.written()
     made = ("half", "size", "captures", "first", "second", "wrong", "silent")
     missed = ("fault", "cause", "size", "half", "named")
     return {
         "zoo": markdown(made, zoo.counts(judged)),
         "confusions": markdown(missed, zoo.confusions(judged)),
-        "causes": markdown(("cause", "", "where", "to be sure", "fix"), told),
+        "causes": markdown(("cause", "", "in one step", "over steps", "to be sure", "fix"), told),
+        "undecidable": markdown(("cause", "", "why, and what to capture"), undecided),
         "formats": markdown(("format", "files in a folder", "needs", "has besides"), formats),
         "tables": markdown(("table", "one row for each", ""), listed),
         "metrics": markdown(("metric", ""), metrics),
         "gates": markdown(("preset", "rules", "source"), gates),
         "corrections": markdown(("correction", "", "from", "settings computed"), corrected),
     }
+
+
+def _where(signature: causes.Signature | None) -> str:
+    needs = signature.needs if signature else ()
+    return "; ".join(f"`{need.sql}`" for need in needs) or "–"
 
 
 def _typed(method: Method) -> str:

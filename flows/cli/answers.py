@@ -17,6 +17,7 @@ from timtrack.tasks.reports import step_diff, token_strip
 from timtrack.tasks.reports.samples import Sample
 from timtrack.tasks.reports.step_diff import Pair
 from timtrack.tasks.tables.catalogue import Table
+from timtrack.tasks.tables.causes import undecidable
 from timtrack.tasks.verdicts.advice import advise
 from timtrack.tasks.verdicts.bit_equality import Certificate
 from timtrack.tasks.verdicts.causes import Cause
@@ -29,13 +30,15 @@ from timtrack.flows.cli.screen import grid, print_frame, print_grid
 def print_causes(step: str, causes: Sequence[Cause]) -> None:
     """Each cause that fits: what it is, the evidence, what decides, what to change."""
     if not causes:
-        say(f"{step}: no known cause fits. {NO_CAUSE}")
+        say(f"{step}: no known cause fits. {NO_CAUSE}", "")
+        say(*(f"{one.id} {one.name}. {one.undecidable}" for one in undecidable()))
         return
     say(step)
     for place, cause in enumerate(causes, start=1):
         say(
             "",
-            f"{place}. {cause.id}, confidence {cause.confidence:.2f}: {cause.name}",
+            f"{place}. {cause.id}, confidence {cause.confidence:.2f}: {cause.name}"
+            + (" (over the run's steps)" if cause.scope == "run" else ""),
             f"   {cause.sentence}",
             *(f"   + {evidence.text}" for evidence in cause.evidence),
             *(f"   - {evidence.text}" for evidence in cause.against),
@@ -47,8 +50,8 @@ def print_causes(step: str, causes: Sequence[Cause]) -> None:
 
 
 NO_CAUSE = (
-    "A healthy step has none; some causes leave no trace in one step's log-probs, and not all are "
-    "known."
+    "A healthy step has none, and not all causes are known. These cannot be told from one step's "
+    "log-probs:"
 )
 
 

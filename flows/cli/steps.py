@@ -69,12 +69,10 @@ def whatif(options: Namespace) -> int:
 def diagnose(options: Namespace) -> int:
     """What causes a step's mismatch."""
     from timtrack.flows.cli.answers import print_causes
-    from timtrack.tasks.lake.conversion import step_of
     from timtrack.tasks.verdicts import causes as diagnosis
 
     lake = options.home / "lake"
-    with step_of(options.what, lake, options.step, options.columns) as step:
-        causes = diagnosis.diagnose(step)
+    step, causes = diagnosis.of(options.what, lake, options.step, options.columns)
     if options.json:
         listed = [cause.as_dict(step.run, step.step) for cause in causes]
         as_it_is(formatting.as_json(listed, indent=2) + "\n")

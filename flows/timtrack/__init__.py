@@ -104,13 +104,12 @@ def diagnose(
 ) -> tuple["Cause", ...]:
     """The causes whose signature fits a step, the likeliest first; none where none does.
 
-    Of a capture's file, or of a run in the lake, as `tables` takes them.
+    Of a capture's file, or of a run in the lake, as `tables` takes them; of a run without a `step`
+    also those that fit how its steps follow each other.
     """
-    from timtrack.tasks.lake.conversion import step_of
     from timtrack.tasks.verdicts import causes
 
-    with step_of(os.fspath(what), _lake(home), step, columns) as found:
-        return causes.diagnose(found)
+    return causes.of(os.fspath(what), _lake(home), step, columns)[1]
 
 
 def report(

@@ -1,8 +1,8 @@
-"""The causes of `sql/causes.toml`, as SQL over `signatures`."""
+"""The causes of `sql/causes.toml`, as SQL over `signatures` and `run_signatures`."""
 
 import functools
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ FIX = "fix_"
 
 @dataclass(frozen=True)
 class Condition:
-    """Something that a number of `signatures` tells."""
+    """Something that a number of a step's or a run's signatures tells."""
 
     sql: str
     says: str  # with columns in braces
@@ -21,25 +21,16 @@ class Condition:
 
 
 @dataclass(frozen=True)
-class Definition:
-    """One table of `causes.toml`; see there for the fields."""
+class Signature:
+    """What a cause is told by, in one step or over steps."""
 
-    id: str
-    name: str
-    group: str
     strength: float
     needs: tuple[Condition, ...]
     supports: tuple[Condition, ...]
     contradicts: tuple[Condition, ...]
     yields_to: tuple[str, ...]
-    sentence: str
-    experiment: str
-    fix: str
-    fixes: Mapping[str, str]  # by framework
-    threads: tuple[str, ...]
 
-    @property
-    def sql(self) -> str:
+    def sql(self, cause: str) -> str:
         """Whether each of the conditions holds, as a struct; NULL for a support that is unknown."""
         lists = {
             "needs": map(_holds, self.needs),
@@ -49,9 +40,26 @@ class Definition:
         hold = ", ".join(f"'{kind}': [{', '.join(of)}]::boolean[]" for kind, of in lists.items())
         others = ", ".join(f"'{other}'" for other in self.yields_to)
         return (
-            f"{{ 'cause': '{self.id}', 'strength': {self.strength}, {hold}, "
+            f"{{ 'cause': '{cause}', 'strength': {self.strength}, {hold}, "
             f"'yields_to': [{others}]::varchar[] }}"
         )
+
+
+@dataclass(frozen=True)
+class Definition:
+    """One table of `causes.toml`; see there for the fields."""
+
+    id: str
+    name: str
+    group: str
+    in_step: Signature | None
+    over_steps: Signature | None
+    undecidable: str  # why it cannot be told from what a capture has, if so
+    sentence: str
+    experiment: str
+    fix: str
+    fixes: Mapping[str, str]  # by framework
+    threads: tuple[str, ...]
 
 
 def _holds(condition: Condition) -> str:
@@ -65,16 +73,19 @@ def definitions() -> dict[str, Definition]:
     return {name: _definition(name, table) for name, table in tables.items()}
 
 
+def undecidable() -> list[Definition]:
+    """The causes that no single step tells from others."""
+    return [cause for cause in definitions().values() if cause.undecidable]
+
+
 def _definition(name: str, table: Mapping[str, Any]) -> Definition:
     return Definition(
         name,
         name=table["name"],
         group=table["group"],
-        strength=table["strength"],
-        needs=_conditions(table["needs"]),
-        supports=_conditions(table.get("supports", ())),
-        contradicts=_conditions(table.get("contradicts", ())),
-        yields_to=tuple(table.get("yields_to", ())),
+        in_step=_signature(table),
+        over_steps=_signature(table.get("over_steps", {})),
+        undecidable=table.get("undecidable", ""),
         sentence=table["sentence"],
         experiment=table["experiment"],
         fix=table["fix"],
@@ -83,10 +94,26 @@ def _definition(name: str, table: Mapping[str, Any]) -> Definition:
     )
 
 
-def _conditions(tables: Any) -> tuple[Condition, ...]:
+def _signature(table: Mapping[str, Any]) -> Signature | None:
+    if "needs" not in table:
+        return None
+    return Signature(
+        table["strength"],
+        _conditions(table["needs"]),
+        _conditions(table.get("supports", ())),
+        _conditions(table.get("contradicts", ())),
+        tuple(table.get("yields_to", ())),
+    )
+
+
+def _conditions(tables: Iterable[Mapping[str, str]]) -> tuple[Condition, ...]:
     return tuple(Condition(table["if"], table["says"], table["why"]) for table in tables)
 
 
 def expand(sql: str) -> str:
-    """SQL with every cause's conditions in place of its comment `causes`."""
-    return sql.replace("/* causes */", ",\n".join(cause.sql for cause in definitions().values()))
+    """SQL with every cause's conditions in place of its comment `causes` or `run causes`."""
+    causes = definitions().values()
+    in_steps = (one.in_step.sql(one.id) for one in causes if one.in_step)
+    over_steps = (one.over_steps.sql(one.id) for one in causes if one.over_steps)
+    filled = sql.replace("/* causes */", ",\n".join(in_steps))
+    return filled.replace("/* run causes */", ",\n".join(over_steps))

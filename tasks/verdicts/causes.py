@@ -3,36 +3,42 @@
 import math
 import re
 import string
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import polars as pl
 
-from timtrack.tasks.lake.steps import Step, require_tokens
+from timtrack.tasks.lake.conversion import step_of
+from timtrack.tasks.lake.steps import Step, require_tokens, steps_between
 from timtrack.tasks.messages.formatting import number, share, signed
 from timtrack.tasks.tables.catalogue import catalogue, tables_named
-from timtrack.tasks.tables.causes import Condition, definitions
+from timtrack.tasks.tables.causes import Condition, Definition, definitions
 from timtrack.tasks.tables.compute import computed_tables
 from timtrack.tasks.tables.database import literal
+from timtrack.tasks.tables.query import run_queries
 from timtrack.tasks.tables.stored import stored_tables
 
-NEEDED = {"causes", "signatures"}  # tables
+NEEDED = {"causes", "signatures"}  # tables of a step
+OF_RUN = {"run_causes", "run_signatures"}  # tables of a run
 VERSION = 1
 
 
 @dataclass(frozen=True)
 class Evidence:
-    """What a number of `signatures` says, and why its threshold is where it is."""
+    """What a number of `signatures` or `run_signatures` says, and why its threshold is there."""
 
     text: str
     why: str
     columns: tuple[str, ...]
+    table: str
 
     def sql(self, run: str, step: int) -> str:
         """The query that gives its numbers."""
-        where = f"run = {literal(run)} and step = {step}"
-        return f"select {', '.join(self.columns)} from signatures where {where}"
+        at = f" and step = {step}" if self.table == "signatures" else ""
+        where = f"run = {literal(run)}{at}"
+        return f"select {', '.join(self.columns)} from {self.table} where {where}"
 
 
 @dataclass(frozen=True)
@@ -42,6 +48,7 @@ class Cause:
     id: str
     name: str
     group: str
+    scope: str  # "step", or "run": told by how its steps follow each other
     confidence: float  # 0 to 1, no probability: see the table `causes`
     sentence: str
     evidence: tuple[Evidence, ...]
@@ -58,6 +65,7 @@ class Cause:
             "cause": self.id,
             "name": self.name,
             "group": self.group,
+            "scope": self.scope,
             "confidence": self.confidence,
             "sentence": self.sentence,
             "evidence": [_as_dict(one, run, step) for one in self.evidence],
@@ -73,12 +81,47 @@ def _as_dict(evidence: Evidence, run: str, step: int) -> dict[str, str]:
 
 
 def causes_of(tables: Mapping[str, pl.DataFrame]) -> tuple[Cause, ...]:
-    """The causes that fit, the likeliest first; none of tables of older SQL."""
-    if not tables.keys() >= NEEDED or tables["causes"].is_empty():
+    """The causes that fit a step, the likeliest first; none of tables of older SQL."""
+    return _causes(tables, "causes", "signatures")
+
+
+def over_steps(steps: Sequence[Step]) -> tuple[Cause, ...]:
+    """The causes that fit how the steps of one run follow each other; none of fewer than two."""
+    if len(steps) < 2:
         return ()
-    numbers = tables["signatures"].row(0, named=True)
-    rows = tables["causes"].sort("rank").to_dicts()
-    return tuple(_cause(row, numbers) for row in rows if row["cause"] in definitions())
+    tables = run_queries(list(steps), {name: f"from {name}" for name in OF_RUN})
+    return _causes(tables, "run_causes", "run_signatures")
+
+
+def of(
+    what: str, lake: Path, step: int | None = None, columns: str | None = None
+) -> tuple[Step, tuple[Cause, ...]]:
+    """The causes of a capture's file or a run's step, and which step it is, the likeliest first.
+
+    Of a run without a `step`, those of its latest and those that fit all its steps; one that both
+    name stands once, as the steps show it. Raises NoSuchStep and BadCapture.
+    """
+    with step_of(what, lake, step, columns) as found:
+        in_step = diagnose(found)
+    is_stored = found.path.is_relative_to(lake)
+    if step is not None or not is_stored:
+        return found, in_step
+    over = over_steps(steps_between(lake, found.run, None, None))
+    named = {cause.id for cause in over}
+    both = (*over, *(cause for cause in in_step if cause.id not in named))
+    return found, tuple(sorted(both, key=lambda cause: -cause.confidence))
+
+
+def _causes(tables: Mapping[str, pl.DataFrame], named: str, signatures: str) -> tuple[Cause, ...]:
+    if not tables.keys() >= {named, signatures} or tables[named].is_empty():
+        return ()
+    numbers = tables[signatures].row(0, named=True)
+    rows = tables[named].sort("rank").to_dicts()
+    return tuple(
+        _cause(definitions()[row["cause"]], row, numbers, signatures)
+        for row in rows
+        if row["cause"] in definitions()
+    )
 
 
 def diagnose(step: Step) -> tuple[Cause, ...]:
@@ -93,18 +136,23 @@ def diagnose(step: Step) -> tuple[Cause, ...]:
     return causes_of(computed_tables(step, tables_named(" ".join(NEEDED))))
 
 
-def _cause(row: Mapping[str, Any], numbers: Mapping[str, Any]) -> Cause:
-    known = definitions()[row["cause"]]
-    supports = _holding(known.supports, row["supports"])
-    against = _holding(known.contradicts, row["contradicts"])
+def _cause(
+    known: Definition, row: Mapping[str, Any], numbers: Mapping[str, Any], table: str
+) -> Cause:
+    in_step = table == "signatures"
+    signature = known.in_step if in_step else known.over_steps
+    assert signature
+    supports = _holding(signature.supports, row["supports"])
+    against = _holding(signature.contradicts, row["contradicts"])
     return Cause(
         known.id,
         known.name,
         known.group,
+        "step" if in_step else "run",
         row["confidence"],
         filled(known.sentence, numbers),
-        tuple(_evidence(one, numbers) for one in (*known.needs, *supports)),
-        tuple(_evidence(one, numbers) for one in against),
+        tuple(_evidence(one, numbers, table) for one in (*signature.needs, *supports)),
+        tuple(_evidence(one, numbers, table) for one in against),
         known.experiment,
         known.fix,
         known.fixes,
@@ -116,11 +164,11 @@ def _holding(conditions: tuple[Condition, ...], digits: str) -> list[Condition]:
     return [one for one, digit in zip(conditions, digits, strict=True) if digit == "1"]
 
 
-def _evidence(condition: Condition, numbers: Mapping[str, Any]) -> Evidence:
+def _evidence(condition: Condition, numbers: Mapping[str, Any], table: str) -> Evidence:
     named = re.findall(r"[a-z_0-9]+", f"{condition.sql} {condition.says}")
-    columns = catalogue()["signatures"].columns
+    columns = catalogue()[table].columns
     used = dict.fromkeys(name for name in named if name in columns)
-    return Evidence(filled(condition.says, numbers), condition.why, tuple(used))
+    return Evidence(filled(condition.says, numbers), condition.why, tuple(used), table)
 
 
 PRINTED: dict[str, Callable[[float], str]] = {

@@ -58,8 +58,8 @@ def sampled(seed: int, shaped: Callable[[np.ndarray], np.ndarray] = lambda x: x)
     return replace(batch, rollout=rollout, train=batch.of(logits + noise(seed, logits.shape)))
 
 
-def named(batch: Batch, versions: np.ndarray | None = None, **of_rows: Any) -> list[Cause]:
-    """The causes of a batch; besides, weights by token [rows, tokens], and columns of sequences."""
+def tokens_of(batch: Batch, versions: np.ndarray | None = None) -> pl.DataFrame:
+    """The token table of a batch; besides, the weights that sampled each token."""
     rows = [
         {
             "row": row,
@@ -74,7 +74,12 @@ def named(batch: Batch, versions: np.ndarray | None = None, **of_rows: Any) -> l
         for row in range(ROWS)
         for pos in range(LENGTH)
     ]
-    tokens = token_frame(rows)
+    return token_frame(rows)
+
+
+def named(batch: Batch, versions: np.ndarray | None = None, **of_rows: Any) -> list[Cause]:
+    """The causes that are named for a batch; `of_rows` are further columns of its sequences."""
+    tokens = tokens_of(batch, versions)
     lengths = [PROMPTS[row // GROUP] for row in range(ROWS)]
     sequences = sequence_frame(tokens).with_columns(
         prompt_tokens=pl.Series(lengths, dtype=pl.Int32),
@@ -377,9 +382,17 @@ def test_every_condition_and_sentence_can_be_filled():
 
     numbers = dict.fromkeys(catalogue()["signatures"].columns, 0.5) | {"by_order_kind": "modulo_2"}
     numbers |= {"worst_engine": "a", "worst_rank": "1"}
+    over = dict.fromkeys(catalogue()["run_signatures"].columns, 0.5)
     for cause in definitions().values():
-        for condition in (*cause.needs, *cause.supports, *cause.contradicts):
-            assert "{" not in filled(condition.says, numbers)
-            assert condition.why
-        assert "{" not in filled(cause.sentence, numbers)
-        assert set(cause.yields_to) <= definitions().keys()
+        for signature, known in ((cause.in_step, numbers), (cause.over_steps, over)):
+            if signature:
+                both = (*signature.needs, *signature.supports, *signature.contradicts)
+                assert all("{" not in filled(one.says, known) for one in both)
+                assert all(one.why for one in both)
+                assert "{" not in filled(cause.sentence, known)
+                assert set(signature.yields_to) <= definitions().keys()
+
+
+def test_a_cause_that_has_no_signature_says_why_and_what_to_capture():
+    for cause in definitions().values():
+        assert cause.in_step or cause.undecidable, cause.id

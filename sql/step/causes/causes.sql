@@ -21,9 +21,7 @@ with judged as (
 fitting as (
     select
         *,
-        strength
-        * coalesce(0.7 + 0.3 * list_avg(list_transform(supports, lambda s: cast(s as int))), 1)
-        * pow(0.6, coalesce(list_sum(list_transform(contradicts, lambda c: cast(c as int))), 0)) as confidence
+        cause_confidence(strength, supports, contradicts) as confidence
     from judged
     where not list_contains(needs, false)
 ),
@@ -43,8 +41,8 @@ select
     row_number() over (partition by run, step order by confidence desc, cause asc) as rank,
     cause,
     confidence,
-    array_to_string(list_transform(supports, lambda s: coalesce(cast(cast(s as int) as varchar), '-')), '') as supports,
-    array_to_string(list_transform(contradicts, lambda c: cast(c as int)), '') as contradicts
+    digits(supports) as supports,
+    digits(contradicts) as contradicts
 from fitting
 inner join named using (run, step)
 where not list_has_any(yields_to, causes)

@@ -1,0 +1,45 @@
+-- The causes whose signature over steps fits a run, the likeliest first; no row where none does. The conditions are
+-- those `over_steps` in `causes.toml`, weighed as in `causes`.
+-- grain: run, rank
+--
+-- run         | Training run.
+-- rank        | 1 is the likeliest.
+-- cause       | Its id in `causes.toml`.
+-- confidence  | As in `causes`.
+-- supports    | Which of its supports hold, a digit each: 1, 0, or - where its numbers are not there.
+-- contradicts | Which of the conditions that contradict it hold, likewise.
+
+with judged as (
+    select
+        run,
+        unnest([/* run causes */], recursive := true)
+    from run_signatures
+),
+
+fitting as (
+    select
+        *,
+        cause_confidence(strength, supports, contradicts) as confidence
+    from judged
+    where not list_contains(needs, false)
+),
+
+named as (
+    select
+        run,
+        list(cause) as causes
+    from fitting
+    group by run
+)
+
+select
+    run,
+    row_number() over (partition by run order by confidence desc, cause asc) as rank,
+    cause,
+    confidence,
+    digits(supports) as supports,
+    digits(contradicts) as contradicts
+from fitting
+inner join named using (run)
+where not list_has_any(yields_to, causes)
+order by run, rank
