@@ -1,4 +1,4 @@
-"""Causes that show in how the steps of a run follow each other, on runs of a random softmax model."""
+"""Causes that show in how a run's steps follow each other, on runs of a random softmax model."""
 
 from collections.abc import Callable
 from dataclasses import replace
