@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pytest
+import torch
 
 from tests.given import sequence_frame, sql_connection, token_frame
 from timtrack.tasks.tables.causes import definitions
@@ -44,7 +45,8 @@ class Batch:
 
 
 def noise(seed: int, shape: tuple[int, ...], size: float = NOISE) -> np.ndarray:
-    return size * np.random.default_rng(seed).normal(size=shape)
+    """Of its own stream: that of the logits would make it a temperature."""
+    return size * np.random.default_rng([seed, 99]).normal(size=shape)
 
 
 def sampled(seed: int, shaped: Callable[[np.ndarray], np.ndarray] = lambda x: x) -> Batch:
@@ -283,6 +285,30 @@ def quantised(seed: int) -> Batch:
     return far(batch, seed, np.ones((ROWS, LENGTH)), 0.35)
 
 
+def bfloat16(logits: np.ndarray) -> np.ndarray:
+    return torch.from_numpy(logits).bfloat16().double().numpy()
+
+
+def undecided(seed: int) -> Batch:
+    """A dozen ids are about as likely: what rounds one logit hardly moves the normaliser."""
+    rng = np.random.default_rng(seed)
+    logits = 12 + 0.3 * rng.normal(size=(ROWS, LENGTH, IDS)) - 20 * (np.arange(IDS) >= 12)
+    q = log_softmax(logits)
+    batch = Batch(logits, (q + rng.gumbel(size=q.shape)).argmax(-1), q, q, rng.normal(size=ROWS))
+    return replace(batch, rollout=batch.of(bfloat16(logits)))
+
+
+def rounded_logits(seed: int) -> Batch:
+    batch = undecided(seed)
+    return replace(batch, train=batch.of(batch.logits))
+
+
+def rounded_on_both_sides(seed: int) -> Batch:
+    batch = undecided(seed)
+    moved = batch.logits + noise(seed, batch.logits.shape)
+    return replace(batch, train=batch.of(bfloat16(moved)))
+
+
 FAULTS: dict[str, tuple[str, Callable[[int], Batch]]] = {
     "a temperature in the engine": ("F1", tempered),
     "raw log-probs of a tempered sample": ("F2", raw_of_tempered),
@@ -291,6 +317,8 @@ FAULTS: dict[str, tuple[str, Callable[[int], Batch]]] = {
     "a presence penalty": ("F5", penalty),
     "the best candidate": ("F6", best_candidate),
     "phantom ids": ("F7", phantom_ids),
+    "logits rounded by the engine": ("F8", rounded_logits),
+    "logits rounded on both sides": ("F8", rounded_on_both_sides),
     "copies": ("F40", exact_bits),
     "a token late": ("F37", a_token_late),
     "a token late in some rows": ("F37", some_rows_late),

@@ -22,6 +22,9 @@
 -- logit_spread       | Standard deviation of the logit difference within +-3, of tokens with p_rollout from 0.05 to 0.95 [nats].
 -- logit_mean         | Its mean [nats].
 -- logit_kurtosis     | Its excess kurtosis: -1.2 of a uniform one, 0 of a normal one.
+-- grid_size          | Of 1/8, 1/16, 1/32 and 1/64, the grid that ln r lies on best [nats].
+-- grid_fit           | How well: mean cosine of 2 pi ln r / size, 1 where ln r is a multiple of it, 0 where what remains is uniform, of the tokens more than half of it apart; NULL below 100 of them.
+-- logit_tokens       | Tokens with p_rollout from 0.05 to 0.95 [tokens].
 -- late_gap           | Mean |ln r| of the second halves of rows [nats].
 -- sure_level         | ln of its mean size for p_rollout from 0.9 to 0.99, less that from 0.1 to 0.5.
 
@@ -59,6 +62,37 @@ scaled as (
     from cause_tokens
     inner join gaps using (run, step)
     left join zeros using (run, step)
+),
+
+angles as (
+    select
+        run,
+        step,
+        size,
+        2 * pi() * logp_diff / size as angle
+    from scaled, unnest([0.125, 0.0625, 0.03125, 0.015625]) as grids (size)
+    where abs(logp_diff) > size / 2 and p_rollout between 0.02 and 0.98
+),
+
+fits as (
+    select
+        run,
+        step,
+        size,
+        avg(cos(angle)) as fit
+    from angles
+    group by run, step, size
+    having count(*) >= 100
+),
+
+grid as (
+    select
+        run,
+        step,
+        arg_max(size, fit + 0.01 * size) as grid_size,
+        arg_max(fit, fit + 0.01 * size) as grid_fit
+    from fits
+    group by run, step
 )
 
 select
@@ -83,10 +117,14 @@ select
     stddev_pop(bounded) filter (p_rollout between 0.05 and 0.95) as logit_spread,
     avg(bounded) filter (p_rollout between 0.05 and 0.95) as logit_mean,
     kurtosis_pop(bounded) filter (p_rollout between 0.05 and 0.95) as logit_kurtosis,
+    countif(p_rollout between 0.05 and 0.95) as logit_tokens,
+    any_value(grid_size) as grid_size,
+    any_value(grid_fit) as grid_fit,
     avg(abs(logp_diff)) filter (nth > left_after) as late_gap,
     ln(
         avg(abs(bounded)) filter (p_rollout >= 0.9 and p_rollout < 0.99)
         / nullif(avg(abs(bounded)) filter (p_rollout >= 0.1 and p_rollout < 0.5), 0)
     ) as sure_level
 from scaled
+left join grid using (run, step)
 group by run, step
