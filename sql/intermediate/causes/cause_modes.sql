@@ -8,6 +8,9 @@
 -- modes_eta    | Share of the variance of row levels between the kinds; 0.64 for rows of one kind that are normal.
 -- by_order     | Share of the variance of row levels that the row's place in the batch explains, the best of: modulo 2, 3, 4, 6, 8; halves, quarters, eighths; corrected for the number of classes, of which there are at most half as many as prompt groups: else it could be the prompt.
 -- by_order_kind | Which of them: modulo_<k> or block_<k>; of those that explain about as much, the one with the fewest classes.
+-- alternate_effect | Level of odd rows less that of the even rows before them: what two replicas make that rows are dealt to by turns.
+-- alternate_p  | Its p-value, two-sided, with pairs - 1 degrees of freedom; NULL below 3 pairs.
+-- candidate_rows | Of the rows with 4 tokens or more of p_train below 0.05, the share without one of p_rollout below 0.05.
 -- by_prompt    | Share that the prompt group explains, corrected likewise; NULL where no group has two rows.
 -- length_t     | Slope of row levels over the prompt's length, over its standard error between prompt groups.
 -- length_effect | What the slope makes of it from the shortest prompt to the longest: difference of levels.
@@ -103,7 +106,7 @@ explained as (
         step,
         kind,
         explained_variance(mean, class_means.n, level_mean, level_var, m) as share,
-        share - 0.005 * count(*) as simple_share
+        share - 0.02 * count(*) as simple_share
     from class_means
     inner join levels using (run, step)
     group by run, step, kind
@@ -118,6 +121,40 @@ shares as (
         arg_max(kind, simple_share) filter (kind != 'prompt') as by_order_kind,
         max(share) filter (kind = 'prompt') as by_prompt
     from explained
+    group by run, step
+),
+
+pairs as (
+    select
+        run,
+        step,
+        row // 2 as pair,
+        avg(level) filter (row % 2 = 1) - avg(level) filter (row % 2 = 0) as effect
+    from cause_rows
+    group by run, step, pair
+    having count(*) = 2
+),
+
+alternating as (
+    select
+        run,
+        step,
+        avg(effect) as alternate_effect,
+        if(
+            count(*) < 3,
+            null,
+            student_t_p_value(avg(effect) * sqrt(count(*)) / nullif(stddev_samp(effect), 0), count(*) - 1)
+        ) as alternate_p
+    from pairs
+    group by run, step
+),
+
+candidates as (
+    select
+        run,
+        step,
+        avg(cast(rare_rollout = 0 as int)) filter (rare_train >= 4) as candidate_rows
+    from cause_rows
     group by run, step
 ),
 
@@ -166,6 +203,9 @@ select
     modes_eta,
     by_order,
     by_order_kind,
+    alternate_effect,
+    alternate_p,
+    candidate_rows,
     by_prompt,
     nullif(length_t, 'nan') as length_t,
     nullif(length_effect, 'nan') as length_effect,
@@ -183,3 +223,5 @@ from best
 left join shares using (run, step)
 left join lines using (run, step)
 left join rows using (run, step)
+left join alternating using (run, step)
+left join candidates using (run, step)

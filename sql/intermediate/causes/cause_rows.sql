@@ -11,6 +11,8 @@
 -- level        | Mean level of its tokens (`cause_tokens`).
 -- level_first  | That of its first token.
 -- level_last   | That of its last token.
+-- rare_rollout | Its tokens with p_rollout below 0.05.
+-- rare_train   | Its tokens with p_train below 0.05.
 -- break_at     | Where its levels change most: the first of its trained tokens after the change.
 -- break_place  | The same as position in prompt and response [tokens].
 -- break_size   | Mean level after the change less that before it.
@@ -26,6 +28,8 @@ with summed as (
         nth,
         place,
         level,
+        logp_rollout < ln(0.05) as is_rare_rollout,
+        logp_train < ln(0.05) as is_rare_train,
         count(*) over of_row as n,
         avg(level) over of_row as mean,
         stddev_pop(level) over of_row as spread,
@@ -55,6 +59,8 @@ breaks as (
         any_value(mean) as level,
         any_value(level) filter (nth = 0) as level_first,
         any_value(level) filter (nth = n - 1) as level_last,
+        countif(is_rare_rollout) as rare_rollout,
+        countif(is_rare_train) as rare_train,
         arg_max(nth, distance) filter (nth < n - 1) + 1 as break_at,
         max(distance) filter (nth < n - 1) as break_t,
         avg(diff) filter (nth between 1 and n - 2) as diff_0,
@@ -87,6 +93,8 @@ select
     level,
     level_first,
     level_last,
+    rare_rollout,
+    rare_train,
     break_at,
     break_place,
     break_size,
