@@ -4,6 +4,7 @@
 -- run          | Training run.
 -- step         | Optimizer step.
 -- broken       | Share of the rows whose level changes within the row: by a factor of 3 or more, past what 1 % of rows without a change pass.
+-- broken_rows  | How many rows that are.
 -- broken_up    | Share of these that are farther off after the change.
 -- broken_size  | Median factor by which they are.
 -- one_place    | Of these, the largest share that change within 4 tokens of one position in prompt and response.
@@ -43,6 +44,7 @@ select
     run,
     step,
     frac(is_broken) as broken,
+    countif(is_broken) as broken_rows,
     avg(cast(break_size > 0 as int)) filter (is_broken) as broken_up,
     exp(median(abs(break_size)) filter (is_broken)) as broken_size,
     any_value(busiest.rows) / nullif(countif(is_broken), 0) as one_place,

@@ -16,6 +16,9 @@
 -- near_end_effect | Level of the last 8 of rows that reached the limit, less that of the others of their rows.
 -- near_end_t      | The same over its standard error between rows.
 -- near_end_p      | Its p-value.
+-- cut_effect      | Level of the last token of these rows, less that of the others of their rows.
+-- cut_t           | The same over its standard error between rows.
+-- cut_p           | Its p-value.
 -- late_effect     | Level of the second halves of rows, less that of the others of their rows.
 -- late_t          | The same over its standard error between rows.
 -- late_p          | Its p-value.
@@ -50,6 +53,9 @@ select
     any_value(effect) filter (split = 'near_end') as near_end_effect,
     any_value(effect_t) filter (split = 'near_end') as near_end_t,
     any_value(effect_p) filter (split = 'near_end') as near_end_p,
+    any_value(effect) filter (split = 'cut') as cut_effect,
+    any_value(effect_t) filter (split = 'cut') as cut_t,
+    any_value(effect_p) filter (split = 'cut') as cut_p,
     any_value(effect) filter (split = 'late') as late_effect,
     any_value(effect_t) filter (split = 'late') as late_t,
     any_value(effect_p) filter (split = 'late') as late_p,

@@ -3,7 +3,7 @@
 --
 -- run      | Training run.
 -- step     | Optimizer step.
--- split    | first, start (the first 16), last, late (the second half), seen (id before it in the response), often (4 times or more, of those seen), in_prompt (of those new in the response), near_end (the last 8, of rows that reached the limit), older (sampled by older weights than the row's newest).
+-- split    | first, start (the first 16), last, late (the second half), seen (id before it in the response), often (4 times or more, of those seen), in_prompt (of those new in the response), near_end (the last 8, of rows that reached the limit), cut (the last one of these), older (sampled by older weights than the row's newest).
 -- rows     | Rows that have tokens of both kinds.
 -- tokens   | Tokens of the kind in them [tokens].
 -- effect   | Mean level (`cause_tokens`) of the kind less that of the others of its row.
@@ -25,6 +25,7 @@ with labelled as (
             { 'split': 'start', 'is_in': nth < 16 },
             { 'split': 'last', 'is_in': left_after = 0 },
             { 'split': 'near_end', 'is_in': if(is_cut, left_after < 8, null) },
+            { 'split': 'cut', 'is_in': if(is_cut, left_after = 0, null) },
             { 'split': 'late', 'is_in': nth > left_after },
             { 'split': 'seen', 'is_in': seen > 0 },
             { 'split': 'often', 'is_in': if(seen > 0, seen >= 4, null) },
