@@ -164,7 +164,49 @@ def print_certificate(found: Certificate) -> None:
     histogram = [[name, f"{count:,}"] for name, count in found.ulp_histogram.items()]
     print_grid(grid(["ULP", "tokens"], histogram))
     places = ", ".join(f"{place['row']}:{place['pos']}" for place in found.first_unequal)
-    say("", f"first unequal, row:pos: {places}")
+    say("", f"first unequal, row:pos: {places}", *_onset(found))
+
+
+def _onset(found: Certificate) -> list[str]:
+    """Where rows begin to be unequal, if several do so at one place."""
+    onset = found.onset
+    if onset is None or onset.share < 0.5:
+        return []
+    block = f", a multiple of {onset.block}" if onset.block else ""
+    return [
+        f"{formatting.share(onset.share)} of the unequal rollouts begin at token {onset.place} of "
+        f"prompt and response{block}"
+    ]
+
+
+def print_certificates(found: Sequence[Certificate]) -> None:
+    """Every step's inequality, and which was the first."""
+    unequal = [one for one in found if one.unequal]
+    run, steps = found[0].run, f"{len(found)} step{'s' * (len(found) > 1)}"
+    if not unequal:
+        say(f"{run}: zero-diff at all of {steps}, {found[0].step} to {found[-1].step}")
+    else:
+        first, last = unequal[0], unequal[-1]
+        place = first.first_unequal[0]
+        say(
+            f"{run}: NOT bit-equal at {len(unequal)} of {steps}, first at step {first.step}, "
+            f"row {place['row']} position {place['pos']}: "
+            f"{formatting.share(first.unequal / first.tokens)} of its tokens, at step {last.step} "
+            f"{formatting.share(last.unequal / last.tokens)}",
+            *_onset(first),
+        )
+    rows = [
+        [
+            str(one.step),
+            f"{one.tokens:,}",
+            formatting.share(one.unequal / one.tokens),
+            f"{one.max_ulp:,}",
+            formatting.number(one.max_abs_diff),
+        ]
+        for one in found
+    ]
+    say("")
+    print_grid(grid(["step", "tokens", "unequal", "max ULP", "max |ln r|"], rows))
 
 
 def print_formats(readers: Iterable[Reader]) -> None:

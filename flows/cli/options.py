@@ -262,6 +262,7 @@ def _about_runs(verbs: Any) -> None:
     )
     certify.add_argument("run", metavar="RUN")
     certify.add_argument("step", metavar="STEP", nargs="?", type=int, help="default: the latest")
+    certify.add_argument("--all", action="store_true", help="every step: which was unequal first")
     certify.add_argument("--json", action="store_true")
     _about_a_gate(verbs, between)
 

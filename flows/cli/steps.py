@@ -87,6 +87,8 @@ def certify(options: Namespace) -> int:
     from timtrack.tasks.lake.steps import pick_step
     from timtrack.tasks.verdicts import bit_equality
 
+    if options.all:
+        return _certify_all(options)
     found = bit_equality.of(pick_step(options.home / "lake", options.run, options.step))
     if options.json:
         as_it_is(formatting.as_json(found.as_dict(), indent=2) + "\n")
@@ -95,6 +97,22 @@ def certify(options: Namespace) -> int:
     if found.rounded and not found.unequal:
         return fail(f"equal in float32, not known in float64: {'; '.join(found.rounded)}")
     return DONE if found.is_zero else FAILED
+
+
+def _certify_all(options: Namespace) -> int:
+    """Which step of a run was unequal first, and how it went on."""
+    from timtrack.flows.cli.answers import print_certificates
+    from timtrack.tasks.lake.steps import steps_between
+    from timtrack.tasks.verdicts import bit_equality
+
+    lake = options.home / "lake"
+    steps = steps_between(lake, options.run, options.step, options.step)
+    found = bit_equality.over_steps(steps)
+    if options.json:
+        as_it_is(formatting.as_json([one.as_dict() for one in found], indent=2) + "\n")
+    else:
+        print_certificates(found)
+    return DONE if all(one.is_zero for one in found) else FAILED
 
 
 def diff(options: Namespace) -> int:

@@ -1,5 +1,5 @@
--- What moves before the level does: the tail of |ln r|, the effective sample size, and how the gap goes with the
--- advantage, each against the run's first 8 steps. Of runs with more than 8 captured steps.
+-- A mismatch that begins to grow, while its numbers are still small: the tail of |ln r|, the effective sample size,
+-- and how the gap goes with the advantage, each against the run's first 8 steps. Of runs with more than these.
 -- grain: run, step
 --
 -- run        | Training run.
@@ -13,7 +13,7 @@
 -- gap        | Mean |ln r| [nats].
 -- gap_sum    | How far its logarithm has been above.
 -- signs      | How many of tail, ess and tie have a sum above 6.
--- is_early   | Whether two of them have, or all of them, and the gap itself has not.
+-- is_warning | Whether two of them have.
 --
 -- sums: each step adds its distance from the median of the first 8 steps, in robust standard deviations of these
 -- (1.4826 times the median distance, at least 0.15, of tie 1) and at most 4, less 1; a sum below 0 begins anew. That is
@@ -63,7 +63,7 @@ walks as (
         step,
         k,
         name,
-        sum(coalesce(greatest(-4, least(4, (value - middle) / scale)), 0) - 1) over (
+        sum(if(value is null, 0, greatest(-4, least(4, (value - middle) / scale))) - 1) over (
             partition by run, name order by step
         ) as walk
     from series
@@ -104,7 +104,7 @@ select
     gap,
     gap_sum,
     cast(tail_sum > 6 as int) + cast(ess_sum > 6 as int) + cast(tie_sum > 6 as int) as signs,
-    signs >= 2 and gap_sum <= 6 as is_early
+    signs >= 2 as is_warning
 from numbers
 inner join wide using (run, step)
 order by run, step

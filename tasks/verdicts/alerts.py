@@ -10,6 +10,7 @@ import json
 import tomllib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -23,7 +24,7 @@ from timtrack.tasks.system import durable
 from timtrack.tasks.tables.catalogue import catalogue
 from timtrack.tasks.tables.compute import tables_of
 from timtrack.tasks.tables.stored import are_computed
-from timtrack.tasks.verdicts import gate
+from timtrack.tasks.verdicts import early, gate
 from timtrack.tasks.verdicts.assessment import assess
 from timtrack.tasks.verdicts.bands import LEVELS as BAND_LEVELS
 from timtrack.tasks.verdicts.bands import OURS, Bands
@@ -187,7 +188,10 @@ def judged(before: Status | None, steps: Sequence[Step], alerts: Alerts, seen: i
 
 
 class _Levels(Sequence[Seen]):
-    """How bad each step is; a step is read when it is asked for, once."""
+    """How bad each step is; a step is read when it is asked for, once.
+
+    By the bands, a step that is healthy itself is a warning where the run's numbers begin to grow.
+    """
 
     def __init__(self, steps: Sequence[Step], alerts: Alerts) -> None:
         self._steps, self._alerts = steps, alerts
@@ -201,8 +205,15 @@ class _Levels(Sequence[Seen]):
             return [self[i] for i in range(*place.indices(len(self)))]
         if place not in self._read:
             step = self._steps[place]
-            self._read[place] = Seen(step.step, *_level(step, self._alerts))
+            level, reasons = _level(step, self._alerts)
+            if not level and self._alerts.rules is None and step.step in self._early:
+                level, reasons = 1, (self._early[step.step],)
+            self._read[place] = Seen(step.step, level, reasons)
         return self._read[place]
+
+    @cached_property
+    def _early(self) -> dict[int, str]:
+        return early.warnings(self._steps)
 
 
 def standing(before: Status | None, steps: Sequence[Seen], alerts: Alerts, seen: int = 0) -> Status:

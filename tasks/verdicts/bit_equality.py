@@ -4,6 +4,7 @@ Distances between the two log-probs of a trained token are in float32 ULP (units
 how many float32 numbers lie from one to the other. -0.0 and 0.0 are the same number.
 """
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -11,7 +12,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from timtrack.tasks.lake.steps import Step, require_tokens, token_files
+from timtrack.tasks.lake.steps import Step, is_pruned, require_tokens, step_files, token_files
 from timtrack.tasks.tokens.table import IN_FLOAT32
 
 
@@ -29,6 +30,7 @@ class Certificate:
     max_abs_diff: float  # nats
     ulp_histogram: dict[str, int]  # tokens by distance: 0, 1, 2, 3-4, 5-8, ...
     first_unequal: list[dict[str, int]]  # row and position, of the first rows that have one
+    onset: "Onset | None"  # None of fewer than ONSET_ROWS unequal rows
     rounded: list[str]  # log-probs of which more digits were captured than are compared
 
     @property
@@ -41,7 +43,18 @@ class Certificate:
         return {"zero_diff": self.is_zero, **asdict(self)}
 
 
+@dataclass(frozen=True)
+class Onset:
+    """Where most unequal rows begin to be so, in prompt and response."""
+
+    place: int  # position from 0 [tokens]
+    share: float  # of the unequal rows
+    block: int | None  # the largest of BLOCKS that divides it, if one does
+
+
 ROWS = 20  # whose first unequal position is told
+ONSET_ROWS = 3
+BLOCKS = (512, 256, 128, 96, 64, 32, 16)  # tokens, that caches and kernels work on at once
 
 
 def of(step: Step) -> Certificate:
@@ -65,8 +78,30 @@ def of(step: Step) -> Certificate:
         max_abs_diff=float(np.abs(train.astype(np.float64) - rollout.astype(np.float64)).max()),
         ulp_histogram=_histogram(distance),
         first_unequal=first.head(ROWS).to_dicts(),
+        onset=_onset(step, first),
         rounded=[note for note in step.facts()["notes"] if note.endswith(IN_FLOAT32)],
     )
+
+
+def over_steps(steps: Sequence[Step]) -> list[Certificate]:
+    """The certificates of a run's steps that have their tokens; raises NoSuchStep if none has."""
+    kept = [step for step in steps if not is_pruned(step)]
+    return [of(step) for step in kept or steps]
+
+
+def _onset(step: Step, first: pl.DataFrame) -> Onset | None:
+    """Where rows begin to be unequal; a place in the response where prompts are unknown."""
+    if len(first) < ONSET_ROWS:
+        return None
+    columns = ["row", "prompt_tokens"]
+    lengths = pl.read_parquet(step_files(step, "sequences"), columns=columns, glob=False)
+    places = first.join(lengths, on="row").select(
+        place=pl.col("pos") + pl.col("prompt_tokens").fill_null(0)
+    )
+    counts = places["place"].value_counts().sort(["count", "place"], descending=[True, False])
+    place, count = counts.row(0)
+    block = next((size for size in BLOCKS if place and place % size == 0), None)
+    return Onset(place, count / len(first), block)
 
 
 def ulp(a: NDArray[np.float32], b: NDArray[np.float32]) -> NDArray[np.int64]:

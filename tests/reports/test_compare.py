@@ -243,6 +243,40 @@ def test_diff_speaks(tmp_path, capsys):
     )
 
 
+def test_the_first_unequal_step_of_a_run_is_told(tmp_path, capsys):
+    """Equal, then unequal from the same place on in every row, and more of it."""
+    fields = batch_fields(seed=5)
+    same = fields["rollout_log_probs"]
+    for step, start in ((1, 99), (2, 4), (3, 2)):
+        moved = same.clone()
+        moved[:, start:] -= 0.01 * fields["response_mask"][:, start:]
+        stored(tmp_path, "runs", step, old_log_probs=moved)
+    assert main(["--home", str(tmp_path), "certify", "runs", "--all", "--json"]) == 1
+    first, second, third = json.loads(capsys.readouterr().out)
+    assert first["zero_diff"] and not second["zero_diff"]
+    assert 0 < second["unequal"] < third["unequal"]
+    assert {place["pos"] for place in second["first_unequal"]} == {4}
+    assert main(["--home", str(tmp_path), "certify", "runs", "--all"]) == 1
+    assert "NOT bit-equal at 2 of 3 steps, first at step 2, row 0 position 4" in " ".join(
+        capsys.readouterr().out.split()
+    )
+    assert main(["--home", str(tmp_path), "certify", "runs", "1", "--all"]) == 0
+
+
+def test_a_block_at_whose_end_rows_become_unequal_is_named(tmp_path):
+    """Every row from token 16 of prompt and response on."""
+    fields = batch_fields(width=24, prompt=1, seed=5)
+    fields["response_mask"][:] = 1
+    fields["attention_mask"][:] = 1
+    moved = fields["rollout_log_probs"].clone()
+    moved[:, 15:] -= 0.01
+    step = ingest(
+        save_step_batch(tmp_path / "a", 1, {**fields, "old_log_probs": moved}), tmp_path / "lake"
+    )
+    onset = bit_equality.of(step).onset
+    assert onset == bit_equality.Onset(place=16, share=1.0, block=16)
+
+
 def test_ulp_counts_the_floats_between():
     one = np.float32(1)
     following = np.nextafter(one, np.float32(2))

@@ -1,4 +1,4 @@
--- The trained tokens that causes are looked for in: all of a step up to 100,000, else those of every so-manieth
+-- The trained tokens that causes are looked for in: all of a step up to 50,000, else those of every so-manieth
 -- row (an odd number, so that patterns of rows by 2, 4, 8, ... stay).
 -- grain: run, step, row, pos
 --
@@ -25,7 +25,7 @@ with strides as (
     select
         run,
         step,
-        cast(sum(trained_tokens) // 100001 as int) as times,
+        cast(sum(trained_tokens) // 50001 as int) as times,
         max(response_tokens) as longest
     from sequences
     group by run, step
