@@ -12,6 +12,7 @@
 -- include: cause_odds
 -- include: cause_modes
 -- include: cause_effects
+-- include: cause_positions
 -- include: cause_breaks
 -- include: cause_captured
 
@@ -35,6 +36,7 @@ select
     cause_odds.* exclude (run, step),
     cause_modes.* exclude (run, step),
     cause_effects.* exclude (run, step),
+    cause_positions.* exclude (run, step),
     cause_breaks.* exclude (run, step),
     cause_captured.* exclude (run, step)
 from sizes
@@ -43,6 +45,7 @@ inner join cause_context using (run, step)
 left join cause_odds using (run, step)
 left join cause_modes using (run, step)
 left join cause_effects using (run, step)
+left join cause_positions using (run, step)
 left join cause_breaks using (run, step)
 left join cause_captured using (run, step)
 order by run, step
