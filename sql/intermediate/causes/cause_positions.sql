@@ -78,10 +78,14 @@ scores as (
         step,
         slope_a,
         slope_b,
-        ((all_bb * (ay - aa * slope_a - ab * slope_b))
-        - (all_ab * (by_y - ab * slope_a - bb * slope_b))) / determinant as score_a,
-        ((all_aa * (by_y - ab * slope_a - bb * slope_b))
-        - (all_ab * (ay - aa * slope_a - ab * slope_b))) / determinant as score_b
+        (
+            (all_bb * (ay - aa * slope_a - ab * slope_b))
+            - (all_ab * (by_y - ab * slope_a - bb * slope_b))
+        ) / determinant as score_a,
+        (
+            (all_aa * (by_y - ab * slope_a - bb * slope_b))
+            - (all_ab * (ay - aa * slope_a - ab * slope_b))
+        ) / determinant as score_b
     from groups
     inner join fits using (run, step)
 ),
