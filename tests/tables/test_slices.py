@@ -115,3 +115,41 @@ def test_a_lift_beyond_that_of_its_probability_stays():
         table = opened.sql("from culprits where kind = 'token' and slice = '5'").pl()
     assert table["lift"][0] == approx(0.5 / 0.2, rel=1e-5)
     assert table["lift_given_prob"][0] == approx(0.5 / 0.3, rel=1e-5)
+
+
+def test_traits_of_tokens_and_rows_add_up_to_the_step():
+    """By hand, of two rows: means and counts of each kind; what is unknown is left out."""
+    tokens = token_frame(
+        [
+            {
+                **{"row": row, "uid": "u0", "pos": pos, "token_id": [7, 7, 9][pos]},
+                **{"logp_rollout": -1.0, "logp_train": -1.0 + diff},
+            }
+            for row, diffs in enumerate([(0.1, -0.2, 0.3), (0.4, 0.5, -0.6)])
+            for pos, diff in enumerate(diffs)
+        ]
+    )
+    sequences = sequence_frame(tokens).with_columns(
+        engine=pl.Series(["a", "b"]), prompt_tokens=pl.Series([62, 64], dtype=pl.Int32)
+    )
+    with sql_connection(tokens, sequences) as connection:
+        found = connection.sql("from gap_by_trait").pl()
+    by_kind = {(row["trait"], row["value"]): row for row in found.to_dicts()}
+
+    def means(trait, value):
+        row = by_kind[trait, value]
+        shown = (row["rows"], row["tokens"], row["abs_logp_diff_mean"], row["logp_diff_mean"])
+        return approx(shown, abs=1e-6)
+
+    assert means("first token", "yes") == (2, 2, 0.25, 0.25)
+    assert means("last token", "yes") == (2, 2, 0.45, -0.15)
+    assert means("seen before", "0") == (2, 4, 0.35, 0.05)
+    assert means("seen before", "1") == (2, 2, 0.35, 0.15)
+    assert means("place", "0") == (1, 2, 0.15, -0.05)
+    assert means("place", "64") == (2, 4, 0.45, 0.15)
+    assert means("engine", "b") == (1, 3, 0.5, 0.1)
+    assert means("row modulo 2", "0") == (1, 3, 0.2, 0.2 / 3)
+    assert not found.filter(pl.col("trait").is_in(["rank", "finish reason", "cached prompt"])).height
+    for _, of_kind in found.group_by("trait"):
+        assert of_kind["tokens"].sum() == 6
+        assert (of_kind["tokens"] * of_kind["level"]).sum() == approx(0, abs=1e-9)
