@@ -149,7 +149,9 @@ def test_traits_of_tokens_and_rows_add_up_to_the_step():
     assert means("place", "64") == (2, 4, 0.45, 0.15)
     assert means("engine", "b") == (1, 3, 0.5, 0.1)
     assert means("row modulo 2", "0") == (1, 3, 0.2, 0.2 / 3)
-    assert not found.filter(pl.col("trait").is_in(["rank", "finish reason", "cached prompt"])).height
+    assert not found.filter(
+        pl.col("trait").is_in(["rank", "finish reason", "cached prompt"])
+    ).height
     for _, of_kind in found.group_by("trait"):
         assert of_kind["tokens"].sum() == 6
         assert (of_kind["tokens"] * of_kind["level"]).sum() == approx(0, abs=1e-9)

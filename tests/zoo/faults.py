@@ -6,6 +6,7 @@ A fault is a function from a `World` (weights, prompts, seed) and a size to the 
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -26,6 +27,7 @@ class World:
     seed: int
     tokenizer: Any = None
     system: list[int] = field(default_factory=list)  # ids of a system prompt
+    model: Path | None = None  # folder that other engines read
     cached: dict[Any, Any] = field(default_factory=dict)
 
     def engine(self, at: int = 0, weights: Weights | None = None) -> Engine:
@@ -48,6 +50,13 @@ class World:
                 self.cached["plain"] = sample(self.engine(), self.prompts, self.new, self.seed)
             return self.cached["plain"]
         return sample(engine or self.engine(), self.prompts, self.new, self.seed, **how)
+
+    def sampled_elsewhere(self, quantization: str) -> Rollouts:
+        """Rollouts by CTranslate2."""
+        import second_engine
+
+        engine = second_engine.opened(self.model, quantization)
+        return second_engine.sampled(engine, self.tokenizer, self.prompts, self.new, self.seed)
 
     def sampled_best(self) -> list[torch.Tensor]:
         """Of each token of the plain rollouts, the log-prob of the likeliest one there."""
@@ -260,6 +269,13 @@ def _(world: World, size: int) -> Fields:
 def _(world: World, size: int) -> Fields:
     weights = quantised(world.weights[0], (8, 5, 4)[size])
     rollouts = world.sampled(world.engine(weights=weights))
+    return capture(world, rollouts, world.scored(rollouts))
+
+
+@fault("F42", "int8-of-another-engine")
+def _(world: World, size: int) -> Fields:
+    """CTranslate2's own: weights and activations in 8 bits; there is one size."""
+    rollouts = world.sampled_elsewhere("int8")
     return capture(world, rollouts, world.scored(rollouts))
 
 
@@ -622,6 +638,13 @@ def _(world: World) -> Fields:
 @clean("float32")
 def _(world: World) -> Fields:
     rollouts = world.sampled(Engine(world.weights[0]))
+    return capture(world, rollouts, world.scored(rollouts))
+
+
+@clean("float32-of-another-engine")
+def _(world: World) -> Fields:
+    """CTranslate2's kernels."""
+    rollouts = world.sampled_elsewhere("float32")
     return capture(world, rollouts, world.scored(rollouts))
 
 

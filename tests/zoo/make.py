@@ -67,7 +67,8 @@ def _world(options: argparse.Namespace, weights: list[Weights], tokenizer, seed:
     bare = tokenizer.encode("<|im_start|>user\n")
     system = next(n for n in range(len(rows[0])) if rows[0][n : n + len(bare)] == bare)
     return World(
-        weights, rows, GROUP, options.new, 100 * options.half + seed, tokenizer, rows[0][:system]
+        *(weights, rows, GROUP, options.new, 100 * options.half + seed, tokenizer),
+        *(rows[0][:system], options.folder / "model"),
     )
 
 
