@@ -10,6 +10,7 @@ from rich.text import Text
 
 from timtrack.flows.cli.printing import say
 from timtrack.tasks.captures.inspection import Inspection
+from timtrack.tasks.lake.steps import Step
 from timtrack.tasks.messages import formatting
 from timtrack.tasks.messages.errors import printable
 from timtrack.tasks.readers.reader import Reader
@@ -27,24 +28,29 @@ if TYPE_CHECKING:
 from timtrack.flows.cli.screen import grid, print_frame, print_grid
 
 
-def print_causes(step: str, causes: Sequence[Cause]) -> None:
+def print_causes(step: Step, causes: Sequence[Cause]) -> None:
     """Each cause that fits: what it is, the evidence, what decides, what to change."""
     if not causes:
-        say(f"{step}: no known cause fits. {NO_CAUSE}", "")
+        say(f"{step.name}: no known cause fits. {NO_CAUSE}", "")
         say(*(f"{one.id} {one.name}. {one.undecidable}" for one in undecidable()))
         return
-    say(step)
+    say(step.name)
     for place, cause in enumerate(causes, start=1):
         say(
             "",
-            f"{place}. {cause.id}, confidence {cause.confidence:.2f}: {cause.name}"
-            + (" (over the run's steps)" if cause.scope == "run" else ""),
+            f"{place}. {cause.name} ({cause.id}), confidence {cause.confidence:.2f} of 1"
+            + (", by how the run's steps follow each other" if cause.scope == "run" else ""),
             f"   {cause.sentence}",
             *(f"   + {evidence.text}" for evidence in cause.evidence),
             *(f"   - {evidence.text}" for evidence in cause.against),
             f"   To be sure: {cause.experiment}",
             f"   Fix: {cause.fix}",
             *(f"     {framework}: {line}" for framework, line in cause.fixes.items()),
+            *(
+                [f"   See it: {formatting.command(cause.look_at(step.run, step.step))}"]
+                if cause.look
+                else []
+            ),
             f"   Seen in: {', '.join(cause.threads)}",
         )
 

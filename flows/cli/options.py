@@ -193,13 +193,15 @@ def parser() -> argparse.ArgumentParser:
 
 
 def _about_a_step(verbs: Any) -> None:
-    """Verbs that show one step of a run in the lake."""
+    """Verbs that show one step, of a capture's file or of a run in the lake."""
     placed = argparse.ArgumentParser(add_help=False)
-    placed.add_argument("run", metavar="RUN")
+    placed.add_argument("what", metavar="CAPTURE|RUN", help="a capture file, or a run in the lake")
     placed.add_argument("step", metavar="STEP", nargs="?", type=int, help="default: the latest")
+    add_columns(placed)
 
     report = verbs.add_parser("report", parents=[placed], help="write the report of a step")
     report.add_argument("-o", "--output", type=Path, help="default: <run>-step-<n>.html")
+    report.add_argument("--open", action="store_true", help="open it in the browser")
     report.add_argument(
         "--pick",
         choices=("worst", "spread", "random", "median", "first"),

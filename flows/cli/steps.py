@@ -1,6 +1,7 @@
 """Verbs about one step: report, show, repro, whatif, certify, diff."""
 
 import re
+import webbrowser
 from argparse import Namespace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,56 +11,60 @@ from timtrack.flows.cli.printing import as_it_is
 from timtrack.tasks.messages import formatting
 
 if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+
     from timtrack.tasks.lake.steps import Step
-    from timtrack.tasks.reports.samples import Sample
 
 
 def report(options: Namespace) -> int:
     """A step's page."""
-    from timtrack.tasks.lake.steps import pick_step
     from timtrack.tasks.reports import step_page
     from timtrack.tasks.reports.charts.step import draw_charts
     from timtrack.tasks.reports.samples import Choice
     from timtrack.tasks.tables.compute import tables_of
     from timtrack.tasks.verdicts.assessment import assess
 
-    step = pick_step(options.home / "lake", options.run, options.step)
     choice = Choice(options.pick, options.groups, options.per_group, options.seed)
-    computed = tables_of(step)
-    assessment = assess(step.facts(), computed, options.settings.bands)
-    page, _ = step_page.page(step, computed, draw_charts(computed), assessment, choice)
-    output = options.output or Path(f"{_file_name(step)}.html")
-    return written(output, lambda: output.write_text(page))
+    with _step(options) as step:
+        computed = tables_of(step)
+        assessment = assess(step.facts(), computed, options.settings.bands)
+        page, _ = step_page.page(step, computed, draw_charts(computed), assessment, choice)
+        output = options.output or Path(f"{_file_name(step)}.html")
+    code = written(output, lambda: output.write_text(page))
+    if options.open and code == DONE:
+        webbrowser.open(output.absolute().as_uri())
+    return code
 
 
 def show(options: Namespace) -> int:
     """A sequence's tokens in the terminal."""
     from timtrack.flows.cli.answers import print_sample
+    from timtrack.tasks.reports import samples
 
-    _, sample = _rollout(options)
+    with _step(options) as step:
+        sample = samples.read(step, [options.row])[options.row]
     print_sample(sample, options.around)
     return DONE
 
 
 def repro(options: Namespace) -> int:
     """A sequence as a zip."""
-    from timtrack.tasks.reports import repro
+    from timtrack.tasks.reports import repro, samples
 
-    step, sample = _rollout(options)
-    output = options.output or Path(f"{_file_name(step)}-row-{options.row}.zip")
-    return written(output, lambda: repro.write(step, sample, output))
+    with _step(options) as step:
+        sample = samples.read(step, [options.row])[options.row]
+        output = options.output or Path(f"{_file_name(step)}-row-{options.row}.zip")
+        return written(output, lambda: repro.write(step, sample, output))
 
 
 def whatif(options: Namespace) -> int:
     """What corrections would do to a step."""
     from timtrack.flows.cli.answers import print_what_if
-    from timtrack.tasks.lake.conversion import step_of
     from timtrack.tasks.tables import corrections
     from timtrack.tasks.tables.compute import what_if
 
     settings = [corrections.parse(text) for text in options.correction]
-    lake = options.home / "lake"
-    with step_of(options.what, lake, options.step, options.columns) as step:
+    with _step(options) as step:
         answer = what_if(step, settings)
     asked = [setting.name for setting in settings]
     print_what_if(step.name, answer, asked, options.format)
@@ -77,7 +82,7 @@ def diagnose(options: Namespace) -> int:
         listed = [cause.as_dict(step.run, step.step) for cause in causes]
         as_it_is(formatting.as_json(listed, indent=2) + "\n")
     else:
-        print_causes(step.name, causes)
+        print_causes(step, causes)
     return DONE
 
 
@@ -133,13 +138,14 @@ def diff(options: Namespace) -> int:
     return DONE
 
 
-def _rollout(options: Namespace) -> "tuple[Step, Sample]":
-    """The rollout that `show` and `repro` are asked for; raises NoSuchStep and NoSuchRow."""
-    from timtrack.tasks.lake.steps import pick_step
-    from timtrack.tasks.reports import samples
+def _step(options: Namespace) -> "AbstractContextManager[Step]":
+    """The step of the capture's file or the run that a verb is asked about.
 
-    step = pick_step(options.home / "lake", options.run, options.step)
-    return step, samples.read(step, [options.row])[options.row]
+    Raises NoSuchStep and BadCapture.
+    """
+    from timtrack.tasks.lake.conversion import step_of
+
+    return step_of(options.what, options.home / "lake", options.step, options.columns)
 
 
 def _file_name(step: "Step") -> str:

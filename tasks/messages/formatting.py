@@ -8,6 +8,7 @@ import json
 import math
 import re
 import reprlib
+import shlex
 from collections.abc import Iterable
 from itertools import islice
 from typing import Any
@@ -141,3 +142,9 @@ def plain(value: Any) -> Any:
     if isinstance(value, str):
         return encodable(value)
     return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def command(sql: str) -> str:
+    """SQL as a command to paste into a shell: in double quotes where nothing is special there."""
+    quoted = shlex.quote(sql) if set(sql) & set('"$`\\!') else f'"{sql}"'
+    return f"tim sql {quoted}"

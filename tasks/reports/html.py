@@ -3,7 +3,6 @@
 import base64
 import functools
 import hashlib
-import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -106,7 +105,8 @@ def _environment(where: str) -> Environment:
     environment.filters |= {
         "number": formatting.number,
         # A run is called what its capture says: quoted, as it will be pasted into a shell.
-        "sql": lambda name: f"tim sql {shlex.quote(f'from {name}{where}')}",
+        "sql": lambda name: formatting.command(f"from {name}{where}"),
+        "query": formatting.command,
         "words": lambda name: name.replace("_", " "),
         "about": lambda name: catalogue()[name].title,
     }

@@ -25,7 +25,7 @@ Tables = Mapping[str, pl.DataFrame]
 
 CHOICE = Choice()
 MOST = 20_000  # tokens of a page up to which the prompts' other rollouts are on it: 1 MB
-AVERAGES_OF_R = " A few tokens decide the averages of r here, so that these have none."
+AVERAGES_OF_R = " A few tokens decide the averages of r here: these have no interval."
 VERDICTS = {"healthy": "ok", "watch": "watch", "correctable": "watch"}  # else bad
 
 
@@ -137,6 +137,8 @@ def render(
         data,
         where=f" where run = {literal(step.run)} and step = {step.step}",
         title=step.name,
+        run=step.run,
+        step=step.step,
         facts_line=facts_line(facts),
         notes=facts["notes"],
         verdict=assessment,

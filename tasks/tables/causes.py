@@ -59,6 +59,7 @@ class Definition:
     experiment: str
     fix: str
     fixes: Mapping[str, str]  # by framework
+    look: str  # SQL, with {where}
     threads: tuple[str, ...]
 
 
@@ -90,6 +91,7 @@ def _definition(name: str, table: Mapping[str, Any]) -> Definition:
         experiment=table["experiment"],
         fix=table["fix"],
         fixes={k.removeprefix(FIX): v for k, v in table.items() if k.startswith(FIX)},
+        look=table.get("look", ""),
         threads=tuple(table["threads"]),
     )
 

@@ -85,7 +85,7 @@ def recommended(rows: Rows) -> str | None:
     offered = [
         name
         for name, setting in corrections.defaults().items()
-        if setting.config and name != "none" and name in rows and not rows[name]["unusable"]
+        if setting.config and name in rows and not rows[name]["unusable"] and _acts(rows, name)
     ]
     near = [name for name in offered if rows[name]["bias_l1_vs_r"] < NEEDLESS]
     if near:
@@ -93,6 +93,12 @@ def recommended(rows: Rows) -> str | None:
         return next(name for name in near if rows[name]["ess_token"] >= most - EQUAL)
     least = min((rows[name]["bias_l1_vs_r"] for name in offered), default=0.0)
     return next((name for name in offered if rows[name]["bias_l1_vs_r"] <= least + EQUAL), None)
+
+
+def _acts(rows: Rows, name: str) -> bool:
+    """Whether a setting does anything here that no correction does not."""
+    alike = ("frac_tok_dropped", "ess_token", "bias_l1_vs_r")
+    return any(rows[name][number] != rows["none"][number] for number in alike)
 
 
 def _is_needless(rows: Rows) -> bool:

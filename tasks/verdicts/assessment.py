@@ -21,6 +21,7 @@ from timtrack.tasks.verdicts.numbers import metrics
 Tables = Mapping[str, pl.DataFrame]
 
 SUSPECT = "capture suspect"
+CAUSE_FOUND = "cause found"
 CLOSE = 0.85  # part of the first cause's confidence from which a second is named beside it
 BYPASS = "The trainer's log-probs are the rollout engine's, bit by bit: nothing was measured."
 
@@ -29,7 +30,8 @@ BYPASS = "The trainer's log-probs are the rollout engine's, bit by bit: nothing 
 class Assessment:
     """How a step stands.
 
-    `status` is healthy, watch, correctable, beyond correction, capture suspect or not measured.
+    `status` is healthy, watch, cause found, correctable, beyond correction, capture suspect or not
+    measured.
     """
 
     status: str
@@ -95,9 +97,12 @@ def _verdict(
     if row := shift(tables):
         return SUSPECT, FAULTS["shift"](row)
     cause = f"{_likely(causes)} " if causes else ""
+    if bad and causes:
+        hopeless = " No correction would do." if advice and advice.setting is None else ""
+        return CAUSE_FOUND, f"{cause}{_listed(bad)}.{_mend(causes)}{hopeless}"
     if bad:
         status, remedy = _remedy(advice)
-        return status, f"{cause}{_listed(bad)}.{_mend(causes) or remedy}"
+        return status, f"{_listed(bad)}.{remedy}"
     if watched:
         return "watch", f"{cause}{_listed(watched)}; the rest is healthy.{_mend(causes)}"
     left = f", {unknown} could not be judged" if unknown else ""

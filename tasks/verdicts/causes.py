@@ -36,8 +36,7 @@ class Evidence:
 
     def sql(self, run: str, step: int) -> str:
         """The query that gives its numbers."""
-        at = f" and step = {step}" if self.table == "signatures" else ""
-        where = f"run = {literal(run)}{at}"
+        where = _where(run, step if self.table == "signatures" else None)
         return f"select {', '.join(self.columns)} from {self.table} where {where}"
 
 
@@ -56,7 +55,12 @@ class Cause:
     experiment: str
     fix: str
     fixes: Mapping[str, str]  # by framework
+    look: str  # SQL with {where}, which lists where it shows; empty if nothing does
     threads: tuple[str, ...]
+
+    def look_at(self, run: str, step: int) -> str:
+        """The query that lists the rows or tokens at which it shows."""
+        return self.look.replace("{where}", _where(run, step))
 
     def as_dict(self, run: str, step: int) -> dict[str, Any]:
         """For machines; `diagnosis_version` changes with the meaning of a field."""
@@ -72,8 +76,13 @@ class Cause:
             "against": [_as_dict(one, run, step) for one in self.against],
             "experiment": self.experiment,
             "fix": {"any": self.fix, **self.fixes},
+            "look": self.look_at(run, step),
             "threads": list(self.threads),
         }
+
+
+def _where(run: str, step: int | None) -> str:
+    return f"run = {literal(run)}" + ("" if step is None else f" and step = {step}")
 
 
 def _as_dict(evidence: Evidence, run: str, step: int) -> dict[str, str]:
@@ -156,6 +165,7 @@ def _cause(
         known.experiment,
         known.fix,
         known.fixes,
+        known.look,
         known.threads,
     )
 
@@ -177,6 +187,7 @@ PRINTED: dict[str, Callable[[float], str]] = {
     "share": share,
     "signed": signed,
     "factor": lambda level: number(math.exp(level)),
+    "reciprocal": lambda value: number(1 / value),
     "inverse": lambda level: number(math.exp(-level)),
     "count": lambda value: f"{value:,.0f}",
 }

@@ -1,6 +1,6 @@
 """All findings of a step, those that matter first."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 
 from timtrack.tasks.verdicts.advice import Advice
 from timtrack.tasks.verdicts.causes import Cause
@@ -8,7 +8,7 @@ from timtrack.tasks.verdicts.diagnoses import DIAGNOSES
 from timtrack.tasks.verdicts.finding import Finding, Tables
 
 
-def findings_of(tables: Tables, causes: Iterable[Cause], advice: Advice | None) -> list[Finding]:
+def findings_of(tables: Tables, causes: Sequence[Cause], advice: Advice | None) -> list[Finding]:
     """Every diagnosis of a step: what matters first, of that the capture's own faults first.
 
     A pruned step may have tables of older SQL: what they lack is not said.
@@ -17,8 +17,16 @@ def findings_of(tables: Tables, causes: Iterable[Cause], advice: Advice | None) 
     found = [finding for diagnose in there for finding in diagnose(tables)]
     found += [_of_cause(cause) for cause in causes]
     if advice:
-        found.append(Finding("corrections", advice.text, advice.setting != "none"))
+        found.append(_of_advice(advice, is_known=bool(causes)))
     return sorted(found, key=lambda f: (f.table != "causes", not f.matters, not f.of_capture))
+
+
+def _of_advice(advice: Advice, is_known: bool) -> Finding:
+    """What a correction could do: what matters, unless a cause is known, which is mended first."""
+    if not is_known:
+        return Finding("corrections", advice.text, advice.setting != "none")
+    text = advice.text.replace("Recommended: ", "Until the cause is mended, the mildest is ")
+    return Finding("corrections", text, matters=advice.setting is None)
 
 
 def _of_cause(cause: Cause) -> Finding:

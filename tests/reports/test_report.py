@@ -414,11 +414,12 @@ def test_bands_of_ones_own_go_first(tmp_path, monkeypatch, published):
         Settings.read(bands=own.with_name("broken.toml"))
 
 
-def test_the_published_run_is_beyond_correction(published):
+def test_the_published_runs_cause_is_named_and_no_correction_would_do(published):
     step, computed = published
     judged = assess(step.facts(), computed, OURS)
-    assert judged.status == "beyond correction"
+    assert judged.status == "cause found"
     assert judged.text.startswith("Likely cause: ")
+    assert judged.text.endswith("No correction would do.")
     assert "(F41)" in judged.text
     assert any("settings is usable" in finding.text for finding in judged.findings)
 

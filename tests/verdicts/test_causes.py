@@ -15,6 +15,8 @@ import torch
 
 from tests.given import sequence_frame, sql_connection, token_frame
 from timtrack.tasks.tables.causes import definitions
+from timtrack.tasks.tables.database import literal
+from timtrack.tasks.tables.query import run_query
 from timtrack.tasks.tokens.table import SEQUENCES
 from timtrack.tasks.verdicts.causes import Cause, causes_of
 
@@ -419,6 +421,14 @@ def test_every_condition_and_sentence_can_be_filled():
                 assert all(one.why for one in both)
                 assert "{" not in filled(cause.sentence, known)
                 assert set(signature.yields_to) <= definitions().keys()
+
+
+def test_where_a_cause_shows_can_be_asked_for(published):
+    step, _ = published
+    for cause in definitions().values():
+        if cause.look:
+            where = f"run = {literal(step.run)} and step = {step.step}"
+            run_query([step], cause.look.replace("{where}", where))
 
 
 def test_a_cause_that_has_no_signature_says_why_and_what_to_capture():
