@@ -11,7 +11,7 @@ ZOO_READY := $(ZOO)/.ready
 ZOO_NEED := tests/zoo/requirements.txt tests/zoo/requirements-no-deps.txt
 FRAMEWORKS_NEED := tests/frameworks/requirements.txt tests/frameworks/requirements-no-deps.txt
 
-.PHONY: demo test test-fast coverage test-frameworks zoo chaos lint fix bench ui clean
+.PHONY: demo test test-fast coverage test-frameworks zoo backtest chaos lint fix bench ui clean
 .DEFAULT_GOAL := demo
 
 $(READY): pyproject.toml constraints.txt
@@ -45,12 +45,16 @@ zoo: $(READY) $(ZOO_READY)  ## faults of real engines, and which causes are name
 	$(ZOO)/bin/python tests/zoo/make.py build/zoo --half 0 --seeds 0 1
 	$(ZOO)/bin/python tests/zoo/make.py build/zoo --half 1 --seeds 2 3
 	$(BIN)/python -m tests.zoo.judge build/zoo --write
+	$(BIN)/python -m tests.zoo.random_clean
 
 $(ZOO_READY): $(ZOO_NEED)
 	$(PYTHON) -m venv $(ZOO)
 	$(ZOO)/bin/pip install --quiet --no-compile --disable-pip-version-check -r tests/zoo/requirements.txt
 	$(ZOO)/bin/pip install --quiet --no-compile --disable-pip-version-check --no-deps -r tests/zoo/requirements-no-deps.txt
 	touch $(ZOO_READY)
+
+backtest: $(READY)   ## how early the early warnings come, on toy runs (half an hour)
+	$(BIN)/python -m tests.backtest build/backtest
 
 chaos: $(READY)      ## an hour of disturbed watchers, held against undisturbed ones
 	$(BIN)/python -m tests.chaos --seeds 1 2 3 --minutes 20

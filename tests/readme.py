@@ -3,6 +3,7 @@
 import re
 from pathlib import Path
 
+from tests.backtest import __main__ as backtest
 from tests.zoo import judge as zoo
 from timtrack.tasks.readers.registry import readers
 from timtrack.tasks.tables import causes, corrections
@@ -65,9 +66,11 @@ def parts() -> dict[str, str]:
     undecided = [(cause.id, cause.name, cause.undecidable) for cause in causes.undecidable()]
     judged = zoo.written()
     made = ("half", "size", "captures", "first", "second", "wrong", "silent")
+    tried = ("runs", "number", "level moved", "ahead", "lead", "too soon")
     missed = ("fault", "cause", "size", "half", "named")
     return {
         "zoo": markdown(made, zoo.counts(judged)),
+        "backtest": markdown(tried, backtest.table(backtest.written())),
         "confusions": markdown(missed, zoo.confusions(judged)),
         "causes": markdown(("cause", "", "in one step", "over steps", "to be sure", "fix"), told),
         "undecidable": markdown(("cause", "", "why, and what to capture"), undecided),

@@ -19,7 +19,7 @@ from timtrack.tasks.reports import run_page
 from timtrack.tasks.tables.catalogue import sql_version
 from timtrack.tasks.tables.compute import compute_step, tables_of
 from timtrack.tasks.tables.query import run_query
-from timtrack.tasks.verdicts import change_points
+from timtrack.tasks.verdicts import causes, change_points
 
 
 def test_a_reward_is_verified_up_to_the_end_of_the_turn():
@@ -250,3 +250,14 @@ def test_a_missing_view_joins_two_links(run_sql):
     rows = run_sql("attribution", {"logp_dense": -1.25, "logp_train": -2.0})
     assert {r["component"]: r["k1"] for r in rows} == {"engine + staleness": 0.25, "codec": 0.75}
     assert run_sql("attribution", {}) == []
+
+
+def test_the_causes_of_the_toy_runs_are_named(runs):
+    """The engine that gets weights every fourth step, by how its steps follow; the codec, in one."""
+    assert [cause.id for cause in causes.over_steps(runs[1]["stale"])] == ["F10"]
+    assert causes.over_steps(runs[1]["off"]) == ()
+    assert causes.over_steps(runs[1]["codec"]) == ()
+    for step in runs[1]["codec"]:
+        assert [cause.id for cause in causes.diagnose(step)][:1] == ["F41"]
+    for step in runs[1]["off"]:
+        assert causes.diagnose(step) == ()

@@ -7,6 +7,7 @@ from typing import Any
 
 from timtrack.tasks.messages.errors import BadCapture
 from timtrack.tasks.readers.rows.aliases import (
+    ALIASES,
     FACTS_OF_ROWS,
     FACTS_OF_TOKENS,
     NAMES_OF_ROWS,
@@ -46,7 +47,7 @@ def add_facts_of_tokens(fields: Fields, tokens: dict[str, TokenField]) -> list[s
     notes = []
     for part in FACTS_OF_TOKENS:
         name, value = name_of(fields, part), named(fields, part)
-        if value is None:
+        if name not in ALIASES[part] or value is None:  # a row's policy_version has the part's name
             continue
         try:
             field = token_field(name, value)
