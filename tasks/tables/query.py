@@ -20,7 +20,7 @@ from timtrack.tasks.tables.catalogue import (
     words_of,
 )
 from timtrack.tasks.tables.compute import BadTables, as_bad_tables, computed_tables
-from timtrack.tasks.tables.database import literal, open_inputs
+from timtrack.tasks.tables.database import INPUTS, literal, open_inputs
 from timtrack.tasks.tables.read_only import NotAllowed, file_list
 from timtrack.tasks.tables.stored import tables_folder
 
@@ -67,7 +67,9 @@ def run_queries(steps: list[Step], asked: Mapping[str, str]) -> dict[str, pl.Dat
 
 
 def connect(steps: list[Step], asked: str) -> duckdb.DuckDBPyConnection:
-    """An in-memory DuckDB with a view for every table that the query `asked` names; all if none.
+    """An in-memory DuckDB with a view for every table that the query `asked` names.
+
+    All, if it names none, and none of the inputs either: `show tables` sees them.
 
     Step tables are read as they were computed. Those that a step lacks (killed before they were
     written, or written by older SQL) are computed in memory, so that no step is missing.
@@ -76,7 +78,9 @@ def connect(steps: list[Step], asked: str) -> duckdb.DuckDBPyConnection:
     missing = [step for step, folder in folders.items() if folder is None]
     older = any(folder and folder.name != f"tables-{sql_version()}" for folder in folders.values())
     are_stored = bool(steps) and not missing and not older
-    wanted = tables_named(asked, are_stored) or set(catalogue())
+    wanted = tables_named(asked, are_stored)
+    if not wanted and not words_of(asked) & INPUTS.keys():
+        wanted = set(catalogue())
     connection = open_inputs(steps, words_of(asked) | sources_of(wanted) if asked else None)
     connection.execute("set preserve_insertion_order = true")  # stored steps come in theirs
     in_steps = any(catalogue()[name].folder == "step" for name in wanted)

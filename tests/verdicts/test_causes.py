@@ -259,6 +259,12 @@ def rope(seed: int) -> Batch:
     return far(batch, seed, np.ones((ROWS, 1)) * (np.arange(LENGTH)[None] / LENGTH), 0.5)
 
 
+def long_prompts(seed: int) -> Batch:
+    """The longest four of ten prompts, all of their rows and tokens."""
+    is_long = np.repeat(PROMPTS, GROUP)[:, None] >= 90
+    return far(sampled(seed), seed, is_long * np.ones((1, LENGTH)), 0.4)
+
+
 def context_blind(seed: int) -> Batch:
     batch = sampled(seed)
     by_token = 3 * np.random.default_rng(seed + 2).normal(size=IDS)
@@ -334,6 +340,7 @@ FAULTS: dict[str, tuple[str, Callable[[int], Batch]]] = {
     "another prompt": ("F39", other_prompt),
     "padding attended": ("F24", padding_seen),
     "positions": ("F22", rope),
+    "long prompts by another kernel": ("F31", long_prompts),
     "a context-blind trainer": ("F41", context_blind),
     "stale weights": ("F10", stale),
     "a head of older weights": ("F15", old_head),
@@ -385,6 +392,15 @@ def test_old_keys_are_told_by_the_prefix_cache():
     first = named(replace(batch, train=train), cached_tokens=(16 * cached).tolist())[0]
     assert first.id == "F17"
     assert any("came from the prefix cache are" in one.text for one in first.evidence)
+
+
+def test_a_wrong_state_after_a_cache_hit_is_named_beside_old_keys():
+    """One capture does not tell them apart: a restart does."""
+    cached = np.repeat(np.arange(ROWS // GROUP) % 3 == 0, GROUP)
+    batch = some_rows_far(1, cached)
+    both = [cause.id for cause in named(batch, cached_tokens=(64 * cached).tolist())[:2]]
+    assert sorted(both) == ["F17", "F29"]
+    assert named(sampled(1), cached_tokens=(64 * cached).tolist()) == []
 
 
 def test_weights_that_change_inside_rows_are_told_by_their_versions():
