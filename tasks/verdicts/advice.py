@@ -131,9 +131,9 @@ def _needless(rows: Rows) -> str:
 def _recommended(name: str, row: Mapping[str, Any]) -> str:
     bounded = row["frac_tok_truncated_high"] + row["frac_tok_truncated_low"]
     return (
-        f"Recommended: {name}; it drops {share(row['frac_tok_dropped'])} of the tokens, bounds the "
-        f"weight of {share(bounded)}, keeps an ESS of {number(row['ess_token'])} and is "
-        f"{number(row['bias_l1_vs_r'])} away from r on average."
+        f"Recommended: {name}; it drops {share(row['frac_tok_dropped'])} of the tokens, truncates "
+        f"the weight of {share(bounded)}, keeps an ESS of {number(row['ess_token'])}, and its "
+        f"weights are {number(row['bias_l1_vs_r'])} from r on average."
     )
 
 

@@ -117,10 +117,10 @@ def _tail(tables: Tables) -> Iterator[Finding]:
     if saturated := metrics["frac_saturated_seq"]:
         yield Finding(
             "step_metrics",
-            f"In {share(saturated)} of the rollouts |sum of ln r| is 20 or more: verl, slime and "
-            "SkyRL clip sequence weights there, so that an ESS of clipped weights near 1 means "
-            "nothing; TRL, AReaL and NeMo RL do not clip the product, which is below 3e-9 or "
-            "above 4e8.",
+            f"In {share(saturated)} of the rollouts |sum of ln r| is 20 or more. verl, slime and "
+            "SkyRL clip sequence weights there: clipped weights are all alike, and their ESS near "
+            "1 is no good sign. TRL, AReaL and NeMo RL do not clip the product, which is below "
+            "3e-9 or above 4e8.",
             matters=True,
         )
 
@@ -171,9 +171,9 @@ def _noise(row: Row) -> Finding:
     if not any(scatter.values()):
         return Finding(
             "noise_floor",
-            f"{where}, both engines repeat their log-probs exactly: the gap there, "
-            f"{number(row['abs_logp_diff_mean'])} nats, is not their noise from one scoring to the "
-            "next (a cached prefix is scored once).",
+            f"{where}, each engine repeats its own log-probs exactly; the gap between them there "
+            f"is {number(row['abs_logp_diff_mean'])} nats. An engine that takes the prefix from a "
+            "cache repeats itself in any case.",
             matters=False,
         )
     return Finding(
@@ -209,8 +209,9 @@ def _culprits(tables: Tables) -> Iterator[Finding]:
             "culprits",
             f"{culprit(row)} carries {share(row['share_abs_logp_diff'])} of the total |ln r| with "
             f"{share(row['share_tokens'])} of the tokens, {number(row['lift_given_prob'])} times "
-            f"what the probability of its tokens explains (95 % interval of its lift "
-            f"{number(row['lift_low'])} to {number(row['lift_high'])}).",
+            f"what the probability of its tokens explains. Its lift, the one share over the "
+            f"other, is {number(row['lift'])} (95 % interval {number(row['lift_low'])} to "
+            f"{number(row['lift_high'])}).",
             matters=True,
         )
     if len(table) and table["q_value"].is_null().all():

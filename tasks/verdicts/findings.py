@@ -1,10 +1,10 @@
 """All findings of a step, those that matter first."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from timtrack.tasks.verdicts.advice import Advice
 from timtrack.tasks.verdicts.causes import Cause
-from timtrack.tasks.verdicts.diagnoses import DIAGNOSES
+from timtrack.tasks.verdicts.diagnoses import DIAGNOSES, NOTHING_FOUND
 from timtrack.tasks.verdicts.finding import Finding, Tables
 
 
@@ -15,10 +15,26 @@ def findings_of(tables: Tables, causes: Sequence[Cause], advice: Advice | None) 
     """
     there = [diagnose for diagnose, needs in DIAGNOSES.items() if _has(tables, needs)]
     found = [finding for diagnose in there for finding in diagnose(tables)]
+    if causes:
+        found = list(_beside(found, {cause.id for cause in causes}))
     found += [_of_cause(cause) for cause in causes]
     if advice:
         found.append(_of_advice(advice, is_known=bool(causes)))
     return sorted(found, key=lambda f: (f.table != "causes", not f.matters, not f.of_capture))
+
+
+CONSEQUENCES = ("noise_floor", "culprits")  # what a cause shows in is no second cause
+RAW_OF_TEMPERED = "F2"
+
+
+def _beside(found: list[Finding], causes: set[str]) -> Iterator[Finding]:
+    """What is left to say beside named causes."""
+    for finding in found:
+        if finding.text == NOTHING_FOUND:
+            continue
+        if finding.table == "sampling" and RAW_OF_TEMPERED in causes:
+            continue  # it asks what the cause answers
+        yield finding.as_remark() if finding.table in CONSEQUENCES else finding
 
 
 def _of_advice(advice: Advice, is_known: bool) -> Finding:

@@ -52,8 +52,8 @@ def _exchanged(ratio: Row | None, inverse: Row | None, k1: Row | None) -> Iterat
         return
     if ratio["low"] > 1 and _holds(inverse, 1) and k1["high"] < 0:
         yield (
-            f"Mean r is {_shown(ratio)} and k1 {_shown(k1)}, where tokens sampled by the rollout "
-            "engine give at most 1 and at least 0, up to chance; the mean of 1/r is "
+            f"Mean r is {_shown(ratio)}, above 1, and k1 {_shown(k1)}, below 0, which tokens "
+            "sampled from the rollout engine's log-probs give only by chance; the mean of 1/r is "
             f"{_shown(inverse)}. The tokens behave as if they had been sampled from the log-probs "
             "stored as the trainer's: are the two exchanged, or are the rollout engine's not of "
             "the distribution that it sampled from?"

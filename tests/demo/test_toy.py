@@ -253,7 +253,7 @@ def test_a_missing_view_joins_two_links(run_sql):
 
 
 def test_the_causes_of_the_toy_runs_are_named(runs):
-    """The engine that gets weights every fourth step, by how its steps follow; the codec, in one."""
+    """An engine that gets no weights, by how its steps follow each other; the codec, in one."""
     assert [cause.id for cause in causes.over_steps(runs[1]["stale"])] == ["F10"]
     assert causes.over_steps(runs[1]["off"]) == ()
     assert causes.over_steps(runs[1]["codec"]) == ()

@@ -208,7 +208,7 @@ def noise(tokens: pl.DataFrame) -> Finding | None:
 
 def test_engines_that_repeat_themselves_are_not_called_systematic():
     said = noise(repeated(0, 0, gap=0.5))
-    assert "both engines repeat their log-probs exactly" in said.text
+    assert "each engine repeats its own log-probs exactly" in said.text
     assert "systematic" not in said.text
     assert not said.matters
 

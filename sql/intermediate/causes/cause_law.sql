@@ -22,9 +22,9 @@
 -- logit_spread       | Standard deviation of the logit difference within +-3, of tokens with p_rollout from 0.05 to 0.95 [nats].
 -- logit_mean         | Its mean [nats].
 -- logit_kurtosis     | Its excess kurtosis: -1.2 of a uniform one, 0 of a normal one.
+-- logit_tokens       | Tokens with p_rollout from 0.05 to 0.95 [tokens].
 -- grid_size          | Of 1/8, 1/16, 1/32 and 1/64, the grid that ln r lies on best [nats].
 -- grid_fit           | How well: mean cosine of 2 pi ln r / size, 1 where ln r is a multiple of it, 0 where what remains is uniform, of the tokens more than half of it apart; NULL below 100 of them.
--- logit_tokens       | Tokens with p_rollout from 0.05 to 0.95 [tokens].
 -- late_gap           | Mean |ln r| of the second halves of rows [nats].
 -- sure_level         | ln of its mean size for p_rollout from 0.9 to 0.99, less that from 0.1 to 0.5.
 
