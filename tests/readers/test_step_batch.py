@@ -538,6 +538,15 @@ def test_a_fact_that_cannot_be_read_is_left_out_and_said(saved):
     assert next(iter(batch.blocks())).sequences["engine"].null_count() == 6
 
 
+def test_facts_that_no_column_holds_keep_no_capture_out(saved, to_lake):
+    fields = batch_fields()
+    huge = {"rank": [2**40] * 6, "cached_tokens": [-(2**31)] * 6, "top_k": [1e300] * 6}
+    of_tokens = {"kept": torch.full(fields["responses"].shape, 1e30)}
+    tokens, sequences = read(to_lake(saved({**fields, **huge, **of_tokens})))
+    assert tokens["kept"].null_count() == len(tokens)
+    assert all(sequences[name].null_count() == 6 for name in huge)
+
+
 def test_weights_of_each_token_give_the_rows_oldest_and_newest(saved, to_lake):
     fields = batch_fields()
     mask = fields["response_mask"].bool()

@@ -39,7 +39,10 @@ def _fact(part: str, name: str, value: Any, rows: int) -> list[Any]:
     if part in NAMES_OF_ROWS:
         single = isinstance(value, str | int) or getattr(value, "ndim", None) == 0
         return names(name, [value] * rows if single else value, rows)
-    return row_field(name, value, rows, whole=part in WHOLE_OF_ROWS)
+    numbers = row_field(name, value, rows, whole=part in WHOLE_OF_ROWS)
+    if part in WHOLE_OF_ROWS and any(n is not None and abs(n) >= 2**31 for n in numbers):
+        raise BadCapture(f"{name} has a number of more than 32 bits")
+    return numbers
 
 
 def add_facts_of_tokens(fields: Fields, tokens: dict[str, TokenField]) -> list[str]:

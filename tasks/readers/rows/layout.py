@@ -19,6 +19,7 @@ from timtrack.tasks.tokens.table import ENGINES, LOWEST, SEQUENCES, TOKENS, Bloc
 BLOCK_CELLS = 1 << 22  # padded tokens that are worked on at once; bounds the memory used
 # Fields that are only stored, of tokens and of rows.
 AS_WRITTEN = ("entropy", "is_masked", "mismatch_kl", "policy_version", "kept")
+LARGEST = {"policy_version": 2.0**53, "kept": 2.0**31 - 1}  # whole numbers that a column holds
 OF_ROWS = (
     *("policy_version_min", "policy_version_max", "rollout_id", "rank", "engine", "pack"),
     *("finish_reason", "cached_tokens", "weight_checksum", "temperature", "top_p", "top_k"),
@@ -92,7 +93,7 @@ def _block(layout: Layout, rows: slice) -> Block:
         "token_id": flat["token_id"],
         "is_trained": trained,
         **{p: v for p, v in flat.items() if p.startswith("logp_")},
-        **{p: _known(flat[p]) for p in AS_WRITTEN if p in flat},
+        **{p: _known(flat[p], LARGEST.get(p)) for p in AS_WRITTEN if p in flat},
         **{f"nonfinite_{engine}": masked & ~there for engine, there in scored.items()},
         "advantage": advantage,
     }
@@ -138,10 +139,13 @@ def _advantage(
     return _known(np.array([np.nan if a is None else a for a in one_a_row], np.float64)[index])
 
 
-def _known(values: Array) -> pl.Series:
-    """Numbers, NULL where they are not finite."""
+def _known(values: Array, largest: float | None = None) -> pl.Series:
+    """Numbers, NULL where they are not finite, or beyond what their column holds."""
     series = pl.Series(values.astype(np.float64))
-    return series.set(~series.is_finite(), None)
+    known = series.is_finite()
+    if largest is not None:
+        known &= series.abs() <= largest
+    return series.set(~known, None)
 
 
 def _frame(columns: dict[str, Any], schema: dict[str, Any], length: int) -> pl.DataFrame:
