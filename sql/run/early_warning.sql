@@ -16,8 +16,8 @@
 -- is_warning | Whether two of them have.
 --
 -- sums: each step adds its distance from the median of the first 8 steps, in robust standard deviations of these
--- (1.4826 times the median distance, at least 0.15, of tie 1) and at most 4, less 1; a sum below 0 begins anew. That is
--- Page's CUSUM (1954). Above 6 it passes what a steady run does in one of some hundred steps.
+-- (1.4826 times the median distance, at least 0.15, of tie 1) and at most 4, less 1.5; a sum below 0 begins anew. That
+-- is Page's CUSUM (1954). 1.5 and 6 are such that runs whose level drifts as they learn are seldom warned of.
 
 with numbers as (
     select
@@ -63,7 +63,7 @@ walks as (
         step,
         k,
         name,
-        sum(if(value is null, 0, greatest(-4, least(4, (value - middle) / scale))) - 1) over (
+        sum(if(value is null, 0, greatest(-4, least(4, (value - middle) / scale))) - 1.5) over (
             partition by run, name order by step
         ) as walk
     from series

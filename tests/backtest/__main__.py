@@ -15,8 +15,9 @@ from pathlib import Path
 import polars as pl
 import torch
 
-from tests.backtest.runs import GROWING, ONSET, captures
+from tests.backtest.runs import GROWING, ONSET, STEPS, captures, run_name
 from tests.given import ingest
+from timtrack.tasks.lake.steps import Step, all_steps
 from timtrack.tasks.tables.query import run_queries
 
 RESULTS = Path(__file__).parent / "results.json"
@@ -49,9 +50,10 @@ class Tried:
 
 
 def tried(folder: Path, name: str, seed: int) -> Tried:
-    """Train a run, and see when it is warned of."""
+    """Train a run, unless it is there, and see when it is warned of."""
     torch.set_num_threads(1)
-    steps = [ingest(path, folder / "lake") for path in captures(folder, name, seed, folder)]
+    known = [step for step in all_steps(folder / "lake") if step.run == run_name(name, seed)]
+    steps = known if len(known) == STEPS else trained(folder, name, seed)
     asked = {"early": "from early_warning", "level": "select step, kl_k3 from step_metrics"}
     answers = run_queries(steps, asked)
     early = answers["early"].filter("is_warning")["step"]
@@ -67,6 +69,11 @@ def tried(folder: Path, name: str, seed: int) -> Tried:
         both["step"].min(),
         len(steady),
     )
+
+
+def trained(folder: Path, name: str, seed: int) -> list[Step]:
+    """A run's steps, in the lake."""
+    return [ingest(path, folder / "lake") for path in captures(folder, name, seed, folder)]
 
 
 def written() -> list[Tried]:

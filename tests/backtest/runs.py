@@ -77,9 +77,14 @@ def synced_by(sync: Sync) -> Iterator[None]:
         yield
 
 
+def run_name(name: str, seed: int) -> str:
+    """What a run is called."""
+    return f"{name.replace(' ', '-')}-{seed}"
+
+
 def captures(folder: Path, name: str, seed: int, cache: Path) -> list[Path]:
     """Train a run and say where its captures are."""
     sync = GROWING.get(name, healthy)
     with synced_by(sync):
-        out = folder / f"{name.replace(' ', '-')}-{seed}"
+        out = folder / run_name(name, seed)
         return [done.capture for done in grpo.train(out, "off", STEPS, seed, 1, cache)]

@@ -18,14 +18,14 @@ STEPS, FIRSTS = 20, 8
 
 
 def cusum(values: list[float | None], least: float) -> list[float]:
-    """Page's, of robust distances from the first 8, capped at 4, less 1; from the 9th on."""
+    """Page's, of robust distances from the first 8, capped at 4, less 1.5; from the 9th on."""
     known = [value for value in values[:FIRSTS] if value is not None]
     middle = statistics.median(known)
     spread = 1.4826 * statistics.median(abs(value - middle) for value in known)
     sums, total = [], 0.0
     for value in values[FIRSTS:]:
         distance = 0.0 if value is None else (value - middle) / max(spread, least)
-        total = max(0.0, total + min(4.0, max(-4.0, distance)) - 1)
+        total = max(0.0, total + min(4.0, max(-4.0, distance)) - 1.5)
         sums.append(total)
     return sums
 
