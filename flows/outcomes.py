@@ -62,7 +62,7 @@ def raise_if_failed(outcomes: list[Outcome]) -> list[Outcome]:
 
 
 def tell_of(outcome: Outcome) -> Outcome:
-    """Tell whoever listens of one outcome, and pass it on."""
+    """Report one outcome to the listeners, and return it."""
     if told := listener.get():
         told(outcome)
     return outcome

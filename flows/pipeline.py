@@ -90,7 +90,7 @@ def _in_step_order(found: list[Capture], into: Path) -> Iterator[tuple[Capture, 
 
 
 def _is_taken(capture: Capture, source: Path, into: Path) -> bool:
-    """Whether the capture's step is that of another capture, from a file that is still there.
+    """Whether the step belongs to another capture whose file still exists.
 
     A rank's file is no other one: the first one of a step may come last.
     """
@@ -101,7 +101,7 @@ def _is_taken(capture: Capture, source: Path, into: Path) -> bool:
 
 @dataclass(frozen=True)
 class _Begun:
-    """A capture whose stages are under way; `step` is that of the lake, or will be."""
+    """A capture in progress; `step` is its step in the lake, once there is one."""
 
     path: Path
     step: Any  # Step, or the future of one
@@ -208,7 +208,7 @@ class _Log:
         return Outcome(path, step, link)
 
     def _not_logged(self, step: Step, failure: Exception) -> NotLogged:
-        """The step's own fault if MLflow takes others, else that of MLflow."""
+        """Blames the step if MLflow accepts other steps, else MLflow."""
         if _mlflow_answers(self.home):
             _note_refusal(step, survey.logged_mark(self.home), failure)
             return Refused(f"analysed, refused by MLflow: {failure}")

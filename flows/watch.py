@@ -197,7 +197,7 @@ class Hindrance:
 
 
 class NothingDone(Exception):
-    """A sweep left all as it was; Prefect shows which of its tasks failed."""
+    """A sweep that changed nothing; Prefect shows which of its tasks failed."""
 
 
 Work = tuple[list[Source], list[Step], list[str]]  # captures, steps not logged, runs not told of
@@ -206,7 +206,7 @@ NO_WORK: Work = ([], [], [])
 
 @dataclass
 class _Pace:
-    """When to try again what was tried in vain: at once where something is new, else later."""
+    """When to retry failed work: at once if something is new, else later."""
 
     every: float
     pause: float
@@ -215,7 +215,7 @@ class _Pace:
     in_vain: bool = False
 
     def waits(self, work: Work) -> bool:
-        """Whether nothing is new since it was in vain, and it is not yet time."""
+        """Whether nothing changed since the last failure and the pause is not over."""
         return self.in_vain and work == self.tried and time.monotonic() < self.again
 
     def tries(self, work: Work, in_vain: bool) -> None:

@@ -16,7 +16,7 @@ PATIENCE = 15.0  # seconds; a service manager kills after 30 or 90
 
 
 def fail(message: str, *more: str) -> int:
-    """Wrong usage, told in a line; further lines are set in."""
+    """Wrong usage: one line on stderr, further lines indented."""
     complain(f"tim: {message}", *more)
     return USAGE
 
@@ -32,7 +32,7 @@ def written(output: Path, write: Callable[[], object]) -> int:
 
 
 def end_when_told() -> None:
-    """SIGTERM ends like Ctrl-C: what is written aside is deleted, the lake is as it was.
+    """SIGTERM ends like Ctrl-C: temporary files are deleted, the lake is unchanged.
 
     While a flow runs, Prefect has handlers of its own, which tell its server, and try again for
     minutes if that is gone: a thread that is woken by either signal sees to it that there is an

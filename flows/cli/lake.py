@@ -77,7 +77,7 @@ def fsck(options: Namespace) -> int:
 
 
 def ui(options: Namespace) -> int:
-    """MLflow on what was logged."""
+    """Serve MLflow over the logged runs."""
     from timtrack.tasks.tracking.store import local_store
     from timtrack.tasks.tracking.tracker import EXPERIMENT
 

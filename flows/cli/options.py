@@ -30,7 +30,7 @@ examples:
 
 
 class _Parser(argparse.ArgumentParser):
-    """What is not understood may be a file's name that a shell put there: told in one line."""
+    """Report a usage error in one line: the argument may be a file name that a shell expanded."""
 
     def error(self, message: str) -> NoReturn:
         """Tell and leave, as the original does."""

@@ -63,7 +63,7 @@ def tell_hindrance(hindrance: "Hindrance", is_last: bool) -> None:
 
 
 def tell_change(change: "Change") -> None:
-    """One line for one run that is worse or better than it was."""
+    """One line for a run whose status changed."""
     say(f"{change.now.level.upper()}: {change.text} (was {change.before})")
 
 

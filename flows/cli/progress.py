@@ -49,7 +49,7 @@ def analyse_with_progress(
 
 
 def watch_with_progress(watched: Watched, home: Path, once: bool, every: float, on: str) -> bool:
-    """Follow a folder and say a line for each capture as it is done; whether any failed."""
+    """Follow a folder, printing a line for each finished capture; True if any failed."""
     from timtrack.flows.cli.outcomes import tell, tell_change, tell_hindrance
 
     token = listener.set(tell)

@@ -38,7 +38,7 @@ class Record:
 
 
 def state(source: Source, others: Iterable[Path] = ()) -> State:
-    """What a reading of the capture depends on, as it is now: to be asked before it is read."""
+    """The state that reading the capture depends on; to be taken before it is read."""
     if source.stream:
         return {STREAM: _stream_stamp(source)}
     beside = paths.tokenizer_beside(source.path.absolute())
@@ -57,7 +57,7 @@ def records(home: Path) -> list[Record]:
 
 
 def holds(home: Path, source: Source) -> bool:
-    """Whether the capture failed as it is now, read by these columns.
+    """Whether the capture failed in its present state, read with these columns.
 
     A change of any file that its reading depended on takes it up again.
     """
@@ -78,7 +78,7 @@ def add(
     before: State | None = None,
     held: bool = True,
 ) -> Record:
-    """Set a capture aside, or count another try of it; `before` is its state when it was read."""
+    """Quarantine a capture, or count another try; `before` is its state before the reading."""
     file, now = _file(home, source.path), datetime.now(UTC).isoformat()
     earlier = _read(file)
     record = Record(
@@ -116,7 +116,7 @@ def _stream_stamp(source: Source) -> list[int] | None:
 
 
 def _read(file: Path) -> Record | None:
-    """A record; None if there is none, or none that can be read: the capture is tried again."""
+    """A record; None if missing or unreadable, so that the capture is retried."""
     try:
         record = Record(**json.loads(file.read_text()))
     except (OSError, ValueError, TypeError, RecursionError):

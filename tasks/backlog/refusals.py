@@ -39,7 +39,7 @@ def add(step: Step, by: str, error: str) -> None:
 
 
 def clear(step: Step) -> None:
-    """Forget what was refused: it went well."""
+    """Forget a refusal after success."""
     (step.path / NAME).unlink(missing_ok=True)
 
 

@@ -92,7 +92,7 @@ def survey(
 
 
 def unlogged(home: Path, runs: set[str], parity: Sequence[str] = ()) -> list[Step]:
-    """Steps of these runs that MLflow lacks: as it is set up, and with the tables as they are."""
+    """Steps of these runs that MLflow lacks, under its present configuration and tables."""
     marks = logged_marks(home, parity)
     wanted = (step for step in all_steps(home / "lake") if step.run in runs)
     return [step for step in _lacking(wanted, marks) if not refusals.keeps(step, marks)]
@@ -115,12 +115,12 @@ def settlements(home: Path, steps: list[Step] | None = None) -> dict[str, str]:
 
 
 def unsettled(home: Path, now: Mapping[str, str]) -> list[str]:
-    """Runs whose trend and status were not told since their steps are what they are."""
+    """Runs whose steps changed since their trend and status were last reported."""
     return [run for run, key in now.items() if _settled(home, run) != key]
 
 
 def settle(home: Path, run: str, key: str) -> None:
-    """Note that trend and status of a run were told, as of these steps (`settlements`)."""
+    """Record that a run's trend and status were reported for these steps (`settlements`)."""
     durable.write(_settlement(home, run), key)
 
 
@@ -190,7 +190,7 @@ def _times(count: int) -> str:
 
 
 def markdown(root: Path, seen: Backlog, taken: list[Step], seconds: float) -> str:
-    """The look after a sweep as a page: what it took on in that time, what is set aside and why."""
+    """A sweep as Markdown: what it analysed, what is quarantined and why."""
     now = datetime.now(UTC).isoformat(timespec="seconds")
     tokens = sum(step.facts()["tokens"] for step in taken if step.path.exists())
     lines = [f"# Captures below {formatting.code(str(root))}", "", "| | |", "|---|---|"]
@@ -214,7 +214,7 @@ def logged_marks(home: Path, parity: Sequence[str]) -> list[str]:
 
 
 def logged_mark(home: Path) -> str:
-    """The mark of a step whose tables, as they are now, are in MLflow as it is set up now."""
+    """The marker of a step whose present tables are in MLflow's present store."""
     store = os.environ.get("MLFLOW_TRACKING_URI") or _local(home / "mlflow.db")
     experiment = os.environ.get("MLFLOW_EXPERIMENT_NAME", "")
     known = f"{sql_version()} {store} {experiment}".encode()
@@ -253,7 +253,7 @@ class _Known:
         return known_copies(self._lake)
 
     def is_analysed(self, path: Path) -> bool:
-        """Whether the lake has the file's content, as far as can be told without reading it."""
+        """Whether the lake has the file's content, judged without reading it."""
         known = self._by_path.get(str(path.absolute()))
         if known is None and (copied := copy_of(self._copies, path)):
             known = self._by_folder.get(copied)

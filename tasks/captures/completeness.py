@@ -15,7 +15,7 @@ MARKERS = ("STABLE", "meta.json")
 
 
 def is_complete(source: Source, quiet: float = QUIET, marker: str | None = None) -> bool:
-    """Whether a capture can be taken on: what is wrong with it now will not mend itself.
+    """Whether a capture is ready: a remaining fault will not go away by waiting.
 
     With `marker` (a name beside the capture; `{name}` and `{stem}` are the capture's), only when
     that file is there.

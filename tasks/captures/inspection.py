@@ -30,7 +30,7 @@ class Inspection:
 
 
 def inspect_file(source: Source) -> Inspection:
-    """Look into a file and read it to its end; raises BadCapture if nothing can be said of it."""
+    """Inspect a file by reading it to its end; raises BadCapture for an unknown format."""
     if source.columns:
         names = by_columns.parse(source.columns).names
         return replace(_read(source, {}, source.open), format=by_columns.NAME, fields=dict(names))

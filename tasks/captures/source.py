@@ -103,7 +103,7 @@ class Source:
         return registry.open_batch(self.path, self.look())
 
     def digest(self) -> str:
-        """SHA-256 of its bytes; of several files that of their digests, in order."""
+        """SHA-256 of its bytes; for several files, of their digests in order."""
         if stream := self.stream:
             return stream.digest(self.path)
         digests = [sha256_of(file) for file in self.files()]

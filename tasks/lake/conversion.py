@@ -90,7 +90,7 @@ def _published(capture: Capture, folder: Path, parts: list[Check], into: Path) -
 def step_of(
     what: str, lake: Path, step: int | None = None, columns: str | None = None
 ) -> Iterator[Step]:
-    """A run's step in the lake, or that of a capture's file, which is read into a lake of its own.
+    """A run's step in the lake, or a capture file's step, converted into a temporary lake.
 
     Raises NoSuchStep and BadCapture.
     """

@@ -27,13 +27,13 @@ def write_sums(folder: Path) -> None:
 
 
 def seal(files: Iterable[Path]) -> None:
-    """Make files read-only: nobody has a reason to write to them again."""
+    """Make files read-only: they are never written again."""
     for file in files:
         file.chmod(0o444)
 
 
 def faults(step: Path, is_pruned: bool) -> Iterator[str]:
-    """What is not as it was written in a step's folder, a line a file."""
+    """Files of a step's folder that changed since they were written, a line each."""
     try:
         kept = json.loads((step / "capture.json").read_text()).get(KEPT)
     except (OSError, ValueError, AttributeError) as error:

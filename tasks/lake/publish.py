@@ -26,7 +26,7 @@ MOST_PARTS = 16
 
 
 class BadPlace(TimtrackError):
-    """A lake cannot be where it was put."""
+    """The lake's folder cannot be used."""
 
 
 def check_place(lake: Path) -> None:
@@ -47,7 +47,7 @@ def write_step(
     vocabulary: Callable[[list[int]], pl.DataFrame] | None = None,
     vocabulary_size: int | None = None,
 ) -> Step:
-    """Stream a batch into the lake and publish it; what fails a check leaves the lake as it was.
+    """Stream a batch into the lake and publish it; a failed check leaves the lake unchanged.
 
     Memory is bounded by one block of rows, whatever the size of the capture.
     """
@@ -91,7 +91,7 @@ def finish_step(
     vocabulary: Callable[[list[int]], pl.DataFrame] | None = None,
     vocabulary_size: int | None = None,
 ) -> Step:
-    """Publish the parts in a folder as a step, if what was seen of them passes the checks."""
+    """Publish the parts in a folder as a step, if they pass the checks."""
     check_place(lake)
     check = Check()
     for part in parts:

@@ -141,7 +141,7 @@ def step_files(step: Step, name: str) -> list[Path]:
 
 
 def require_tokens(step: Step) -> None:
-    """Raise NoSuchStep for a step of which only the tables are left."""
+    """Raise NoSuchStep if the step's tokens were pruned."""
     if is_pruned(step):
         raise NoSuchStep(f"the tokens of {step.name} were pruned, only its tables are left")
 
@@ -152,12 +152,12 @@ def prunable_bytes(step: Step) -> int:
 
 
 def step_faults(step: Step) -> Iterator[str]:
-    """What is not as it was written, a line a file."""
+    """Files that changed since they were written, a line each."""
     return integrity.faults(step.path, is_pruned(step))
 
 
 def prunable_files(step: Step) -> list[Path]:
-    """What grows with the tokens, as far as it is there."""
+    """The files whose size grows with the tokens, if they exist."""
     names = ("tokens", "sequences", "vocabulary")
     return [file for name in names for file in parquet.files(step.path, name)]
 

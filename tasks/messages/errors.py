@@ -14,7 +14,7 @@ class TimtrackError(Exception):
 
 
 class OneLine(TimtrackError):
-    """An error that may tell what was written outside; its text is one printable line, in logs too.
+    """An error that may quote foreign text; its message is one printable line, in logs too.
 
     Prefect's states, its log and our records take the text as it is.
     """

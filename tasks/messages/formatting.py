@@ -38,7 +38,7 @@ def share(value: float) -> str:
 
 
 def number(value: float | None) -> str:
-    """Four significant digits; a dash for what is undefined."""
+    """Four significant digits; a dash if undefined."""
     if value is None or math.isnan(value):
         return "–"
     return f"{value:.4g}"
@@ -98,7 +98,7 @@ AT_START = re.compile(r"^([-+=]|\d+(?=[.)](?:\s|$)))")  # a list, or the line th
 
 
 def markdown(text: str) -> str:
-    """Text that shows as it is in Markdown, in a table's cell and at a line's start too."""
+    """Text escaped for Markdown, table cells and line starts included."""
     escaped = ENTITIES.sub(_entity, MARKUP.sub(r"\\\1", printable(text)))
     return AT_START.sub(_first_as_entity, escaped)
 
@@ -121,12 +121,12 @@ def code(text: str) -> str:
 
 
 def encodable(text: str) -> str:
-    """Text that every encoder takes; what of a file's name is no UTF-8 is told by its bytes."""
+    """Text that every encoder accepts; bytes of a file name that are not UTF-8 are escaped."""
     return text.encode(errors="backslashreplace").decode()
 
 
 def as_json(value: Any, **form: Any) -> str:
-    """Strict JSON in ASCII, which shows in a terminal as it is; `form` as `json.dumps` takes it.
+    """Strict JSON in ASCII, safe in any terminal; `form` as for `json.dumps`.
 
     What it cannot hold is told otherwise: infinities and NaN are null, text is `encodable`.
     """

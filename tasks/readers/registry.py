@@ -25,7 +25,7 @@ OWN = (
 
 
 class BadReader(TimtrackError):
-    """What a package registered as a reader is none."""
+    """A package registered something that is not a Reader."""
 
 
 @functools.cache

@@ -146,7 +146,7 @@ def _check_same(file: Path, said: dict[str, Any], expected: dict[str, Any]) -> N
 
 
 def _coverage(meta: dict[str, Any], files: int) -> str | None:
-    """What is to be said of a step of which not all ranks' files are there.
+    """A note if some ranks' files are missing.
 
     Raises BadCapture if there are more than ranks.
     """
@@ -162,7 +162,7 @@ def _coverage(meta: dict[str, Any], files: int) -> str | None:
 
 
 def _chosen(meta: dict[str, Any], layout: Layout) -> str | None:
-    """What is to be said of a batch of which the hook kept only some rows."""
+    """A note if the hook saved only some rows of the batch."""
     rows = meta.get("rows_in_batch")
     return (
         f"{layout.rows} of {rows} rows of the batch were saved" if isinstance(rows, int) else None

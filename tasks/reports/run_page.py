@@ -44,7 +44,7 @@ STANDING_OUT = 40  # tokens and changes listed
 
 @dataclass(frozen=True)
 class Comparison:
-    """Runs' tables over the chosen steps; `baseline` is the run that others are held against."""
+    """Runs' tables over the chosen steps; the others are compared with `baseline`."""
 
     runs: Sequence[str]
     baseline: str | None

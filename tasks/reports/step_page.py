@@ -95,7 +95,7 @@ def page(
     assessment: Assessment,
     choice: Choice,
 ) -> tuple[str, Samples]:
-    """The page and what is on it."""
+    """The page, and the samples on it."""
     chosen = gather(step, computed["sequence_metrics"], choice)
     return render(step, computed, drawn, assessment, chosen), chosen
 

@@ -24,7 +24,7 @@ JOINERS = "\u200d\ufe0f"
 
 
 def group(rollouts: Sequence[Sample], shown: int) -> dict[str, Any]:
-    """One prompt's rollouts for the page, the first `shown` of which are on it at first."""
+    """One prompt's rollouts for the page; the first `shown` are visible at first."""
     return {
         "prompt": rollouts[0].facts["prompt"],
         "shown": list(range(min(shown, len(rollouts)))),

@@ -64,7 +64,7 @@ class _Worker:
         self.rested = 0.0  # since, by the monotonic clock
 
     def do(self, work: bytes) -> tuple[bool, Any]:
-        """Whether it was done, with its result or what it raised; raises Died."""
+        """Whether the call returned, with its result or exception; raises Died."""
         try:
             self.connection.send_bytes(work)
             return pickle.loads(self.connection.recv_bytes())
@@ -72,7 +72,7 @@ class _Worker:
             raise Died(self._ended()) from None
 
     def end(self) -> None:
-        """Let it go: it ends when nobody can give it work."""
+        """Release the worker: it exits once its pipe closes."""
         self.connection.close()
         self.process.wait()
 
@@ -140,7 +140,7 @@ def rest() -> None:
 
 
 def stop() -> None:
-    """End every process, whatever it is at: for a program that was told to end."""
+    """Kill every worker process at once: the program is being terminated."""
     _stopping.set()
     for worker in list(_all):
         worker.process.kill()

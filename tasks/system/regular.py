@@ -13,7 +13,7 @@ from timtrack.tasks.messages.errors import BadCapture
 
 
 def opened(path: Path) -> BufferedReader:
-    """An open file; raises BadCapture for what is no regular one, without waiting for it."""
+    """Open a regular file; raises BadCapture for a pipe or device, without blocking."""
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     found = os.fstat(descriptor)
     if stat.S_ISREG(found.st_mode) and not _is_hollow(found):

@@ -22,7 +22,7 @@ class Condition:
 
 @dataclass(frozen=True)
 class Signature:
-    """What a cause is told by, in one step or over steps."""
+    """The conditions that identify a cause, in one step or over steps."""
 
     strength: float
     needs: tuple[Condition, ...]

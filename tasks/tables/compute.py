@@ -29,7 +29,7 @@ class BadTables(OneLine):
 
 
 def compute_step(step: Step) -> dict[str, pl.DataFrame]:
-    """Every table of one step, from its tokens, each once: others build on what is there.
+    """Every table of one step, from its tokens; each is computed once.
 
     Raises BadTables, also when the numbers contradict each other.
     """

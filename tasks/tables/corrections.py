@@ -114,7 +114,7 @@ def _method(name: str, table: dict[str, Any]) -> Method:
 
 
 def _config(table: Mapping[str, Any]) -> dict[str, str]:
-    """The lines of each framework; slime's helper wants every key, so those not said are off."""
+    """Config lines by framework; slime's helper needs every key, so unset ones are off."""
     config = {framework: table[framework] for framework in FRAMEWORKS if framework in table}
     if "mis" in table:
         said = dict(pair.split(": ") for pair in table["mis"].split(", "))

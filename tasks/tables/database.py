@@ -91,7 +91,7 @@ def _captures(facts: list[dict[str, Any]]) -> pl.DataFrame:
 
 
 def _absent(name: str, schema: pl.Schema, facts: list[dict[str, Any]]) -> dict[str, Any]:
-    """Columns with their types that no file of these steps has: views, and what is newer."""
+    """Columns with their types that no file of these steps has: views, and newer columns."""
     newest = max((fact["schema_version"] for fact in facts), default=0)
     added = {column for since, columns in ADDED.items() if newest < since for column in columns}
     views = {f"logp_{view}" for fact in facts for view in fact["views"]}

@@ -114,7 +114,7 @@ def _part(step: Step | None, wanted: Collection[str]) -> dict[str, pl.DataFrame]
 def _stored_body(
     connection: Any, name: str, found: list[Path], computed: list[pl.DataFrame]
 ) -> str:
-    """SELECT over a step table's files and over what was computed for steps without a file."""
+    """SELECT over a step table's files, and over the computed rows of steps without a file."""
     files = [file for file in found if file.is_file()]
     # Made by the same SQL they have the same columns, and only one is looked at to know them.
     union = len({file.parent.name for file in found}) > 1

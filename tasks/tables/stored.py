@@ -10,7 +10,7 @@ from timtrack.tasks.tables.catalogue import sql_version
 
 
 def tables_folder(step: Step) -> Path | None:
-    """Where the step's tables are, if they were made by the SQL as it is now.
+    """The folder of the step's tables, if the present SQL made them.
 
     Of a step whose tokens were pruned, those that are left: they cannot be made again.
     """

@@ -53,13 +53,13 @@ class Check:
     faults: dict[tuple[str, str], tuple[int, dict[str, Any]]] = field(default_factory=dict)
 
     def watch(self, blocks: Iterator[Block]) -> Iterator[Block]:
-        """Pass the blocks on unchanged, and remember what was seen."""
+        """Yield the blocks unchanged, counting as they pass."""
         for block in blocks:
             self._see(block)
             yield block
 
     def add(self, other: "Check") -> None:
-        """Count what was seen of another part of the same batch."""
+        """Add the counts of another part of the same batch."""
         self.rows += other.rows
         self.tokens += other.tokens
         self.trained += other.trained
@@ -231,7 +231,7 @@ def _positive(name: str) -> pl.Expr:
 
 
 def _check_schema(block: Block) -> None:
-    """A reader that breaks the contract is our bug, said before it reaches the lake."""
+    """Raise TypeError for a reader that breaks the contract: a bug of ours."""
     for frame, schema in ((block.tokens, TOKENS), (block.sequences, SEQUENCES)):
         seen = {name: dtype for name, dtype in frame.schema.items() if name in schema}
         if seen != dict(schema):

@@ -60,7 +60,7 @@ for _handler in logging.getLogger("mlflow").handlers:
 
 
 class TrackingError(TimtrackError):
-    """MLflow cannot be used as it is set up."""
+    """MLflow's configuration is unusable."""
 
 
 class Tracker:
@@ -136,7 +136,7 @@ class Tracker:
         self.client.log_batch(run_id, metrics=points)
 
     def log_files(self, run: str, files: Path, folder: str) -> None:
-        """Log files of a whole training run, in place of what was there."""
+        """Log files of a whole training run, replacing earlier ones."""
         with self._lock:
             self.client.log_artifacts(self._there(run).info.run_id, str(files), folder)
 
@@ -201,7 +201,7 @@ class Tracker:
         return found
 
     def _create(self, name: str, start: int, tags: dict[str, str], run: str | None = None) -> Run:
-        """A finished MLflow run; found as that of training run `name`, if `run` is not given."""
+        """A finished MLflow run; looked up by the training run's `name` if `run` is not given."""
         tags = tags if run else {**tags, RUN_TAG: quote(name)}
         created = self.client.create_run(
             self._experiment(), start_time=start, tags=tags, run_name=run or name

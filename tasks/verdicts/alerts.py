@@ -73,7 +73,7 @@ class Seen:
 
 @dataclass(frozen=True)
 class Change:
-    """A run's status is another than what was told last."""
+    """A run's status differs from the one last reported."""
 
     run: str
     before: str
@@ -138,7 +138,7 @@ def unjudged(home: Path, alerts: Alerts) -> list[str]:
 
 
 def update(home: Path, run: str, alerts: Alerts, tell: Callable[[Change], None]) -> Change | None:
-    """Judge a run by its steps; `tell` is called if its status is not what was told last.
+    """Judge a run by its steps; `tell` is called if its status differs from the last reported one.
 
     What was told is remembered after `tell` came back: whoever is killed in between is told again.
     """
@@ -275,7 +275,7 @@ def _shown(value: float | None) -> str:
 
 
 def told(home: Path) -> dict[str, Status]:
-    """What was told last of each run."""
+    """The last reported status of each run."""
     return {run: _status(record) for run, record in _records(home).items()}
 
 
@@ -290,7 +290,7 @@ def _records(home: Path) -> dict[str, dict[str, Any]]:
 
 
 def _record(file: Path) -> dict[str, Any] | None:
-    """What was told of a run; None where a power cut left half of it: the run is judged again."""
+    """A run's status record; None if a power cut truncated it, so that the run is judged again."""
     try:
         return dict(json.loads(file.read_text()))
     except (FileNotFoundError, ValueError):

@@ -92,7 +92,7 @@ class Bands:
         return bands
 
     def for_family(self, name: str) -> dict[str, Band]:
-        """The band of each metric for a family, that of `default` where it has none of its own.
+        """The band of each metric for a family; the default family's where it has none of its own.
 
         All of one's own file go before ours. Raises BadBands.
         """

@@ -116,13 +116,13 @@ def _misfit(level: Array, at: int) -> float:
 
 
 def _bend(level: Array) -> float:
-    """Sum of distances from a robust line (Theil, Sen): what is small where a level drifts."""
+    """Sum of distances from a robust line (Theil, Sen); small for a steady drift."""
     fit = theilslopes(level)
     return float(np.abs(level - fit.intercept - fit.slope * np.arange(len(level))).sum())
 
 
 def _change(values: Array, level: Array, start: int, at: int, end: int) -> Change:
-    """What is known of a place between its neighbours; one that is none has the p-value 1."""
+    """The change at a place between its neighbours; p-value 1 if there is no change."""
     sides = (level[start:at], level[at:end])
     before, after = float(np.median(values[start:at])), float(np.median(values[at:end]))
     residual = np.concatenate([side - np.median(side) for side in sides])
@@ -191,7 +191,7 @@ def events(source: Path) -> list[dict[str, Any]]:
 
 
 def _told(file: Path) -> str | None:
-    """The first of a diary, None if there is none to be read."""
+    """The first event of a diary, None if it cannot be read."""
     try:
         with opened(file) as diary:
             return diary.read(LONGEST_DIARY).decode(errors="backslashreplace")
@@ -210,7 +210,7 @@ def _event(line: str) -> Iterator[dict[str, Any]]:
 
 
 def sentences(found: pl.DataFrame, trend: pl.DataFrame) -> list[str]:
-    """What is to say of each run: when it changed, by how many metrics, or why nothing is said."""
+    """One sentence a run: when it changed and in how many metrics, or why that is unknown."""
     said = []
     for run in trend["run"].unique(maintain_order=True):
         count = trend.filter(pl.col("run") == run)["step"].n_unique()

@@ -83,7 +83,7 @@ FAULTS: dict[str, Callable[[Row], str]] = {
 
 
 def _shifted(row: Row) -> str:
-    """Who is how many tokens off; where it cannot be told who, how the two stand to each other."""
+    """Which engine is shifted by how many tokens, or only the relative shift if that is unknown."""
     by = f"{abs(row['value']):.0f} token{'s' * (abs(row['value']) > 1)}"
     late = row["value"] > 0
     if row["engine"] == "both":

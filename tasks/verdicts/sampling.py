@@ -18,7 +18,7 @@ TELLING = 0.2  # width of an interval, as a part of what it is to hold, up to wh
 
 
 def sentences(rows: list[Row], is_r_bounded: bool) -> Iterator[str]:
-    """What is to be said of a step's `sampling`; of averages of r only if no few tokens decide."""
+    """Sentences on a step's `sampling`; those on averages of r only if no few tokens dominate."""
     by = {(row["name"], row["engine"]): row for row in rows if row["low"] is not None}
     surprisals = [by.get(("surprisal", engine)) for engine in ("rollout", "train")]
     means = [by.get((name, "both")) for name in ("ratio", "inverse_ratio", "k1")]

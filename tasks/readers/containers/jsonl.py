@@ -17,7 +17,7 @@ LONGEST_LINE = 1 << 27  # bytes; a line is held in memory, as Python numbers som
 
 
 def read(path: Path) -> Iterator[dict[str, Any]]:
-    """The records of a file; raises BadCapture at the first line that is none, or is cut short."""
+    """The records of a file; raises BadCapture at the first invalid or truncated line."""
     with opened(path) as file:
         number = 0
         while line := file.readline(LONGEST_LINE):
@@ -51,7 +51,7 @@ def parsed(line: bytes, where: str) -> dict[str, Any]:
 
 
 def _is_rounded(value: Any) -> bool:
-    """Whether a value may have been such an integer: a step, an id."""
+    """Whether a float may have been a large integer (a step, an id) before parsing."""
     if isinstance(value, dict):
         return any(map(_is_rounded, value.values()))
     return isinstance(value, float) and abs(value) >= 2**63
@@ -82,7 +82,7 @@ def numbers(where: str, name: str, values: Any, dtype: Any) -> Array:
 
 
 def _may_be_floats(array: Array) -> bool:
-    """Numbers, or numbers and nulls; text is none, whatever it reads like."""
+    """A list of numbers and nulls; numeric text is rejected."""
     if array.dtype.kind != "O":
         return array.dtype.kind in "biuf"
     return all(item is None or isinstance(item, int | float) for item in array.flat)
@@ -96,7 +96,7 @@ def check_lengths(where: str, fields: dict[str, Array], width: int) -> None:
 
 
 def first_trained(mask: Array) -> int:
-    """Where the response of a whole sequence begins; its length if there is none.
+    """Index at which a whole sequence's response begins; its length without a response.
 
     Position 0 follows nothing and has no log-prob: it is never in a response.
     """

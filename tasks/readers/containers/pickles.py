@@ -14,7 +14,7 @@ from timtrack.tasks.system.regular import opened
 
 
 class _Bounded:
-    """A file of which nobody gets more than there is: no room is made for what is only declared."""
+    """A file whose reads are bounded by its size: declared lengths allocate nothing."""
 
     def __init__(self, file: BinaryIO, size: int) -> None:
         self._file = file

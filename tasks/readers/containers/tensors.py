@@ -121,7 +121,7 @@ def _check_storages(loaded: Any, records: Sequence[int]) -> None:
 
 
 def _storages(loaded: Any) -> Iterator[Any]:
-    """Those of all tensors in it; what is there a thousand times is looked at once."""
+    """The storages of all tensors in it; shared ones are visited once."""
     todo, seen = [loaded], {id(loaded)}
     while todo:
         value = todo.pop()

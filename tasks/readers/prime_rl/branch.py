@@ -141,7 +141,7 @@ class Branch:
 
 
 def as_float(value: Any) -> float | None:
-    """A number as a float; None of what is none, or an integer that no float holds."""
+    """`value` as a float, or None if it is not a number or is too large."""
     try:
         return float(value) if isinstance(value, int | float) else None
     except OverflowError:

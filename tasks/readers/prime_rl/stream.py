@@ -51,7 +51,7 @@ class Shipped:
 
 @dataclass(frozen=True)
 class Traced:
-    """A trace of a step: where its episode is, and what was said of it later."""
+    """A trace of a step: the places of its episode and of its later annotations."""
 
     id: str
     episode: Place
@@ -98,7 +98,7 @@ def steps(index: Path) -> list[Path]:
 
 
 def stamp(path: Path) -> tuple[int, int]:
-    """Bytes of the step's rows in the indexes, and when it was shipped [ns]; BadCapture if none."""
+    """Bytes of the step's rows in the indexes, and its shipping time [ns]; raises BadCapture."""
     with LOCK:
         known = _known(path.parent)
         ids, _ = _attempts(known, _step(path))
@@ -200,7 +200,7 @@ def _note(known: _Known, producer: str, row: dict[str, Any], place: Place, size:
 
 
 def inside(row: dict[str, Any], *names: str) -> dict[str, Any]:
-    """An object in an object; an empty one if there is none."""
+    """A nested object; an empty one if missing."""
     value: Any = row
     for name in names:
         value = value.get(name) if isinstance(value, dict) else None

@@ -45,7 +45,7 @@ def opens(seen: Contents) -> bool:
 
 
 def open_batch(path: Path, seen: Contents) -> Batch:
-    """Open a step of which the first rollout was looked at; others are read later."""
+    """Open a step from its first rollout; the others are read later."""
     found, earlier = traces(path)
     told = f"{earlier} traces of an earlier attempt at this step left out"
     decimals = [v for v in seen.top[TRAINER]["trainer_logprobs"] if isinstance(v, float)]
@@ -103,7 +103,7 @@ class _Reading:
         return self._streams[name]
 
     def lines(self, trace: Traced) -> Iterator[bytes]:
-        """All that was written about a trace, as it was written."""
+        """Every record of a trace, as raw bytes."""
         yield self._stream(None).record(*trace.episode)[0]
         yield self._stream(trace.shipped.producer).record(*trace.shipped.place)[0]
         for place in trace.trained:

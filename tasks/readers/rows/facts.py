@@ -1,4 +1,4 @@
-"""What a capture says of rows and tokens beside their numbers: engine, rank, versions, and so on.
+"""Optional metadata of rows and tokens: engine, rank, weight versions and so on.
 
 Nothing depends on it, so that what cannot be read is left out, with a note.
 """
@@ -20,7 +20,7 @@ from timtrack.tasks.readers.rows.fields import TokenField, names, row_field, tok
 
 
 def facts_of_rows(fields: Fields, rows: int) -> tuple[dict[str, list[Any]], list[str]]:
-    """What is said of each row beside its numbers, and notes on what cannot be read."""
+    """The metadata of each row, and notes on fields that cannot be read."""
     facts: dict[str, list[Any]] = {}
     notes = []
     for part in FACTS_OF_ROWS:
@@ -46,7 +46,7 @@ def _fact(part: str, name: str, value: Any, rows: int) -> list[Any]:
 
 
 def add_facts_of_tokens(fields: Fields, tokens: dict[str, TokenField]) -> list[str]:
-    """Add what else is said of each token; notes on what has not a number for each."""
+    """Add the metadata of each token; notes on fields of another shape."""
     notes = []
     for part in FACTS_OF_TOKENS:
         name, value = name_of(fields, part), named(fields, part)

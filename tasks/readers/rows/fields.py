@@ -101,7 +101,7 @@ def token_field(name: str, values: Any, kind: str = "number") -> TokenField:
 
 
 def row_field(name: str, values: Any, rows: int, whole: bool = False) -> list[Any]:
-    """One number a row, `[B]`, None where there is none; a single number counts for all rows."""
+    """One number a row, `[B]`, None where missing; a single number is broadcast."""
     if isinstance(values, int | float) or getattr(values, "ndim", None) == 0:
         values = [values] * rows
     if isinstance(values, str | dict | set) or dimensions(values) != 1:

@@ -118,7 +118,7 @@ def _block(layout: Layout, rows: slice) -> Block:
 
 
 def _is_finite(values: Array) -> Array:
-    """Whether log-probs are such: finite as they are stored, in float32, and no placeholders."""
+    """Whether log-probs are finite in float32 and no placeholders."""
     with np.errstate(over="ignore", invalid="ignore"):
         return np.isfinite(values.astype(np.float32)) & ~_is_placeholder(values)
 
@@ -234,7 +234,7 @@ def _versions(versions: Array, index: Array, trained: Array, rows: int) -> dict[
 
 
 def _summed_rewards(layout: Layout, rows: slice, lengths: Array) -> Array | None:
-    """Token-level rewards add up to the rollout's; what padding holds is none."""
+    """A rollout's reward: the sum of its token-level rewards, padding excluded."""
     field = layout.tokens.get("reward")
     if field is None:
         return None

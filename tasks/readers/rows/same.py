@@ -9,7 +9,7 @@ from timtrack.tasks.readers.rows.fields import as_numpy
 
 
 def says_the_same(name: str, one: Any, other: Any) -> bool:
-    """Whether two values are equal, lists by their items; what is never read counts as equal."""
+    """Whether two values are equal, lists by their items; unread fields count as equal."""
     if one is None or other is None or one is other:
         return True
     if hasattr(one, "shape") and hasattr(other, "shape"):

@@ -47,7 +47,7 @@ def _by_mask(fields: Fields, mask: Any) -> tuple[Fields, list[str]]:
 
 
 def _rows(attention: Any, count: int) -> list[Array] | None:
-    """The mask row by row; None of what is none."""
+    """The mask row by row; None if it is not a mask."""
     if dimensions(attention) != 2 or len(attention) != count:
         return None
     return [as_numpy("attention_mask", row) for row in attention]
@@ -76,7 +76,7 @@ def _is_trained_outside(attention: list[Array], length: int, mask: Any) -> bool:
 
 
 def _padded(name: str, values: Any, rows: int, widths: set[int]) -> Any:
-    """A list of rows of one of these widths as an array, anything else as it is."""
+    """A list of rows of one of these widths as an array; anything else unchanged."""
     if not isinstance(values, list | tuple) or dimensions(values) != 2 or len(values) != rows:
         return values
     sizes = {len(row) for row in values}

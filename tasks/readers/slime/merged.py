@@ -83,7 +83,7 @@ def open_batch(path: Path, seen: Contents) -> Batch:
 
 
 def check_declared(samples: list[dict[str, Any]], path: Path) -> None:
-    """Raise BadCapture if samples have more tokens, or numbers in what is read, than the file."""
+    """Raise BadCapture if samples declare more tokens or numbers than the file can hold."""
     holds = unpacked(path)
     check_size(holds, sum(length(s.get("log_probs")) for s in samples), len(samples))
     for name in READ:
@@ -91,12 +91,12 @@ def check_declared(samples: list[dict[str, Any]], path: Path) -> None:
 
 
 def length(values: Any) -> int:
-    """Of an array or list; 0 of what is none."""
+    """Length of an array or list; 0 of anything else."""
     return len(values) if getattr(values, "ndim", 1) and hasattr(values, "__len__") else 0
 
 
 def rollouts_of(path: Path, rollout: str) -> tuple[list[Any], list[str]]:
-    """The samples of the rollout engine's file, and what is to be said of it."""
+    """The samples of the rollout engine's file, and notes on it."""
     without = "so samples with the same prompt are a group"
     name = f"{ROLLOUTS}/{rollout}.pt"
     files = rollout_files(path, rollout)

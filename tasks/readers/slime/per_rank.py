@@ -200,7 +200,7 @@ def _merged(index: int, parts: dict[int, tuple[_Shard, int]]) -> dict[str, Any]:
 
 
 def _reward(shard: _Shard, at: int, index: int) -> float | None:
-    """`raw_reward` is that of the whole batch, in the rollout's order."""
+    """A sample's reward: `raw_reward` covers the whole batch, in rollout order."""
     raw = shard.columns.get("raw_reward")
     if raw is None:
         return None
