@@ -27,6 +27,7 @@ VERBS: dict[str, Callable[[Namespace], int]] = {
     "diagnose": steps.diagnose,
     "certify": steps.certify,
     "diff": steps.diff,
+    "runs": runs.runs,
     "compare": runs.compare,
     "gate": runs.gate,
     "demo": runs.demo,
@@ -39,8 +40,16 @@ VERBS: dict[str, Callable[[Namespace], int]] = {
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one verb; 0 done, 1 some capture failed (the others are done), 2 wrong usage."""
+    """Run one verb; 0 done, 1 some capture failed (the others are done), 2 wrong usage.
+
+    Without a verb, `runs` where the home has any, else the help.
+    """
     options = parser().parse_args(arguments)
+    if options.verb is None:
+        if not (options.home / "lake").is_dir():
+            parser().print_help()
+            return DONE
+        options = parser().parse_args(["--home", str(options.home), "runs"])
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # names of files may be no UTF-8

@@ -1,6 +1,7 @@
 """Verbs and options of `tim`."""
 
 import argparse
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -51,7 +52,8 @@ def parser() -> argparse.ArgumentParser:
         default=default_home(),
         help="directory of lake and local MLflow store (default: $TIMTRACK_HOME or ./timtrack)",
     )
-    verbs = tim.add_subparsers(title="verbs", metavar="VERB", required=True, dest="verb")
+    tim.add_argument("--version", action="version", version=f"timtrack {version('timtrack')}")
+    verbs = tim.add_subparsers(title="verbs", metavar="VERB", dest="verb")
 
     ingest = verbs.add_parser(
         "ingest", parents=[running()], help="analyse captures: files, or directories of them"
@@ -241,6 +243,9 @@ def _about_runs(verbs: Any) -> None:
         metavar="A:B",
         help="only these steps, inclusive; A or B may be omitted (default: all)",
     )
+
+    listed = verbs.add_parser("runs", help="the runs of the home: what `tim` alone shows")
+    listed.add_argument("--format", choices=("table", "csv", "json"), default="table")
 
     compare = verbs.add_parser(
         "compare", parents=[between], help="compare runs over their steps, as one page"

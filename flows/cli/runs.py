@@ -1,9 +1,18 @@
-"""Verbs about runs: compare, gate, demo."""
+"""Verbs about runs: runs, compare, gate, demo."""
 
 from argparse import Namespace
 
 from timtrack.flows.cli.exits import DONE, FAILED
 from timtrack.flows.cli.printing import complain, say
+
+
+def runs(options: Namespace) -> int:
+    """The runs of the home, with the headline of each one's latest step."""
+    from timtrack.flows.cli.screen import print_frame
+    from timtrack.tasks.reports import overview
+
+    print_frame(overview.of_runs(options.home), options.format)
+    return DONE
 
 
 def compare(options: Namespace) -> int:

@@ -5,6 +5,7 @@ import io
 import json
 import subprocess
 import sys
+from importlib.metadata import version
 
 import polars as pl
 import pytest
@@ -28,6 +29,27 @@ def filled(saved, home):
     step = ingest(saved(fields), home / "lake")
     write_tables(step, sql_version(), compute_step(step))
     return home
+
+
+def test_tim_alone_shows_the_runs_of_the_home(filled, tmp_path, capsys):
+    [step] = all_steps(filled / "lake")
+    [kl_k3] = run_query([step], "select kl_k3 from step_metrics").row(0)
+    assert main(["--home", str(filled)]) == 0
+    shown = capsys.readouterr().out
+    assert step.run in shown and f"{kl_k3:.4g}" in shown
+    assert main(["--home", str(filled), "runs", "--format", "json"]) == 0
+    [row] = json.loads(capsys.readouterr().out)
+    assert (row["run"], row["steps"], row["last"]) == (step.run, 1, step.step)
+    assert row["kl_k3"] == kl_k3
+    assert main(["--home", str(tmp_path / "nothing")]) == 0
+    assert "tim ingest step_batch.pt" in capsys.readouterr().out
+
+
+def test_the_version_is_the_packages(capsys):
+    with pytest.raises(SystemExit) as left:
+        main(["--version"])
+    assert left.value.code == 0
+    assert capsys.readouterr().out == f"timtrack {version('timtrack')}\n"
 
 
 def test_sql_answers_in_three_forms(filled, capsys):

@@ -1,0 +1,50 @@
+"""The runs of a home at a glance."""
+
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from timtrack.tasks.lake.steps import Step, all_steps
+from timtrack.tasks.tables.stored import stored_tables
+from timtrack.tasks.verdicts import alerts
+from timtrack.tasks.verdicts.numbers import metrics
+
+RUNS = pl.Schema(
+    {
+        "run": pl.String(),
+        "steps": pl.Int64(),
+        "last": pl.Int64(),  # step
+        "status": pl.String(),  # as `tim status` has it; NULL where it was not judged
+        "since": pl.Int64(),  # step
+        "kl_k3": pl.Float64(),  # of the last step [nats]
+        "frac_outside_5": pl.Float64(),
+        "model": pl.String(),
+    }
+)
+
+
+def of_runs(home: Path) -> pl.DataFrame:
+    """A row for each run of the lake, by name; RUNS. Numbers of a step without tables are NULL."""
+    steps: dict[str, list[Step]] = {}
+    for step in all_steps(home / "lake"):
+        steps.setdefault(step.run, []).append(step)
+    told = alerts.told(home)
+    return pl.DataFrame([_row(of_run, told) for of_run in steps.values()], schema=RUNS)
+
+
+def _row(steps: list[Step], told: dict[str, alerts.Status]) -> dict[str, Any]:
+    last = steps[-1]
+    stored = stored_tables(last, {"step_metrics"})
+    numbers = metrics(stored) if stored else {}
+    status, model = told.get(last.run), last.facts()["meta"].get("model")
+    return {
+        "run": last.run,
+        "steps": len(steps),
+        "last": last.step,
+        "status": status and status.level,
+        "since": status and status.since,
+        "kl_k3": numbers.get("kl_k3"),
+        "frac_outside_5": numbers.get("frac_outside_5"),
+        "model": None if model is None else str(model),
+    }
