@@ -63,7 +63,8 @@ def ranked(folder: Path, fields: dict, step: int, ranks: int, world: int | None 
 
 def test_ranks_are_one_capture_that_equals_the_whole(tmp_path):
     batch = formats.a_batch()
-    whole = ingest(save_step_batch(tmp_path / "one", 3, batch), tmp_path / "lake")
+    known = {**batch, "rank": [row % 3 for row in range(6)]}  # which a rank's own file says
+    whole = ingest(save_step_batch(tmp_path / "one", 3, known), tmp_path / "lake")
     parts = ingest(ranked(tmp_path / "many", batch, 3, ranks=3), tmp_path / "lake")
     assert find_captures(tmp_path / "many") == [tmp_path / "many/step_3/step_batch.rank_0.pt"]
     assert [f.name for f in token_files(parts)] == [f"part-0000{i}.parquet" for i in range(3)]

@@ -184,6 +184,7 @@ def test_the_mouse_tells_numbers_and_heads_sort(published_page, opened):
     page = opened(published_page)
     page.locator(".strip .token[data-pos='3']").first.hover()
     assert page.locator(".said.quiet").first.inner_text().startswith("pos 3 ")
+    page.get_by_text("Judged by").click()
     table = page.locator("[aria-label=bands] table")
     column = "all => all.map(cell => cell.textContent)"
     for order in (sorted, lambda values: sorted(values, reverse=True)):

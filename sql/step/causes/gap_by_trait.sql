@@ -49,7 +49,7 @@ placed as (
         rank,
         finish_reason,
         cached_tokens > 0 as is_cached,
-        if(prompt_tokens is null, null, ntile(4) over (partition by run, step order by prompt_tokens)) as quarter,
+        if(prompt_tokens is null, null, ntile(4) over (partition by run, step order by prompt_tokens, row)) as quarter,
         ntile(8) over (partition by run, step order by row) as eighth
     from of_rows
     inner join sequences using (run, step, row)
