@@ -1,5 +1,5 @@
--- What the causes of `causes.toml` that show over steps are told by: where the gap jumps, whether it grows, falls
--- back in a rhythm, or is that of prompts which the run sampled before. From the `signatures` of its steps.
+-- The numbers that the `over_steps` conditions of `causes.toml` test: where the gap jumps, whether it grows or falls
+-- back periodically, and whether prompts sampled at earlier steps are worse. From the `signatures` of the run's steps.
 -- grain: run
 --
 -- run             | Training run.
@@ -235,11 +235,7 @@ select
     jump_share,
     jump_clear,
     growth,
-    if(
-        n_after < 4 or abs(along) >= 1,
-        null,
-        student_t_p_value(along * sqrt((n_after - 2) / (1 - along * along)), n_after - 2)
-    ) as growth_p,
+    if(n_after < 4, null, t_test_of_correlation(along, n_after)) as growth_p,
     period,
     period_share,
     repeated_rows,

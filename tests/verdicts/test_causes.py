@@ -14,6 +14,7 @@ import pytest
 import torch
 
 from tests.given import sequence_frame, sql_connection, token_frame
+from tests.given_tables import log_softmax
 from timtrack.tasks.tables.causes import definitions
 from timtrack.tasks.tables.database import literal
 from timtrack.tasks.tables.query import run_query
@@ -24,11 +25,6 @@ ROWS, GROUP, LENGTH, IDS = 20, 2, 40, 60
 PROMPTS = (30, 150, 3, 90, 15, 120, 60, 8, 140, 40)
 EOS = 0
 NOISE = 0.02  # nats of a logit
-
-
-def log_softmax(logits: np.ndarray) -> np.ndarray:
-    shifted = logits - logits.max(-1, keepdims=True)
-    return shifted - np.log(np.exp(shifted).sum(-1, keepdims=True))
 
 
 @dataclass

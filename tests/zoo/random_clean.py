@@ -12,14 +12,10 @@ import numpy as np
 import polars as pl
 
 from tests.given import sequence_frame, sql_connection, token_frame
+from tests.given_tables import log_softmax
 
 NOISES = ("normal", "heavy", "scaled")
 LARGEST = 0.08  # nats of a logit: as far off as bfloat16 is
-
-
-def log_softmax(logits: np.ndarray) -> np.ndarray:
-    shifted = logits - logits.max(-1, keepdims=True)
-    return shifted - np.log(np.exp(shifted).sum(-1, keepdims=True))
 
 
 def noisy(rng: np.random.Generator, logits: np.ndarray, kind: str, size: float) -> np.ndarray:

@@ -10,9 +10,9 @@
 -- by_rank        | Share that the trainer's rank explains, likewise.
 -- rank_ratio     | How many times farther off the farthest rank is than the nearest.
 -- worst_rank     | The farthest rank.
--- pack_effect    | Level of the rows behind the first of their pack, less that of the first.
+-- pack_effect    | Mean level of the rows after the first in their pack, minus the first row's.
 -- pack_p         | Its p-value, two-sided, with packs - 1 degrees of freedom; NULL below 3 packs.
--- cached_effect  | Level of rows whose prompt came from the prefix cache in part, less that of the others, of means by prompt group.
+-- cached_effect  | Mean level of rows with prompt tokens from the prefix cache, minus that of the other rows; averaged by prompt group first.
 -- cached_p       | Its p-value, two-sided, by Welch's t; NULL below 3 groups of a kind.
 -- mixed_versions | Share of the rows that weights of more than one version sampled.
 -- checksums      | How many different weights sampled the step, by their checksums.
@@ -135,11 +135,7 @@ packed as (
         run,
         step,
         avg(effect) as pack_effect,
-        if(
-            count(*) < 3,
-            null,
-            student_t_p_value(avg(effect) * sqrt(count(*)) / nullif(stddev_samp(effect), 0), count(*) - 1)
-        ) as pack_p
+        t_test_of_mean(effect) as pack_p
     from packs
     group by run, step
 ),

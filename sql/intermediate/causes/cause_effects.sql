@@ -16,13 +16,13 @@
 -- near_end_effect | Level of the last 8 of rows that reached the limit, less that of the others of their rows.
 -- near_end_t      | The same over its standard error between rows.
 -- near_end_p      | Its p-value.
--- cut_effect      | Level of the last token of these rows, less that of the others of their rows.
+-- cut_effect      | Level of the last token of rows that reached the limit, less that of the others of their rows.
 -- cut_t           | The same over its standard error between rows.
 -- cut_p           | Its p-value.
 -- late_effect     | Level of the second halves of rows, less that of the others of their rows.
 -- late_t          | The same over its standard error between rows.
 -- late_p          | Its p-value.
--- older_effect    | Level of what older weights sampled than the newest of its row, less that of the others of their rows; NULL where not captured.
+-- older_effect    | Level of tokens sampled by older weights than the row's newest, less that of the others of their rows; NULL where not captured.
 -- older_t         | The same over its standard error between rows.
 -- older_p         | Its p-value.
 -- seen_effect     | Level of ids that stand before in their response, less that of the others of their rows.

@@ -8,7 +8,7 @@
 -- modes_eta    | Share of the variance of row levels between the kinds; 0.64 for rows of one kind that are normal.
 -- by_order     | Share of the variance of row levels that the row's place in the batch explains, the best of: modulo 2, 3, 4, 6, 8; halves, quarters, eighths; corrected for the number of classes, of which there are at most half as many as prompt groups: else it could be the prompt.
 -- by_order_kind | Which of them: modulo_<k> or block_<k>; of those that explain about as much, the one with the fewest classes.
--- alternate_effect | Level of odd rows less that of the even rows before them: what two replicas make that rows are dealt to by turns.
+-- alternate_effect | Mean level of odd rows minus that of the preceding even rows: differs from 0 where rows alternate between two replicas.
 -- alternate_p  | Its p-value, two-sided, with pairs - 1 degrees of freedom; NULL below 3 pairs.
 -- candidate_rows | Of the rows with 4 tokens or more of p_train below 0.05, the share without one of p_rollout below 0.05.
 -- by_prompt    | Share that the prompt group explains, corrected likewise; NULL where no group has two rows.
@@ -140,11 +140,7 @@ alternating as (
         run,
         step,
         avg(effect) as alternate_effect,
-        if(
-            count(*) < 3,
-            null,
-            student_t_p_value(avg(effect) * sqrt(count(*)) / nullif(stddev_samp(effect), 0), count(*) - 1)
-        ) as alternate_p
+        t_test_of_mean(effect) as alternate_p
     from pairs
     group by run, step
 ),
@@ -211,11 +207,7 @@ select
     nullif(length_effect, 'nan') as length_effect,
     if(groups < 5 or isnan(length_t), null, student_t_p_value(length_t, groups - 2)) as length_p,
     nullif(total_effect, 'nan') as total_effect,
-    if(
-        total_rows < 5 or isnan(total_corr) or abs(total_corr) >= 1,
-        null,
-        student_t_p_value(total_corr * sqrt((total_rows - 2) / (1 - total_corr * total_corr)), total_rows - 2)
-    ) as total_p,
+    if(total_rows < 5 or isnan(total_corr), null, t_test_of_correlation(total_corr, total_rows)) as total_p,
     nullif(response_t, 'nan') as response_t,
     lag_share,
     lag_of

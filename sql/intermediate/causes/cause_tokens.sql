@@ -18,7 +18,7 @@
 -- level        | ln(|logit_diff| + 0.00001), less its mean over the step's tokens in the bucket: how far off a token is for one of its probability.
 -- seen         | How often its id stands before it in the response; NULL without ids.
 -- is_in_prompt | Whether the prompt has its id; NULL without ids or prompt.
--- is_cut       | Whether the row reached its limit, as the engine says (finish_reason length); where it does not say, whether it has the step's longest response.
+-- is_cut       | Whether the row was cut at the length limit: finish_reason is length or, where that was not captured, the response is the step's longest.
 -- is_older     | Whether older weights sampled it than the newest of its row; NULL where not captured.
 
 with strides as (

@@ -1,5 +1,5 @@
--- What the causes of `causes.toml` are told by: one row of numbers, each of which stands out where some of them is
--- at work. Made from up to 50,000 of the step's trained tokens (`cause_tokens`). A level is the log of how far off
+-- The numbers that the conditions of `causes.toml` test, one row a step: each stands out where some cause is at
+-- work. Made from up to 50,000 of the step's trained tokens (`cause_tokens`). A level is the log of how far off
 -- a token is for one of its probability; a t is a mean over its standard error between rows.
 -- grain: run, step
 --
