@@ -38,7 +38,7 @@ from timtrack.tasks.messages.errors import Rival, printable
 from timtrack.tasks.messages.formatting import encodable, markdown
 from timtrack.tasks.reports import cells, run_page, step_page
 from timtrack.tasks.reports.charts import over_steps
-from timtrack.tasks.reports.charts.export import save_charts, save_page
+from timtrack.tasks.reports.charts.export import pictures, save_charts, save_page
 from timtrack.tasks.reports.charts.step import draw_charts
 from timtrack.tasks.tables import frameworks
 from timtrack.tasks.tables.catalogue import sql_version
@@ -199,7 +199,7 @@ def log_trend(run: str, into: Path, home: Path, bands: Bands) -> None:
     changes = change_points.of_runs(trend, run_page.events(steps))
     chosen = bands.for_family(family(steps[-1].facts()))
     drawn = {"run_trend": over_steps.trend(trend, changes, chosen)}
-    save_charts(drawn, into)
+    save_charts(pictures(drawn), into)
     cells.write_csv(changes, into / "changes.csv")
     save_page(drawn, into / "run_trend.html")
     cells.write_csv(trend, into / "run_trend.csv")

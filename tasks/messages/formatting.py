@@ -44,6 +44,11 @@ def number(value: float | None) -> str:
     return f"{value:.4g}"
 
 
+def tokens(count: int) -> str:
+    """`1 token`, `2,300 tokens`."""
+    return f"{count:,} token{'s' * (count != 1)}"
+
+
 def signed(value: float) -> str:
     """Three significant digits with their sign: `+0.0213`, `-1.2`."""
     return f"{value:+.3g}"

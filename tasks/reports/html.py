@@ -17,24 +17,26 @@ from timtrack.tasks.reports.charts.export import in_script, vega_bundle
 from timtrack.tasks.tables.catalogue import catalogue
 
 PAGE = Path(__file__).parent / "page"
-LONGEST = 60  # rows of a table on a page; the rest is in its CSV
+LONGEST = 30  # rows of a table on a page; the rest is in its CSV
 
 
 def render(template: str, data: Mapping[str, Any], where: str = "", **values: Any) -> str:
     """A page: a template with its values, and `data` for its script. `where` ends its queries.
 
-    Values are escaped; what comes as Markup was escaped where it was made.
+    Values are escaped; what comes as Markup was escaped where it was made. With `charts` in the
+    data, Vega is on the page and draws them.
     """
-    vega, script = vega_bundle(), _asset("page.js")
+    scripts = [_asset("page.js")]
+    if "charts" in data:
+        scripts += [vega_bundle(), _asset("charts.js")]
     return str(
         _environment(where)
         .get_template(template)
         .render(
             **values,
             style=_asset("page.css"),
-            vega=vega,
-            script=script,
-            hashes=" ".join(map(_digest, (vega, script))),
+            scripts=scripts,
+            hashes=" ".join(map(_digest, scripts)),
             data=in_script(data),
         )
     )
@@ -54,13 +56,15 @@ def _row(row: Sequence[Any]) -> Markup:
 
 
 def _cell(value: Any) -> Markup:
-    """Numbers to four digits, whole in `data-v` to sort by; of lists the first few."""
+    """Numbers to four digits, to six in `data-v` to sort by; of lists the first few."""
     if isinstance(value, bool) or value is None or isinstance(value, str):
         return Markup("<td>{}</td>").format("–" if value is None else _printable(str(value)))
     if isinstance(value, list):
         return Markup("<td>{}</td>").format(", ".join(_printable(str(item)) for item in value[:8]))
-    text = formatting.number(value) if isinstance(value, float) else f"{value:,}"
-    return Markup('<td class="n" data-v="{}">{}</td>').format(value, text)
+    if isinstance(value, float):
+        cell = Markup('<td class="n" data-v="{:.6g}">{}</td>')
+        return cell.format(value, formatting.number(value))
+    return Markup('<td class="n" data-v="{}">{:,}</td>').format(value, value)
 
 
 def _printable(text: str) -> str:
@@ -75,8 +79,8 @@ def head(names: Sequence[str]) -> Markup:
 def scrolled(name: str, cells: Markup, body: Markup) -> Markup:
     """A table that sorts by click and scrolls by itself where it is too wide."""
     return Markup(
-        '<div class="scroll" tabindex="0" role="region" aria-label="{}"><table class="sortable">'
-        "<thead><tr>{}</tr></thead><tbody>{}</tbody></table></div>"
+        '<div class="scroll" tabindex="0" role="region" aria-label="{0}">'
+        '<table class="sortable {0}"><thead><tr>{1}</tr></thead><tbody>{2}</tbody></table></div>'
     ).format(name, cells, body)
 
 
@@ -108,6 +112,6 @@ def _environment(where: str) -> Environment:
         "sql": lambda name: formatting.command(f"from {name}{where}"),
         "query": formatting.command,
         "words": lambda name: name.replace("_", " "),
-        "about": lambda name: catalogue()[name].title,
+        "about": lambda name: catalogue()[name].title.split(". ")[0].rstrip("."),
     }
     return environment

@@ -5,7 +5,9 @@ JSON without `<`, and the page's policy runs no script but its own.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -15,53 +17,63 @@ from markupsafe import Markup
 from timtrack.tasks.lake.steps import Step, is_pruned
 from timtrack.tasks.messages import formatting
 from timtrack.tasks.reports import html, samples, token_strip
+from timtrack.tasks.reports.charts.export import Picture
 from timtrack.tasks.reports.samples import Choice, Sample
 from timtrack.tasks.tables.catalogue import catalogue
 from timtrack.tasks.tables.database import literal
 from timtrack.tasks.verdicts import numbers, summary
 from timtrack.tasks.verdicts.assessment import Assessment
+from timtrack.tasks.verdicts.finding import Finding
 
 Tables = Mapping[str, pl.DataFrame]
+Drawn = Mapping[str, Picture]
 
 CHOICE = Choice()
-MOST = 20_000  # tokens of a page up to which the prompts' other rollouts are on it: 1 MB
+MOST = 5_000  # tokens of a page up to which the prompts' other rollouts are on it: 0.4 MB
 AVERAGES_OF_R = " A few tokens decide the averages of r here: these have no interval."
 VERDICTS = {"healthy": "ok", "watch": "watch", "correctable": "watch"}  # else bad
 
 
 @dataclass(frozen=True)
 class Section:
-    """A heading with its charts and tables, as far as they are there."""
+    """A heading with its charts and tables; `short` stands in the contents."""
 
     title: str
+    short: str
     charts: Sequence[str] = ()
-    tables: Sequence[str] = ()
+    tables: Sequence[Any] = ()  # names; on the page, each with its HTML
     text: str = ""
     lines: Sequence[str] = field(default=())
-    open: bool = False
+    is_folded: bool = False  # its charts, where they show nothing to act on
+
+    @property
+    def id(self) -> str:
+        """Its anchor."""
+        return self.short.lower().replace(" ", "-")
 
 
 SLICES = (
     *("gap_by_rollout_prob", "gap_by_position", "gap_by_relative_position", "gap_by_token"),
     *("gap_by_entropy", "gap_by_group", "gap_by_length", "gap_by_reward", "gap_by_turn"),
-    "gap_by_advantage_sign",
+    *("gap_by_advantage_sign", "gap_by_trait"),
 )
 DIAGNOSES = (
     *("alignment", "culprits", "context_blindness", "noise_floor", "tail"),
     *("confident_contradictions", "sampling", "row_match"),
 )
+SPREAD = ("ratio_histogram", "logp_diff_histogram", "logp_density", "prob_diff_histogram")
+WHERE = ("culprits", "gap_along_response", "gap_by_rollout_prob", "lag_scan")
 SECTIONS = (
-    Section("How far r is from 1", ("ratio_histogram", "prob_diff_histogram", "logp_density")),
-    Section("Where it sits", ("gap_by_position", "gap_by_rollout_prob"), SLICES),
+    Section("How the gap is spread", "Spread", SPREAD),
+    Section("Where it sits", "Where", WHERE, SLICES),
+    Section("Which link of the chain", "Chain", ("attribution",), ("attribution",)),
+    Section("What was tested", "Tests", (), DIAGNOSES),
     Section(
-        "What may cause it",
-        ("culprits", "lag_scan"),
-        DIAGNOSES,
+        "What a correction would do", "Corrections", ("correction_frontier",), ("corrections",)
     ),
-    Section("Which link of the chain", ("attribution",), ("attribution",), open=True),
-    Section("What a correction would do", ("correction_frontier",), ("corrections",)),
-    Section("Which tokens and rollouts", (), ("worst_tokens", "sequence_metrics")),
+    Section("Tokens and rollouts", "Tokens", (), ("worst_tokens", "sequence_metrics")),
 )
+MOST_FINDINGS = 5  # on the page; the others are remarks
 
 
 @dataclass(frozen=True)
@@ -71,12 +83,13 @@ class Samples:
     groups: Sequence[Sequence[Sample]]
     shown: int
     rule: str
+    lead: str = "First of the samples"  # what the first of them is called
 
 
 def write(
     step: Step,
     computed: Tables,
-    drawn: Mapping[str, Any],
+    drawn: Drawn,
     assessment: Assessment,
     into: Path,
     choice: Choice = CHOICE,
@@ -91,7 +104,7 @@ def write(
 def page(
     step: Step,
     computed: Tables,
-    drawn: Mapping[str, Any],
+    drawn: Drawn,
     assessment: Assessment,
     choice: Choice,
 ) -> tuple[str, Samples]:
@@ -115,22 +128,25 @@ def gather(step: Step, sequence_metrics: pl.DataFrame, choice: Choice) -> Sample
         rows.append(row)
     read = samples.read(step, rows)
     there = [[read[row] for row in group if row in read] for group in groups]
-    return Samples(there, choice.per_group, choice.text)
+    lead = {"lead": "Worst rollout of the worst prompt"} if choice.pick == "worst" else {}
+    return Samples(there, choice.per_group, choice.text, **lead)
 
 
 def render(
     step: Step,
     computed: Tables,
-    drawn: Mapping[str, Any],
+    drawn: Drawn,
     assessment: Assessment,
     samples: Samples,
 ) -> str:
     """The page, from a step's tables, its charts and the chosen rollouts."""
     facts = step.facts()
-    sections = [_filled(section, computed, drawn, assessment) for section in SECTIONS]
+    main = main_chart(drawn, assessment)
+    sections = [_filled(section, computed, drawn, assessment, main) for section in SECTIONS]
+    findings, remarks = told(assessment)
     data = {
-        "charts": {name: chart.to_dict() for name, chart in drawn.items()},
         "groups": [token_strip.group(rollouts, samples.shown) for rollouts in samples.groups],
+        "lead": samples.lead,
     }
     return html.render(
         "report.html",
@@ -139,47 +155,74 @@ def render(
         title=step.name,
         run=step.run,
         step=step.step,
-        facts_line=facts_line(facts),
+        facts=header(facts),
         notes=facts["notes"],
         verdict=assessment,
         verdict_class=VERDICTS.get(assessment.status, "bad"),
         trained=f"{computed['step_metrics']['trained_tokens'].item():,}",
         headline=headline(assessment),
         intervals=intervals(assessment.numbers),
-        findings=assessment.findings,
+        findings=findings,
+        remarks=remarks,
+        main=main,
+        pictures=drawn,
         sections=[section for section in sections if section.charts or section.tables],
         rule=f"Chosen by rule: {samples.rule}",
         source=facts["source"],
         sha256=facts["sha256"],
+        version=version("timtrack"),
     )
 
 
-def facts_line(facts: Mapping[str, Any]) -> str:
-    """Model, data, algorithm and when the batch was captured, as far as the capture says."""
+def main_chart(drawn: Drawn, assessment: Assessment) -> str | None:
+    """The chart of the first screen: of r, or of |ln r| where no token is farther than 2 times."""
+    near = not assessment.numbers["frac_outside_2"]
+    first = "logp_diff_histogram" if near else "ratio_histogram"
+    return first if first in drawn else None
+
+
+def told(assessment: Assessment) -> tuple[list[Finding], list[Finding]]:
+    """Up to five findings that matter beside the causes, which have a box; and the others."""
+    others = [finding for finding in assessment.findings if finding.table != "causes"]
+    matter = [finding for finding in others if finding.matters][:MOST_FINDINGS]
+    return matter, [finding for finding in others if finding not in matter]
+
+
+FACTS = {
+    "model": "model",
+    "dataset": "data",
+    "algorithm": "algorithm",
+    "rollout_engine": "rollout engine",
+    "trainer": "trainer",
+    "temperature": "temperature",
+}
+
+
+def header(facts: Mapping[str, Any]) -> dict[str, str]:
+    """What the capture says of itself, by label, and when its file was written."""
     meta = facts["meta"]
-    there = (meta.get(key) for key in ("model", "dataset", "algorithm"))
-    told = [str(value) for value in there if value is not None]
-    when = f"captured at training step {facts['step']}, before the PPO mini-batch updates"
-    return " · ".join([*told, when])
+    named = {label: str(meta[key]) for key, label in FACTS.items() if meta.get(key) is not None}
+    size = f"{facts['rows']:,} rollouts, {facts['trained_tokens']:,} trained tokens"
+    shown = {**named, "batch": size, "format": facts["format"]}
+    if written := facts.get("mtime_ns"):
+        shown["file of"] = f"{datetime.fromtimestamp(written / 1e9, UTC):%Y-%m-%d %H:%M} UTC"
+    return shown
 
 
 def _filled(
-    section: Section, computed: Tables, drawn: Mapping[str, Any], assessment: Assessment
+    section: Section, computed: Tables, drawn: Drawn, assessment: Assessment, main: str | None
 ) -> Section:
     """The section with what there is: tables as HTML, and the correction's lines to paste."""
     there = [name for name in section.tables if name in computed and len(computed[name])]
-    text, lines = section.text, section.lines
-    if "corrections" in there and (advice := assessment.advice):
-        text = advice.text
-        lines = [f"{framework}: {line}" for framework, line in advice.config.items()]
-    return Section(
-        section.title,
-        [name for name in section.charts if name in drawn],
-        [(name, _table(name, computed[name])) for name in there],  # type: ignore[misc]
-        text,
-        lines,
-        section.open,
+    filled = replace(
+        section,
+        charts=[name for name in section.charts if name in drawn and name != main],
+        tables=[(name, _table(name, computed[name])) for name in there],
     )
+    if "corrections" not in there or not (advice := assessment.advice):
+        return filled
+    lines = [f"{framework}: {line}" for framework, line in advice.config.items()]
+    return replace(filled, text=advice.text, lines=lines, is_folded=advice.setting is None)
 
 
 def headline(assessment: Assessment) -> Markup:
@@ -196,8 +239,9 @@ def headline(assessment: Assessment) -> Markup:
         rows.append((*shown, error or "", interval, level, level, defined[name]))
     body = Markup().join(
         Markup(
-            '<tr><td>{}</td><td><code>{}</code></td><td class="n" data-v="{}">{}</td>'
-            '<td class="n" data-v="{}">{}</td><td class="{}">{}</td><td>{}</td></tr>'
+            '<tr><td>{}</td><td class="column"><code>{}</code></td>'
+            '<td class="n" data-v="{}">{}</td><td class="n" data-v="{}">{}</td>'
+            '<td class="{}">{}</td><td class="about">{}</td></tr>'
         ).format(*row)
         for row in rows
     )

@@ -10,6 +10,7 @@ from typing import Any
 import polars as pl
 
 from timtrack.tasks.lake.steps import is_bypass
+from timtrack.tasks.verdicts import sentences
 from timtrack.tasks.verdicts.advice import Advice, advise, shift
 from timtrack.tasks.verdicts.bands import LEVELS, Bands, Reading, family
 from timtrack.tasks.verdicts.causes import Cause, causes_of
@@ -17,12 +18,13 @@ from timtrack.tasks.verdicts.diagnoses import FAULTS
 from timtrack.tasks.verdicts.finding import Finding
 from timtrack.tasks.verdicts.findings import findings_of
 from timtrack.tasks.verdicts.numbers import metrics
+from timtrack.tasks.verdicts.sentences import Verdict, likely
 
 Tables = Mapping[str, pl.DataFrame]
 
 SUSPECT = "capture suspect"
 CAUSE_FOUND = "cause found"
-CLOSE = 0.85  # part of the first cause's confidence from which a second is named beside it
+BEYOND = "beyond correction"
 BYPASS = "The trainer's log-probs are the rollout engine's, bit by bit: nothing was measured."
 
 
@@ -35,13 +37,18 @@ class Assessment:
     """
 
     status: str
-    text: str  # why, in one or two sentences
+    verdict: Verdict
     numbers: Mapping[str, Any]  # of `step_metrics`, by name
     family: str  # whose bands were used
     readings: tuple[Reading, ...]
     causes: tuple[Cause, ...]  # the likeliest first
     findings: tuple[Finding, ...]
     advice: Advice | None  # None for a pruned step whose older tables have no `corrections`
+
+    @property
+    def text(self) -> str:
+        """The verdict as one paragraph."""
+        return self.verdict.text
 
     @property
     def level(self) -> str:
@@ -59,7 +66,7 @@ class Assessment:
         if worst == LEVELS[0]:
             return ()
         readings = (reading.text for reading in self.readings if reading.level == worst)
-        return (*([_likely(self.causes)] if self.causes else []), *readings)
+        return (*([likely(self.causes)] if self.causes else []), *readings)
 
 
 def assess(facts: Mapping[str, Any], tables: Tables, bands: Bands) -> Assessment:
@@ -71,68 +78,60 @@ def assess(facts: Mapping[str, Any], tables: Tables, bands: Bands) -> Assessment
     found = findings_of(tables, causes, advice)
     if not measured:
         return Assessment(
-            "not measured", BYPASS, numbers, of_family, (), causes, tuple(found), advice
+            "not measured", Verdict(BYPASS), numbers, of_family, (), causes, tuple(found), advice
         )
     # As it was computed: what overflowed is bad, not absent.
     readings = bands.readings(facts, tables["step_metrics"].row(0, named=True))
     unknown = len(bands.for_family(of_family)) - len(readings)
-    status, text = _verdict(readings, unknown, tables, found, causes, advice)
+    faults = [finding for finding in found if finding.of_capture and finding.matters]
+    status = _status(readings, tables, faults, causes, advice)
+    verdict = _verdict(status, tables, numbers, readings, unknown, faults, causes, advice)
     if status == "healthy":
         found = [finding.as_remark() for finding in found]
-    return Assessment(status, text, numbers, of_family, readings, causes, tuple(found), advice)
+    return Assessment(status, verdict, numbers, of_family, readings, causes, tuple(found), advice)
+
+
+def _status(
+    readings: tuple[Reading, ...],
+    tables: Tables,
+    faults: list[Finding],
+    causes: tuple[Cause, ...],
+    advice: Advice | None,
+) -> str:
+    """A cause comes before what corrections could do."""
+    levels = {reading.level for reading in readings}
+    if shift(tables):
+        return SUSPECT
+    if "bad" in levels and causes:
+        return CAUSE_FOUND
+    if "bad" in levels:  # bands of one's own may be narrower than ours
+        return "correctable" if advice and advice.setting not in (None, "none") else BEYOND
+    return "watch" if "watch" in levels or causes or faults else "healthy"
 
 
 def _verdict(
+    status: str,
+    tables: Tables,
+    numbers: Mapping[str, Any],
     readings: tuple[Reading, ...],
     unknown: int,
-    tables: Tables,
-    found: list[Finding],
+    faults: list[Finding],
     causes: tuple[Cause, ...],
     advice: Advice | None,
-) -> tuple[str, str]:
-    """Status and text: the likely cause comes first, and mending it before any correction."""
-    faults = [finding for finding in found if finding.of_capture and finding.matters]
-    bad = [reading for reading in readings if reading.level == "bad"]
-    watched = [reading for reading in readings if reading.level == "watch"]
+) -> Verdict:
+    """The sentences; of a capture that is suspect only why it is."""
     if row := shift(tables):
-        return SUSPECT, FAULTS["shift"](row)
-    cause = f"{_likely(causes)} " if causes else ""
-    if bad and causes:
-        hopeless = " No correction would do." if advice and advice.setting is None else ""
-        return CAUSE_FOUND, f"{cause}{_listed(bad)}.{_mend(causes)}{hopeless}"
-    if bad:
-        status, remedy = _remedy(advice)
-        return status, f"{_listed(bad)}.{remedy}"
-    if watched:
-        return "watch", f"{cause}{_listed(watched)}; the rest is healthy.{_mend(causes)}"
-    left = f", {unknown} could not be judged" if unknown else ""
-    inside = f"All {len(readings)} readings are inside their bands{left}"
-    if causes:
-        return "watch", f"{cause}{inside}.{_mend(causes)}"
-    if faults:
-        return "watch", f"{inside}, but: {faults[0].text}"
-    return "healthy", f"{inside}."
-
-
-def _likely(causes: tuple[Cause, ...]) -> str:
-    """The likeliest cause; the next one too, where little speaks for one rather than the other."""
-    first, *others = (f"{cause.name} ({cause.id})" for cause in causes)
-    close = [one for one in causes[1:] if one.confidence > CLOSE * causes[0].confidence]
-    return f"Likely cause: {' or '.join([first, *others[: min(1, len(close))]])}."
-
-
-def _mend(causes: tuple[Cause, ...]) -> str:
-    return f" Fix this before any correction: {causes[0].fix}" if causes else ""
-
-
-def _remedy(advice: Advice | None) -> tuple[str, str]:
-    """What corrections could do about bad readings."""
-    if advice is None or advice.setting == "none":  # bands of one's own may be narrower than ours
-        return "beyond correction", ""
-    return ("correctable" if advice.setting else "beyond correction"), f" {advice.text}"
-
-
-def _listed(readings: list[Reading]) -> str:
-    parts = [reading.text for reading in readings[:3]]
-    more = f" and {len(readings) - 3} more" if len(readings) > 3 else ""
-    return ", ".join(parts) + more
+        return Verdict(FAULTS["shift"](row))
+    bad = sentences.how_bad(numbers, readings, unknown)
+    if status == "healthy":
+        return Verdict(bad, is_healthy=True)
+    if faults and not causes and all(reading.level == LEVELS[0] for reading in readings):
+        return Verdict(bad, faults[0].text)
+    is_bad = status != "watch"
+    return Verdict(
+        bad,
+        sentences.why(tables, causes),
+        sentences.what_to_do(causes, advice, is_bad),
+        sentences.where(tables),
+        bool(causes),
+    )

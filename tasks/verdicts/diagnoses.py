@@ -196,22 +196,32 @@ def _contradictions(tables: Tables) -> Iterator[Finding]:
         )
 
 
-def _culprits(tables: Tables) -> Iterator[Finding]:
-    table = tables["culprits"]
-    told = (
+def notable(culprits: pl.DataFrame) -> pl.DataFrame:
+    """The slices to tell of: believed, beyond what their probability explains, not tiny."""
+    return culprits.filter(
         pl.col("survives")
         & (pl.col("lift_low") > NOTABLE)
         & (pl.col("lift_given_prob") > NOTABLE)
         & (pl.col("share_abs_logp_diff") >= WORTH_SAYING)
     )
-    for row in table.filter(told).head(3).to_dicts():
+
+
+def carries(row: Row) -> str:
+    """What a slice carries of the gap with how many of the tokens."""
+    return (
+        f"{culprit(row)} carries {share(row['share_abs_logp_diff'])} of the total |ln r| with "
+        f"{share(row['share_tokens'])} of the tokens"
+    )
+
+
+def _culprits(tables: Tables) -> Iterator[Finding]:
+    table = tables["culprits"]
+    for row in notable(table).head(3).to_dicts():
         yield Finding(
             "culprits",
-            f"{culprit(row)} carries {share(row['share_abs_logp_diff'])} of the total |ln r| with "
-            f"{share(row['share_tokens'])} of the tokens, {number(row['lift_given_prob'])} times "
-            f"what the probability of its tokens explains. Its lift, the one share over the "
-            f"other, is {number(row['lift'])} (95 % interval {number(row['lift_low'])} to "
-            f"{number(row['lift_high'])}).",
+            f"{carries(row)}, {number(row['lift_given_prob'])} times what the probability of its "
+            f"tokens explains. Its lift, the one share over the other, is {number(row['lift'])} "
+            f"(95 % interval {number(row['lift_low'])} to {number(row['lift_high'])}).",
             matters=True,
         )
     if len(table) and table["q_value"].is_null().all():

@@ -31,7 +31,7 @@ def a_step(kl: float = 0.5) -> StepSeen:
 def home():
     """Two steps of a run, logged; a capture that is set aside."""
     points = Counter({("mismatch/kl_k1", 1, 0.5): 1, ("mismatch/kl_k1", 2, 0.5): 1})
-    artifacts = frozenset({"steps/1/report.html", "steps/2/report.html", "trend/run_trend.png"})
+    artifacts = frozenset({"steps/1/report.html", "steps/2/report.html", "trend/run_trend.svg"})
     return Seen(
         steps={("a", 1): a_step(), ("a", 2): a_step()},
         mlflow={"a": RunSeen(1, points, artifacts)},
@@ -116,9 +116,9 @@ def test_another_fact_is_found(home):
 
 
 def test_a_missing_artifact_is_found(home):
-    artifacts = home.mlflow["a"].artifacts - {"trend/run_trend.png"}
+    artifacts = home.mlflow["a"].artifacts - {"trend/run_trend.svg"}
     [found] = differences(with_run(home, artifacts=artifacts), home)
-    assert found == "run 'a': 1 artifacts are not in both, first trend/run_trend.png"
+    assert found == "run 'a': 1 artifacts are not in both, first trend/run_trend.svg"
 
 
 def test_leftovers_are_found(home):

@@ -45,14 +45,14 @@ def test_artifacts_of_a_step_and_of_the_run(three_steps, home):
     [folder] = (home / "mlartifacts").iterdir()
     files = {str(p.relative_to(folder / "artifacts")) for p in folder.rglob("*") if p.is_file()}
     for name in (
-        "ratio_histogram.png",
+        "ratio_histogram.svg",
         "report.html",
         "samples.json",
         "summary.json",
         "tables/worst_tokens.csv",
     ):
         assert f"steps/2/{name}" in files
-    assert {"trend/run_trend.png", "trend/run_trend.csv"} <= files
+    assert {"trend/run_trend.svg", "trend/run_trend.csv"} <= files
     summary = json.loads((folder / "artifacts/steps/2/summary.json").read_text())
     assert summary["metrics"]["trained_tokens"] == summary["capture"]["trained_tokens"]
 

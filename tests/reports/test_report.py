@@ -1,6 +1,7 @@
 """The report: the published rows to the letter, in a real browser, whatever the model wrote."""
 
 import json
+import re
 from collections.abc import Iterator
 from itertools import product
 from math import exp
@@ -150,8 +151,8 @@ def test_the_published_headers_and_shades_are_as_they_were(published_page, opene
     assert set(page.locator(".sample .head").all_inner_texts()) == headers
     assert page.locator("tr.wide").count() == 299
     assert page.locator("td.out").count() == 246
-    hidden = {f"... {s['n_hidden']} more tokens (see samples.json)" for s in told}
-    assert hidden <= set(page.locator(".sample > p.quiet").all_inner_texts())
+    hidden = {f"... {s['n_hidden']} more tokens (select one in the strip)" for s in told}
+    assert hidden <= set(page.locator(".sample p.quiet").all_text_contents())
     prompts = page.locator(".sample details pre")
     assert prompts.first.inner_text  # it is there
     texts = {t.strip() for t in page.locator(".sample details pre").all_text_contents()}
@@ -184,13 +185,70 @@ def test_the_mouse_tells_numbers_and_heads_sort(published_page, opened):
     page = opened(published_page)
     page.locator(".strip .token[data-pos='3']").first.hover()
     assert page.locator(".said.quiet").first.inner_text().startswith("pos 3 ")
-    page.get_by_text("Judged by").click()
+    page.get_by_text("bands of the family").click()
     table = page.locator("[aria-label=bands] table")
     column = "all => all.map(cell => cell.textContent)"
     for order in (sorted, lambda values: sorted(values, reverse=True)):
         table.locator("th button").first.click()
         names = table.locator("tbody td:first-child").evaluate_all(column)
         assert names == order(names)
+
+
+@pytest.mark.slow
+def test_a_mark_says_its_numbers_and_a_query_is_copied(published_page, opened):
+    page = opened(published_page)
+    marks = page.locator("#chart-ratio_histogram svg path[data-tip]")
+    label = marks.nth(5).get_attribute("data-tip")
+    assert re.fullmatch(r"r \S+ to \S+: \d+ tokens?, \S+ %", label)
+    marks.nth(5).hover()
+    assert page.locator("#tip").inner_text() == label
+    page.locator("h1").hover()
+    assert not page.locator("#tip").is_visible()
+    page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    button = page.locator(".findings .copy").first
+    button.click()
+    copied = page.evaluate("navigator.clipboard.readText()")
+    assert copied == button.get_attribute("data-copy")
+    assert copied.startswith('tim sql "from ')
+
+
+@pytest.mark.slow
+def test_the_first_screen_says_how_bad_why_what_to_do_and_shows_it(published_page, opened):
+    page = opened(published_page)
+    assert page.locator(".verdict dt").all_inner_texts() == ["Why", "How bad", "What to do"]
+    assert "Half of the tokens differ by a factor of" in page.locator(".verdict").inner_text()
+    worst = page.locator("#worst .strip")
+    for seen in (page.locator(".verdict"), page.locator("#chart-ratio_histogram svg"), worst):
+        assert seen.bounding_box()["y"] < 500
+    assert worst.locator(".token").count() > 50
+    for link in page.locator("nav a").all():
+        assert page.locator(link.get_attribute("href")).count() == 1
+
+
+@pytest.mark.slow
+def test_the_table_follows_the_selected_token(tmp_path, opened):
+    fields = batch_fields(rows=4, width=200)
+    step = ingest(save_step_batch(tmp_path / "run", 3, fields), tmp_path / "lake")
+    page = opened(page_of(step, tmp_path), "#row=0&pos=120")
+    block = page.locator(".sample", has=page.locator(".token:focus"))
+    here = block.locator("table.tokens tr.here td:first-child")
+    assert here.all_text_contents() == ["120"]
+    page.keyboard.press("ArrowRight")
+    assert here.all_text_contents() == ["121"]
+
+
+def test_a_page_stays_small(tmp_path):
+    fields = batch_fields(rows=8, width=300)
+    fields["response_mask"][:] = 1
+    fields["attention_mask"][:] = 1
+    step = ingest(save_step_batch(tmp_path / "run", 3, fields), tmp_path / "lake")
+    computed = compute_step(step)
+    drawn, judged = draw_charts(computed), assess(step.facts(), computed, OURS)
+    chosen = samples.Choice(groups=4, per_group=2)
+    page, shown = step_page.page(step, computed, drawn, judged, chosen)
+    assert sum(len(group[: shown.shown]) for group in shown.groups) == 8
+    assert "vegaEmbed" not in page
+    assert len(page) < 500_000
 
 
 @pytest.mark.slow

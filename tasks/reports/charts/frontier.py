@@ -1,12 +1,20 @@
 """Chart of what each correction keeps against how much it distorts."""
 
-import textwrap
 from typing import Any, Literal
 
 import altair as alt
 import polars as pl
 
-from timtrack.tasks.reports.charts.theme import BLUE, INK, RED, WIDTH, titled
+from timtrack.tasks.messages.formatting import number, share
+from timtrack.tasks.reports.charts.theme import (
+    BLUE,
+    INK,
+    RED,
+    TIPS,
+    WIDTH,
+    titled,
+    with_tips,
+)
 from timtrack.tasks.verdicts.advice import advise
 
 FRONTIER = 360  # px, its height
@@ -29,7 +37,7 @@ def correction_frontier(
     y = alt.Y("ess_token:Q").title("effective share of the tokens (ESS)")
     x, y = x.scale(domain=[0, widest], nice=False), y.scale(domain=[LOWEST, HIGHEST], nice=False)
     dots = (
-        alt.Chart(points.reverse())
+        alt.Chart(with_tips(points, _tip).select(*DRAWN, "tip").reverse())
         .mark_circle(size=55, opacity=0.85)
         .encode(
             x=x,
@@ -37,15 +45,7 @@ def correction_frontier(
             color=alt.Color("state:N")
             .scale(domain=list(STATES), range=list(STATES.values()))
             .legend(orient="bottom", title=None),
-            tooltip=[
-                "setting:N",
-                "unusable:N",
-                alt.Tooltip("frac_tok_dropped:Q", format=".3~%"),
-                alt.Tooltip("frac_tok_truncated_high:Q", format=".3~%"),
-                alt.Tooltip("weight_mean:Q", format=".4g"),
-                alt.Tooltip("ess_token:Q", format=".4g"),
-                alt.Tooltip("bias_l1_vs_r:Q", format=".4g"),
-            ],
+            **TIPS,
         )
     )
     labels = alt.Chart(_labels(points, widest)).encode(x=x, y=y, text="label:N")
@@ -55,10 +55,23 @@ def correction_frontier(
         )
         for side, (align, shift, rise) in SIDES.items()
     ]
-    caption = textwrap.wrap(advice.text, 110)
+    recommended = f"; red: {advice.setting}" if advice.setting else ""
+    counted = f"{points['unusable'].null_count()} of {len(points)} settings are usable"
+    caption = ["Up keeps more, left is nearer to r.", f"{counted}{recommended}"]
     title = "What a correction would keep, and how far it is from r"
     return titled(alt.layer(dots, *names), title, caption, height=FRONTIER)
 
+
+def _tip(row: dict[str, Any]) -> str:
+    bounded = row["frac_tok_truncated_high"] + row["frac_tok_truncated_low"]
+    why = f"; not usable: {row['unusable']}" if row["unusable"] else ""
+    return (
+        f"{row['setting']}: drops {share(row['frac_tok_dropped'])}, truncates {share(bounded)}, "
+        f"ESS {number(row['ess_token'])}, bias {number(row['bias_l1_vs_r'])}{why}"
+    )
+
+
+DRAWN = ("setting", "state", "bias_l1_vs_r", "ess_token")
 
 LOWEST, HIGHEST = -0.04, 1.05  # of the frontier's ESS axis: points at 0 and 1 are whole
 

@@ -94,8 +94,7 @@ def ratio_ridge(ratio_histogram: pl.DataFrame) -> Any:
 def density(logp_density: pl.DataFrame) -> Any:
     """The two log-probs against each other, runs side by side, at each run's last step."""
     last = logp_density.filter(pl.col("step") == pl.col("step").max().over("run"))
-    tooltip = ["run:N", "step:Q", "rollout_low:Q", "train_low:Q", "tokens:Q"]
-    cells = density_cells(last, tooltip).properties(width=280, height=280)
+    cells = density_cells(last).properties(width=280, height=280)
     return cells.facet(column=alt.Column("run:N").title(None)).properties(
         title="Log-probs of the same tokens at each run's last step"
     )

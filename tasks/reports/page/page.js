@@ -1,8 +1,9 @@
 "use strict";
-// Draws what report.html holds as JSON: charts, and samples as strips and tables. Computes no number:
-// every printed one comes as text from the program, so that it is printed alike everywhere.
+// Draws the samples that a page holds as JSON, as strips and tables. Computes no number: every printed
+// one comes as text from the program, so that it is printed alike everywhere.
 const data = JSON.parse(document.getElementById("data").textContent);
 const FIRST = 600; // tokens of a strip that are drawn before somebody asks for all
+const LEAD = 300; // of the strip on the first screen
 const ROWS = 50; // of a token table
 const COLUMNS = ["pos", "token", "rollout logp", "trainer logp", "diff", "p_rollout", "p_train", "r"];
 
@@ -16,38 +17,54 @@ function made(tag, attributes = {}, ...children) {
   return element;
 }
 
-// One prompt: its rollouts one at a time, `shown` is the one on the page.
+// One prompt: its rollouts one at a time, `shown` is the one on the page. A lead is its strip alone.
 class Block {
-  constructor(group, shown) {
+  constructor(group, shown, lead = null) {
     this.group = group;
     this.shown = shown;
+    this.lead = lead;
     this.all = false;
     this.at = null;
-    this.root = made("section", { class: "sample", "aria-label": "sample" });
+    this.root = made("section", lead ? { "aria-label": lead } : { class: "sample", "aria-label": "sample" });
     this.draw();
   }
 
   get sample() { return this.group.samples[this.shown]; }
 
+  get first() { return this.lead ? LEAD : FIRST; }
+
   show(index, pos = null) {
     this.shown = (index + this.group.samples.length) % this.group.samples.length;
-    this.all = pos !== null && pos >= FIRST;
+    this.all = pos !== null && pos >= this.first;
     this.draw();
     if (pos !== null) this.go(pos);
   }
 
   draw() {
-    const { sample, group } = this;
     this.said = made("div", { class: "said mono", role: "status", "aria-live": "polite" });
     this.passed = made("div", { class: "said mono quiet", "aria-hidden": "true" });
     this.strip = this.drawStrip();
+    this.root.replaceChildren(...(this.lead ? this.drawLead() : this.drawSample()));
+    this.at = null;
+  }
+
+  drawLead() {
+    return [
+      made("p", { class: "head" }, this.lead), made("p", { class: "quiet" }, this.sample.header),
+      made("p", { class: "quiet" }, "Orange: less likely under the trainer; blue: more likely. Point at a token for its numbers."),
+      this.strip, ...this.drawMore(), this.passed, this.said];
+  }
+
+  drawSample() {
+    const { sample, group } = this;
     const prompt = group.prompt === null ? [] : [
       made("details", {}, made("summary", {}, "prompt"), made("pre", { dir: "auto" }, group.prompt))];
-    this.root.replaceChildren(
+    this.table = made("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": "tokens" });
+    this.drawTable(0);
+    return [
       made("div", { class: "head mono" }, sample.header), ...prompt, this.drawTabs(), this.strip,
-      ...this.drawMore(), this.passed, this.said, made("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": "tokens" }, this.drawTable()),
-      ...this.drawHidden());
-    this.at = null;
+      ...this.drawMore(), this.passed, this.said,
+      made("details", {}, made("summary", {}, "numbers of the tokens"), this.table)];
   }
 
   drawTabs() {
@@ -59,7 +76,7 @@ class Block {
 
   drawStrip() {
     const { text } = this.sample;
-    const until = this.all ? text.length : Math.min(FIRST, text.length);
+    const until = this.all ? text.length : Math.min(this.first, text.length);
     const spans = [];
     for (let pos = 0; pos < until; pos++) spans.push(this.drawToken(pos));
     return made("div", {
@@ -82,16 +99,22 @@ class Block {
 
   drawMore() {
     const { text } = this.sample;
-    if (this.all || text.length <= FIRST) return [];
+    if (this.all || text.length <= this.first) return [];
     return [made("button", { type: "button", class: "plain", on: { click: () => { this.all = true; this.draw(); } } },
-      `show all ${text.length.toLocaleString("en")} tokens (${FIRST} shown)`)];
+      `show all ${text.length.toLocaleString("en")} tokens (${this.first} shown)`)];
   }
 
-  drawTable() {
+  // The tokens from `start` on, and how many follow.
+  drawTable(start) {
+    this.start = start;
+    const { length } = this.sample.text;
     const head = made("tr", {}, ...COLUMNS.map((name, i) => made("th", { class: i === 1 ? null : "n" }, name)));
     const body = [];
-    for (let pos = 0; pos < Math.min(ROWS, this.sample.text.length); pos++) body.push(this.drawRow(pos));
-    return made("table", { class: "tokens" }, made("thead", {}, head), made("tbody", {}, ...body));
+    for (let pos = start; pos < Math.min(start + ROWS, length); pos++) body.push(this.drawRow(pos));
+    const hidden = length - start - ROWS;
+    this.table.replaceChildren(
+      made("table", { class: "tokens" }, made("thead", {}, head), made("tbody", {}, ...body)),
+      ...(hidden > 0 ? [made("p", { class: "quiet" }, `... ${hidden} more tokens (select one in the strip)`)] : []));
   }
 
   drawRow(pos) {
@@ -100,11 +123,6 @@ class Block {
     const row = [made("td", { class: "n" }, String(pos)), made("td", { class: "mono" }, repr[pos])];
     numbers.forEach((cell, i) => row.push(made("td", { class: i === 5 && out[pos] ? "n out" : "n" }, cell)));
     return made("tr", { class: wide[pos] ? "wide" : band[pos] === null ? "quiet" : null }, ...row);
-  }
-
-  drawHidden() {
-    const hidden = this.sample.text.length - ROWS;
-    return hidden > 0 ? [made("p", { class: "quiet" }, `... ${hidden} more tokens (see samples.json)`)] : [];
   }
 
   pointed(event, passing = false) {
@@ -123,11 +141,19 @@ class Block {
     this.at = pos;
     for (const one of this.strip.querySelectorAll(".here")) one.classList.remove("here");
     this.strip.querySelector(`[data-pos="${pos}"]`)?.classList.add("here");
-    this.said.append(made("button", { type: "button", class: "plain", on: { click: (event) => copy(row, pos, event.target) } }, "copy link"));
+    this.follow(pos);
+    this.said.append(made("button", { type: "button", class: "plain", on: { click: (event) => copyLink(row, pos, event.target) } }, "copy link"));
+  }
+
+  // The table shows the selected token.
+  follow(pos) {
+    if (!this.table) return;
+    if (pos < this.start || pos >= this.start + ROWS) this.drawTable(ROWS * Math.floor(pos / ROWS));
+    for (const row of this.table.querySelectorAll("tbody tr")) row.classList.toggle("here", row.cells[0].textContent === String(pos));
   }
 
   go(pos) {
-    if (pos >= FIRST && !this.all && pos < this.sample.text.length) {
+    if (pos >= this.first && !this.all && pos < this.sample.text.length) {
       this.all = true;
       this.draw();
     }
@@ -153,20 +179,25 @@ class Block {
   }
 }
 
-async function copy(row, pos, button) {
+function copyLink(row, pos, button) {
   // Inside MLflow's viewer the page has no address of its own: only what `Go to` takes.
   const base = location.protocol === "blob:" ? "" : location.href.split("#")[0];
-  const link = `${base}#row=${row}&pos=${pos}`;
+  return copy(`${base}#row=${row}&pos=${pos}`, button);
+}
+
+async function copy(text, button) {
   try {
-    await navigator.clipboard.writeText(link);
+    await navigator.clipboard.writeText(text);
   } catch { // no permission inside a sandbox
-    const field = made("textarea", {}, link);
+    const field = made("textarea", {}, text);
     document.body.append(field);
     field.select();
     document.execCommand("copy");
     field.remove();
   }
+  const label = button.textContent;
   button.textContent = "copied";
+  setTimeout(() => { button.textContent = label; }, 1500);
 }
 
 function follow(blocks, hash) {
@@ -202,24 +233,25 @@ function sortable(table) {
   });
 }
 
-// Charts are made for white paper; the theme's inks are swapped for the dark.
-const DARK = { "#1a202c": "#e6eaf0", "#edf2f7": "#2a323d", "#718096": "#a7b1bf", white: "transparent", "#2b6cb0": "#63a4e8" };
-const LIGHT = { white: "transparent" };
-
-async function drawCharts() {
-  const inks = matchMedia("(prefers-color-scheme: dark)").matches ? DARK : LIGHT;
-  const text = (spec) => JSON.stringify(spec).replace(/"(#[0-9a-f]{6}|white)"/g, (all, ink) => `"${inks[ink] ?? ink}"`);
-  for (const place of document.querySelectorAll("[data-chart]")) {
-    const spec = JSON.parse(text(data.charts[place.dataset.chart]));
-    const ink = inks === DARK ? { labelColor: "#e6eaf0", titleColor: "#e6eaf0" } : {};
-    const config = { axis: ink, legend: ink, title: inks === DARK ? { color: "#e6eaf0" } : {}, header: ink };
-    await vegaEmbed(place, spec, { mode: "vega-lite", renderer: "svg", ast: true, actions: false, config });
-  }
+// A mark of a chart says its numbers, as the program wrote them.
+function showTips(tip) {
+  document.addEventListener("pointerover", (event) => {
+    const mark = event.target.closest("[data-tip]");
+    tip.hidden = !mark;
+    if (mark) tip.textContent = mark.dataset.tip;
+  });
+  document.addEventListener("pointermove", (event) => {
+    if (tip.hidden) return;
+    tip.style.left = `${Math.max(0, Math.min(event.clientX + 12, innerWidth - tip.offsetWidth - 8))}px`;
+    tip.style.top = `${event.clientY > innerHeight - 100 ? event.clientY - tip.offsetHeight - 12 : event.clientY + 16}px`;
+  });
 }
 
 const blocks = data.groups.flatMap((group) => group.shown.map((index) => new Block(group, index)));
 document.getElementById("blocks").append(...blocks.map((block) => block.root));
+if (data.lead && data.groups.length) document.getElementById("worst").append(new Block(data.groups[0], 0, data.lead).root);
 for (const table of document.querySelectorAll("table.sortable")) sortable(table);
+for (const button of document.querySelectorAll("[data-copy]")) button.addEventListener("click", () => copy(button.dataset.copy, button));
 follow(blocks, location.hash.slice(1));
 addEventListener("hashchange", () => follow(blocks, location.hash.slice(1)));
 document.getElementById("goto")?.addEventListener("change", (event) => {
@@ -227,5 +259,5 @@ document.getElementById("goto")?.addEventListener("change", (event) => {
   const place = /^(\d+)(?::(\d+))?$/.exec(typed);
   follow(blocks, place ? `row=${place[1]}&pos=${place[2] ?? 0}` : typed.split("#").at(-1));
 });
-matchMedia("(prefers-color-scheme: dark)").addEventListener("change", drawCharts);
-drawCharts().then(() => document.body.setAttribute("data-drawn", "all"));
+if (document.getElementById("tip")) showTips(document.getElementById("tip"));
+if (!data.charts) document.body.setAttribute("data-drawn", "all");
