@@ -85,7 +85,8 @@ def _tell_findings(outcome: "Outcome", bands: Bands) -> None:
     """What the diagnoses say, what matters marked."""
     assert outcome.step
     assessment = assess(outcome.step.facts(), stored_tables(outcome.step), bands)
-    say("", f"{assessment.status.upper()}: {assessment.text}", "")
+    say("", assessment.status.upper())
+    say(*(f"{label}: {text}" for label, text in assessment.verdict.lines.items()), "")
     say(*(f"{'!' if finding.matters else '-'} {finding.text}" for finding in assessment.findings))
     say("")
 

@@ -40,7 +40,8 @@ LABELS = {
 }
 # What a line about one step of many has room for, under the columns' own names.
 SHORT = ("trained_tokens", "abs_logp_diff_p50", "frac_outside_5", "kl_k1", "kl_k3", "pearson_logp")
-SUMMARY_VERSION = 5  # 2: findings; 3: verdict, whatif; 4: levels are ok, watch, bad; 5: causes
+# 2: findings; 3: verdict, whatif; 4: levels are ok, watch, bad; 5: causes; 6: verdict.lines
+SUMMARY_VERSION = 6
 
 
 def headline(numbers: Mapping[str, Any]) -> dict[str, str]:
@@ -54,7 +55,12 @@ def markdown(step: Step, assessment: Assessment, link: str) -> str:
     lines = [
         f"# {formatting.markdown(step.name)}",
         "",
-        f"**{assessment.status.upper()}** {formatting.markdown(assessment.text)}",
+        f"**{assessment.status.upper()}**",
+        "",
+        *(
+            f"- **{label}:** {formatting.markdown(text)}"
+            for label, text in assessment.verdict.lines.items()
+        ),
         "",
         *(f"> {formatting.markdown(note)}" for note in facts["notes"]),
         "",
@@ -105,6 +111,7 @@ def _verdict(assessment: Assessment) -> dict[str, Any]:
     return {
         "status": assessment.status,
         "text": assessment.text,
+        "lines": assessment.verdict.lines,
         "family": assessment.family,
         "readings": readings,
     }
