@@ -49,6 +49,14 @@ def tokens(count: int) -> str:
     return f"{count:,} token{'s' * (count != 1)}"
 
 
+def factor(value: float) -> str:
+    """A factor from 1 on with two significant digits: `4.5`, `2,200`, `3.1e+07`."""
+    if value >= 1e6:
+        return f"{value:.1e}"
+    digits = 1 - math.floor(math.log10(value))
+    return f"{round(value, digits):,.{max(0, digits)}f}"
+
+
 def signed(value: float) -> str:
     """Three significant digits with their sign: `+0.0213`, `-1.2`."""
     return f"{value:+.3g}"

@@ -17,10 +17,11 @@ from timtrack.tasks.reports.charts import over_steps
 from timtrack.tasks.tables.query import run_queries, run_query
 from timtrack.tasks.verdicts import change_points
 from timtrack.tasks.verdicts.bands import Bands
+from timtrack.tasks.verdicts.comparison import sentences
 
 TABLES = (
     *("run_trend", "run_pairs", "token_trend", "position_trend", "ratio_histogram"),
-    *("logp_density", "gap_by_position"),
+    *("logp_density", "gap_by_position", "attribution"),
 )
 PROMPTS = """
 select run, step, hash(list(distinct hash(prompt_ids) order by hash(prompt_ids))) as prompts
@@ -163,6 +164,7 @@ def page(comparison: Comparison, bands: Bands) -> str:
         "compare.html",
         {"charts": {name: chart.to_dict() for name, chart in drawn.items()}, "groups": []},
         title=" · ".join(comparison.runs),
+        answers=sentences(found["run_pairs"], found["attribution"]),
         steps_line=f"{len(comparison.steps)} steps from {numbers[0]} to {numbers[-1]}{held}",
         inputs=comparison.inputs,
         onsets=change_points.sentences(comparison.changes, found["run_trend"]),

@@ -10,7 +10,7 @@ from typing import Any
 
 import polars as pl
 
-from timtrack.tasks.messages.formatting import number, share
+from timtrack.tasks.messages.formatting import factor, number, share
 from timtrack.tasks.verdicts.advice import Advice
 from timtrack.tasks.verdicts.bands import LEVELS, Reading
 from timtrack.tasks.verdicts.causes import Cause
@@ -99,16 +99,8 @@ def _reading(reading: Reading) -> str:
         return f"{name} overflows (healthy {band.bound})"
     times = value / band.healthy if band.healthy and not band.above else 0.0
     if times >= 2:
-        return f"{name} is {number(value)}, {_times(times)} times the healthy limit"
+        return f"{name} is {number(value)}, {factor(times)} times the healthy limit"
     return f"{name} is {number(value)} (healthy {band.bound})"
-
-
-def _times(times: float) -> str:
-    """Two significant digits, without an exponent up to a million."""
-    if times >= 1e6:
-        return f"{times:.1e}"
-    digits = max(0, 1 - math.floor(math.log10(times)))
-    return f"{round(times, 1 - math.floor(math.log10(times))):,.{digits}f}"
 
 
 def why(tables: Tables, causes: tuple[Cause, ...]) -> str:

@@ -96,8 +96,8 @@ def attribution(attribution: pl.DataFrame) -> Any:
         for row in attribution.sort("share_abs", descending=True).to_dicts()
     )
     caption = [
-        "Each link of the chain rollout → train, scored on the same tokens; negative parts offset.",
-        f"parts of the sum of |gap| over the links: {named}",
+        "The links of the chain rollout → train, scored on the same tokens, add up to the gap.",
+        f"parts of the total |ln r|, below 0 where they work against it: {named}",
     ]
     return titled(chart, "Where the gap comes from", caption, height=120)
 

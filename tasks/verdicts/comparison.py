@@ -1,0 +1,75 @@
+"""How two runs differ, in a few sentences: which is worse, by how much, and by which link.
+
+One rule: "worse" is said only where the interval of the difference excludes 0, or the KL is higher
+at every common step of many.
+"""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import polars as pl
+
+from timtrack.tasks.messages.formatting import factor, number, share
+
+FEWEST = 8  # common steps at all of which a run is higher, from which no interval is needed
+MOST = 0.5  # part of the gap from which a link is named
+JUDGED = "kl_k3"
+
+
+def sentences(pairs: pl.DataFrame, attribution: pl.DataFrame | None) -> list[str]:
+    """For each pair of runs with common steps, which is worse; from `run_pairs`, `attribution`."""
+    return [_pair(metrics, attribution) for metrics in _pairs(pairs)]
+
+
+def _pairs(pairs: pl.DataFrame) -> Iterator[Mapping[str, Any]]:
+    """For each pair of runs its rows of `run_pairs`, by metric."""
+    for pair in pairs.partition_by("run", "other", maintain_order=True):
+        yield {row["metric"]: row for row in pair.to_dicts()}
+
+
+def _pair(metrics: Mapping[str, Any], attribution: pl.DataFrame | None) -> str:
+    row = metrics.get(JUDGED)
+    if row is None or row["difference"] is None:
+        first = next(iter(metrics.values()))
+        return f"{first['run']} and {first['other']}: {JUDGED} is undefined, neither is worse."
+    runs = {row["run"]: row["value"], row["other"]: row["other_value"]}
+    worse, better = sorted(runs, key=lambda run: -runs[run])
+    steps = f"{row['steps']:,} common step{'s' * (row['steps'] != 1)}"
+    kl = f"KL (k3) {number(runs[worse])} against {number(runs[better])} nats on average of {steps}"
+    if not _is_sure(row):
+        return f"{row['run']} and {row['other']} do not clearly differ: {worse} has {kl}."
+    outside = _outside(metrics, worse, better)
+    link = _link(attribution, worse)
+    return (
+        f"{worse} is worse than {better}: {kl}{_times(runs[worse], runs[better])}{outside}.{link}"
+    )
+
+
+def _is_sure(row: Mapping[str, Any]) -> bool:
+    if row["margin"] is not None:
+        return bool(abs(row["difference"]) > row["margin"])
+    return bool(row["steps"] >= FEWEST and row["share_higher"] in (0, 1) and row["difference"])
+
+
+def _times(high: float, low: float) -> str:
+    return f", {factor(high / low)} times" if low > 0 and high / low >= 2 else ""
+
+
+def _outside(metrics: Mapping[str, Any], worse: str, better: str) -> str:
+    row = metrics.get("frac_outside_5")
+    if row is None or row["value"] is None or row["other_value"] is None:
+        return ""
+    shares = {row["run"]: row["value"], row["other"]: row["other_value"]}
+    return f"; {share(shares[worse])} against {share(shares[better])} of tokens outside [1/5, 5]"
+
+
+def _link(attribution: pl.DataFrame | None, run: str) -> str:
+    """The link of the chain that carries most of a run's gap, on average over its steps."""
+    if attribution is None:
+        return ""
+    links = attribution.filter(pl.col("run") == run).group_by("component")
+    parts = links.agg(pl.col("share_abs").mean()).drop_nulls().sort("share_abs", descending=True)
+    if len(parts) < 2 or parts["share_abs"][0] < MOST:
+        return ""
+    component, part = parts.row(0)
+    return f" By its further views, {share(part)} of {run}'s gap is the link {component}."
