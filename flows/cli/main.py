@@ -6,9 +6,10 @@ import sys
 from argparse import Namespace
 from collections.abc import Callable, Sequence
 
-from timtrack.flows.cli import captures, environment, lake, runs, steps
+from timtrack.flows.cli import environment
 from timtrack.flows.cli.exits import DONE, INTERRUPTED, fail
-from timtrack.flows.cli.options import parser
+from timtrack.flows.cli.options.parser import parser
+from timtrack.flows.cli.verbs import captures, lake, runs, steps
 from timtrack.tasks.messages.errors import TimtrackError
 
 VERBS: dict[str, Callable[[Namespace], int]] = {

@@ -156,7 +156,7 @@ def test_tables_lists_names_and_columns(capsys):
 
 
 def test_text_of_captures_is_not_markup(capsys):
-    from timtrack.flows.cli.screen import print_frame
+    from timtrack.flows.cli.screen.grids import print_frame
 
     print_frame(__import__("polars").DataFrame({"token": ["[red]x[/]", "a\x1b[31m"]}), "table")
     assert capsys.readouterr().out.split() == ["token", "[red]x[/]", "'a\\x1b[31m'"]

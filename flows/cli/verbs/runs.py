@@ -8,7 +8,7 @@ from timtrack.flows.cli.printing import complain, say
 
 def runs(options: Namespace) -> int:
     """The runs of the home, with the headline of each one's latest step."""
-    from timtrack.flows.cli.screen import print_frame
+    from timtrack.flows.cli.screen.grids import print_frame
     from timtrack.tasks.reports import overview
 
     print_frame(overview.of_runs(options.home), options.format)
@@ -32,14 +32,14 @@ def compare(options: Namespace) -> int:
 
 def gate(options: Namespace) -> int:
     """A run against rules."""
-    from timtrack.flows.cli import gating
+    from timtrack.flows.cli.verbs import gating
 
     return gating.run(options)
 
 
 def demo(options: Namespace) -> int:
     """The published tokens, then two toy runs."""
-    from timtrack.flows.cli.demo import TrainerFailed, demonstrate
+    from timtrack.flows.cli.verbs.demo import TrainerFailed, demonstrate
 
     try:
         home, chosen = options.home.absolute(), options.settings

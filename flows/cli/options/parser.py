@@ -5,8 +5,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NoReturn
 
-from timtrack.flows.cli.argument_types import checked, positive, share, step_range
-from timtrack.flows.cli.shared_options import (
+from timtrack.flows.cli.options.shared import (
     add_alerts,
     add_columns,
     below,
@@ -14,6 +13,7 @@ from timtrack.flows.cli.shared_options import (
     named,
     running,
 )
+from timtrack.flows.cli.options.types import checked, positive, share, step_range
 from timtrack.flows.settings import default_home
 from timtrack.tasks.messages.errors import printable
 

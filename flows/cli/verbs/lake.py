@@ -10,7 +10,7 @@ from timtrack.flows.cli.printing import complain, say
 
 def sql(options: Namespace) -> int:
     """A query over all steps."""
-    from timtrack.flows.cli.screen import print_frame
+    from timtrack.flows.cli.screen.grids import print_frame
     from timtrack.tasks.lake.steps import all_steps
     from timtrack.tasks.tables.query import FilesGone, run_query
 
@@ -28,7 +28,7 @@ def sql(options: Namespace) -> int:
 
 def tables(options: Namespace) -> int:
     """The tables, or the columns of one."""
-    from timtrack.flows.cli.answers import print_headers
+    from timtrack.flows.cli.screen.answers import print_headers
     from timtrack.tasks.tables.catalogue import catalogue
 
     tables = catalogue()

@@ -25,7 +25,7 @@ from timtrack.tasks.verdicts.causes import Cause
 
 if TYPE_CHECKING:
     pass
-from timtrack.flows.cli.screen import grid, print_frame, print_grid
+from timtrack.flows.cli.screen.grids import grid, print_frame, print_grid
 
 
 def print_causes(step: Step, causes: Sequence[Cause]) -> None:

@@ -38,7 +38,7 @@ def report(options: Namespace) -> int:
 
 def show(options: Namespace) -> int:
     """A sequence's tokens in the terminal."""
-    from timtrack.flows.cli.answers import print_sample
+    from timtrack.flows.cli.screen.answers import print_sample
     from timtrack.tasks.reports import samples
 
     with _step(options) as step:
@@ -59,7 +59,7 @@ def repro(options: Namespace) -> int:
 
 def whatif(options: Namespace) -> int:
     """What corrections would do to a step."""
-    from timtrack.flows.cli.answers import print_what_if
+    from timtrack.flows.cli.screen.answers import print_what_if
     from timtrack.tasks.tables import corrections
     from timtrack.tasks.tables.compute import what_if
 
@@ -73,7 +73,7 @@ def whatif(options: Namespace) -> int:
 
 def diagnose(options: Namespace) -> int:
     """What causes a step's mismatch."""
-    from timtrack.flows.cli.answers import print_causes
+    from timtrack.flows.cli.screen.answers import print_causes
     from timtrack.tasks.verdicts import causes as diagnosis
 
     lake = options.home / "lake"
@@ -88,7 +88,7 @@ def diagnose(options: Namespace) -> int:
 
 def certify(options: Namespace) -> int:
     """Whether both engines are bit-equal."""
-    from timtrack.flows.cli.answers import print_certificate
+    from timtrack.flows.cli.screen.answers import print_certificate
     from timtrack.tasks.lake.steps import pick_step
     from timtrack.tasks.verdicts import bit_equality
 
@@ -106,7 +106,7 @@ def certify(options: Namespace) -> int:
 
 def _certify_all(options: Namespace) -> int:
     """Which step of a run was unequal first, and how it went on."""
-    from timtrack.flows.cli.answers import print_certificates
+    from timtrack.flows.cli.screen.answers import print_certificates
     from timtrack.tasks.lake.steps import steps_between
     from timtrack.tasks.verdicts import bit_equality
 
@@ -122,7 +122,7 @@ def _certify_all(options: Namespace) -> int:
 
 def diff(options: Namespace) -> int:
     """Two steps token by token."""
-    from timtrack.flows.cli.answers import print_pair
+    from timtrack.flows.cli.screen.answers import print_pair
     from timtrack.tasks.lake.steps import latest_common_step, pick_step
     from timtrack.tasks.reports import step_diff
 

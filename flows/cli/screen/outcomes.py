@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from timtrack.flows.outcomes import Outcome
     from timtrack.flows.watch import Hindrance
     from timtrack.tasks.verdicts.alerts import Change
-from timtrack.flows.cli.screen import grid, print_grid
+from timtrack.flows.cli.screen.grids import grid, print_grid
 
 
 def show_outcomes(outcomes: list["Outcome"], bands: Bands) -> None:

@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 
 from timtrack.flows import runner
-from timtrack.flows.cli.argument_types import checked, columns
+from timtrack.flows.cli.options.types import checked, columns
 from timtrack.flows.settings import RUNNER
 from timtrack.tasks.captures.paths import Pattern
 from timtrack.tasks.tables import frameworks

@@ -19,8 +19,8 @@ def ingest(options: Namespace) -> int:
         return fail(f"--step {options.step} names one capture, but {len(paths)} were found")
     if options.tokenizer and not options.tokenizer.is_file():
         return fail(f"--tokenizer {options.tokenizer} is not a file")
-    from timtrack.flows.cli.outcomes import show_outcomes
-    from timtrack.flows.cli.progress import analyse_with_progress
+    from timtrack.flows.cli.screen.outcomes import show_outcomes
+    from timtrack.flows.cli.screen.progress import analyse_with_progress
 
     given = {"run": options.run, "step": options.step, "tokenizer": options.tokenizer}
     given["columns"] = options.columns
@@ -39,7 +39,7 @@ def watch(options: Namespace) -> int:
     if options.once and seen.is_empty:
         say("nothing to do")
         return DONE
-    from timtrack.flows.cli.progress import watch_with_progress
+    from timtrack.flows.cli.screen.progress import watch_with_progress
     from timtrack.flows.watch import Watched
 
     end_when_told()
@@ -117,7 +117,7 @@ def status(options: Namespace) -> int:
 
 def inspect(options: Namespace) -> int:
     """What a file is, and what it lacks."""
-    from timtrack.flows.cli.answers import print_inspection
+    from timtrack.flows.cli.screen.answers import print_inspection
     from timtrack.tasks.captures import inspection
     from timtrack.tasks.captures.source import Source
     from timtrack.tasks.messages.errors import BadCapture
@@ -132,7 +132,7 @@ def inspect(options: Namespace) -> int:
 
 def formats(options: Namespace) -> int:
     """The files that are read."""
-    from timtrack.flows.cli.answers import print_formats
+    from timtrack.flows.cli.screen.answers import print_formats
     from timtrack.tasks.readers.registry import readers
 
     print_formats(readers())
