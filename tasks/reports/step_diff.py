@@ -6,6 +6,7 @@ those are, only distributions can be compared, which `run_pairs` does.
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import polars as pl
 
@@ -92,12 +93,25 @@ class Pair:
             "tokens cannot be compared, only distributions"
         )
 
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON: the tokens by engine, and those that the trainers score most differently."""
+        are_shared = not self.tokens.is_empty()
+        return {
+            "relation": self.relation,
+            "text": self.text,
+            "matched": self.matched,
+            "rollouts": list(self.rollouts),
+            "tokens": len(self.tokens),
+            "engines": summary(self.tokens).to_dicts() if are_shared else [],
+            "widest": widest(self.tokens).to_dicts() if are_shared else [],
+        }
+
 
 def compare(a: Step, b: Step) -> Pair:
     """The tokens that two steps both scored; raises NoSuchStep if those of one are gone."""
     for step in (a, b):
         require_tokens(step)
-    steps = list(dict.fromkeys([a, b]))
+    steps = list({(step.run, step.step): step for step in (a, b)}.values())  # one file twice
     sides = (("a", a), ("b", b))
     names = {f"{side}_run": literal(s.run) for side, s in sides}
     names |= {f"{side}_step": str(s.step) for side, s in sides}

@@ -3,66 +3,21 @@
 Does not import Prefect, so that `tim sql` starts fast.
 """
 
-import sys
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable, Sequence
+from typing import Any
 
-import polars as pl
+from rich.cells import cell_len
 from rich.console import Console
 from rich.table import Table as Grid
 from rich.text import Text
 
-from timtrack.flows.cli.printing import as_it_is
+from timtrack.flows.cli.printing import as_it_is, say
+from timtrack.flows.cli.screen import fit
 from timtrack.tasks.messages import formatting
 from timtrack.tasks.messages.errors import printable
-from timtrack.tasks.reports import cells
 
-if TYPE_CHECKING:
-    pass
-
-
-WIDE = 12  # columns from which a single row is shown on its side
-
-
-def print_frame(frame: pl.DataFrame, form: str) -> None:
-    """A query's answer: a table that fits the terminal, or all of it as CSV or JSON."""
-    if not frame.width:
-        return
-    if form == "csv":
-        as_it_is(_csv(frame))
-    elif form == "json":
-        as_it_is(formatting.as_json(frame.to_dicts(), default=str, indent=1) + "\n")
-    elif len(frame) == 1 and frame.width >= WIDE:
-        row = frame.row(0, named=True)
-        print_grid(grid([], [[name, cell_text(value)] for name, value in row.items()]))
-    else:
-        print_grid(
-            grid(frame.columns, [[cell_text(value) for value in row] for row in frame.iter_rows()])
-        )
-
-
-def _csv(frame: pl.DataFrame) -> str:
-    """A query's answer as CSV: the data as they are, for a file or another program.
-
-    Nothing is added for spreadsheets, as in MLflow's tables (tasks/reports/cells.py): a program
-    that reads it would take that for data. Only on a terminal, where text could act and nothing
-    is read back, it is escaped.
-    """
-    flat = _flat(frame)
-    if not sys.stdout.isatty():
-        return flat.write_csv()
-    names = pl.DataFrame([list(map(printable, flat.columns))], orient="row")
-    shown = (names, cells.legible(flat))
-    return "".join(part.write_csv(include_header=False) for part in shown)
-
-
-def _flat(frame: pl.DataFrame) -> pl.DataFrame:
-    """Lists as JSON text, which CSV can hold."""
-    nested = [name for name, dtype in frame.schema.items() if dtype.is_nested()]
-    texts = [
-        pl.Series(n, [formatting.as_json(v, default=str) for v in frame[n].to_list()])
-        for n in nested
-    ]
-    return frame.with_columns(texts)
+WIDE = 12  # columns from which a single row is shown line by line
+BETWEEN = 3  # characters between columns, where there is room
 
 
 def cell_text(value: Any) -> str:
@@ -74,25 +29,66 @@ def cell_text(value: Any) -> str:
     return "–" if value is None else str(value)
 
 
-def grid(header: list[str], rows: list[list[str]]) -> Grid:
-    """Columns of plain text; without a header, the first column names the rows."""
-    grid = Grid(box=None, pad_edge=False, show_header=bool(header), padding=(0, 3, 0, 0))
-    for index in range(len(header or rows[0])):
-        grid.add_column(
-            plain_text(header[index]) if header else "", style="" if header or index else "bold"
-        )
+def print_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """A table: as much as the terminal has room for, or all of it for a file or a program."""
+    names = list(map(printable, header))
+    cells = [list(map(printable, row)) for row in rows]
+    console = Console()
+    shown = fit.fitted(names, cells, console.width) if console.is_terminal else None
+    if (len(cells) == 1 and len(names) >= WIDE) or (console.is_terminal and shown is None):
+        _print_one_by_one(names, cells)
+    elif shown is None:
+        as_it_is(_aligned([names, *cells], fit.widths(names, cells), BETWEEN))
+    else:
+        _print_fitted(console, shown)
+
+
+def _print_fitted(console: Console, shown: fit.Fitted) -> None:
+    """A table that the terminal has room for, its header bold."""
+    widths = fit.widths(shown.header, shown.rows)
+    with console.capture() as header:
+        line = _aligned([shown.header], widths, fit.GAP).rstrip("\n")
+        console.print(Text(line, style="bold"), soft_wrap=True)
+    as_it_is(header.get() + _aligned(shown.rows, widths, fit.GAP))
+    if shown.hidden:
+        say(f"{shown.hidden} more columns, for which the terminal is too narrow")
+
+
+def _print_one_by_one(names: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """A line for each column of each row, `name: value`."""
+    named = [f"{name}:" for name in names]
+    for number, row in enumerate(rows):
+        say(*[""] * (number > 0))
+        as_it_is(_aligned(list(zip(named, row, strict=True)), [max(map(cell_len, named)), 0], 1))
+
+
+def _aligned(rows: Sequence[Sequence[str]], widths: Sequence[int], between: int) -> str:
+    """Lines of cells, each filled up to its column's width."""
+    gap = " " * between
+    lines = []
     for row in rows:
-        grid.add_row(*map(plain_text, row))
-    return grid
+        padded = [
+            cell + " " * (width - cell_len(cell)) for cell, width in zip(row, widths, strict=True)
+        ]
+        lines.append(f"{gap.join(padded).rstrip()}\n")
+    return "".join(lines)
 
 
-def plain_text(cell: str) -> Text:
-    """Text that is not taken for markup."""
-    return Text(printable(cell))
+def print_wrapped(rows: Iterable[Sequence[str]], header: Sequence[str] = ()) -> None:
+    """Rows of a name and texts, which are wrapped beside it where the terminal is narrow."""
+    texts = [[Text(printable(cell)) for cell in row] for row in rows]
+    grid = Grid(box=None, pad_edge=False, show_header=bool(header), padding=(0, BETWEEN, 0, 0))
+    for index in range(len(header or texts[0])):
+        name = Text(printable(header[index])) if header else ""
+        style = "" if header or index else "bold"
+        grid.add_column(name, style=style, no_wrap=not index, overflow="fold")
+    for row in texts:
+        grid.add_row(*row)
+    print_grid(grid)
 
 
 def print_grid(grid: Grid) -> None:
-    """At the terminal's width; when the output goes to a file, as wide as it needs."""
+    """A grid at the terminal's width; for a file or a program, as wide as it needs."""
     console = Console()
     wide = console if console.is_terminal else Console(width=10_000)
     with wide.capture() as captured:

@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.progress import Progress, TaskID
 
 from timtrack.flows.cli.printing import say
-from timtrack.flows.cli.screen.grids import print_frame
+from timtrack.flows.cli.screen.frames import print_frame
 from timtrack.flows.cli.screen.outcomes import show_outcomes
 from timtrack.flows.cli.screen.progress import COLUMNS, analyse_with_progress
 from timtrack.flows.outcomes import Outcome
