@@ -15,6 +15,7 @@ from pathlib import Path
 import duckdb
 
 from timtrack.tasks.lake.steps import Step
+from timtrack.tasks.messages.errors import TimtrackError
 from timtrack.tasks.system import durable
 from timtrack.tasks.tables.catalogue import Table, catalogue, macros, tables_named, words_of
 from timtrack.tasks.tables.database import HIVE, INPUTS, literal, open_inputs
@@ -24,10 +25,14 @@ CAPTURE = "lake/run=*/step=*/capture=*"
 Types = Mapping[str, str]  # of columns, as SQL writes them
 
 
+class NotExported(TimtrackError):
+    """DuckDB refuses a view, or the file."""
+
+
 def write(home: Path, steps: list[Step], file: Path) -> None:
     """Put views over a home's lake in place of what the file held, which stays if this fails.
 
-    Raises OSError and duckdb.Error.
+    Raises OSError, and NotExported with DuckDB's reason.
     """
     statements = list(_statements(home.absolute(), steps))
     aside = file.with_name(f"{file.name}.{os.getpid()}")
@@ -38,6 +43,8 @@ def write(home: Path, steps: list[Step], file: Path) -> None:
         durable.sync(aside)
         aside.replace(file)
         durable.sync(file.parent)
+    except duckdb.Error as error:
+        raise NotExported(f"{file}: {error}") from error
     finally:
         for left in (aside, aside.with_name(f"{aside.name}.wal")):
             left.unlink(missing_ok=True)

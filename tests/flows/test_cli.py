@@ -10,25 +10,14 @@ from importlib.metadata import version
 import polars as pl
 import pytest
 
-from tests.given import batch_fields, ingest
+from tests.given import batch_fields
 from timtrack.flows.cli.main import main
-from timtrack.tasks.lake.publish import prune_tokens, write_tables
+from timtrack.tasks.lake.publish import prune_tokens
 from timtrack.tasks.lake.steps import all_steps
-from timtrack.tasks.tables.catalogue import catalogue, sql_version
-from timtrack.tasks.tables.compute import compute_step
+from timtrack.tasks.tables.catalogue import catalogue
 from timtrack.tasks.tables.database import open_inputs
 from timtrack.tasks.tables.query import BadQuery, run_query
 from timtrack.tasks.tables.stored import tables_folder
-
-
-@pytest.fixture
-def filled(saved, home):
-    """A home whose lake has one step, with tables."""
-    fields = batch_fields()
-    fields["dense_log_probs"] = fields["old_log_probs"] * 0.9
-    step = ingest(saved(fields), home / "lake")
-    write_tables(step, sql_version(), compute_step(step))
-    return home
 
 
 def test_tim_alone_shows_the_runs_of_the_home(filled, tmp_path, capsys):

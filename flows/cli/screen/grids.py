@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table as Grid
 from rich.text import Text
 
-from timtrack.flows.cli.printing import as_it_is, say
+from timtrack.flows.cli.printing import as_it_is, is_terminal, say
 from timtrack.flows.cli.screen import fit
 from timtrack.tasks.messages import formatting
 from timtrack.tasks.messages.errors import printable
@@ -33,7 +33,7 @@ def print_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """A table: as much as the terminal has room for, or all of it for a file or a program."""
     names = list(map(printable, header))
     cells = [list(map(printable, row)) for row in rows]
-    console = Console()
+    console = Console(force_terminal=is_terminal())
     shown = fit.fitted(names, cells, console.width) if console.is_terminal else None
     if (len(cells) == 1 and len(names) >= WIDE) or (console.is_terminal and shown is None):
         _print_one_by_one(names, cells)
@@ -89,7 +89,7 @@ def print_wrapped(rows: Iterable[Sequence[str]], header: Sequence[str] = ()) -> 
 
 def print_grid(grid: Grid) -> None:
     """A grid at the terminal's width; for a file or a program, as wide as it needs."""
-    console = Console()
+    console = Console(force_terminal=is_terminal())
     wide = console if console.is_terminal else Console(width=10_000)
     with wide.capture() as captured:
         wide.print(grid)
