@@ -111,7 +111,7 @@ def compare(a: Step, b: Step) -> Pair:
     """The tokens that two steps both scored; raises NoSuchStep if those of one are gone."""
     for step in (a, b):
         require_tokens(step)
-    steps = list({(step.run, step.step): step for step in (a, b)}.values())  # one file twice
+    steps = list(dict.fromkeys([a, b]))
     sides = (("a", a), ("b", b))
     names = {f"{side}_run": literal(s.run) for side, s in sides}
     names |= {f"{side}_step": str(s.step) for side, s in sides}

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from timtrack.flows.cli.exits import DONE, FAILED, fail, written
 from timtrack.flows.cli.printing import as_json
+from timtrack.tasks.messages.errors import printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -138,7 +139,7 @@ def diff(options: Namespace) -> int:
 
 @contextmanager
 def _two_steps(options: Namespace) -> "Iterator[tuple[Step, Step]]":
-    """The steps of two captures' files or runs; a file is called by its path.
+    """The steps of two captures' files or runs; a file's run is called by the end of its path.
 
     Without a number it is a file's own, of a run the other's, or the latest of two runs.
     """
@@ -154,13 +155,19 @@ def _two_steps(options: Namespace) -> "Iterator[tuple[Step, Step]]":
     found: dict[int, Step] = {}
     with ExitStack() as stack:
         for side in sorted((0, 1), key=lambda side: not files[side]):  # files first
-            run = names[side] if files[side] else None
+            run = _path_end(names[side], "ab"[side]) if files[side] else None
             number = numbers[side]
             if number is None and not files[side]:
                 number = found[1 - side].step
             opened = step_of(names[side], lake, number, columns, run)
             found[side] = stack.enter_context(opened)
         yield found[0], found[1]
+
+
+def _path_end(path: str, side: str) -> str:
+    """A path as the name of a run, which is short, and different for each side."""
+    name = printable(path).encode("ascii", "backslashreplace").decode()
+    return f"{side}: {name if len(name) <= 70 else f'...{name[-67:]}'}"
 
 
 def _step(options: Namespace) -> "AbstractContextManager[Step]":
