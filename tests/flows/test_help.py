@@ -1,6 +1,7 @@
 """What `tim` says of itself: groups of verbs, examples, completion; and where options may stand."""
 
 import argparse
+import os
 import re
 import shlex
 import shutil
@@ -9,6 +10,7 @@ import subprocess
 import pytest
 
 from tests.given import batch_fields
+from timtrack.flows.cli.environment import settle_environment
 from timtrack.flows.cli.main import VERBS, main
 from timtrack.flows.cli.options.parser import parser
 
@@ -120,6 +122,12 @@ def test_a_message_names_no_file_twice(verb, home, tmp_path, monkeypatch, capsys
         if verb != ["ingest"] or name == "nosuch.pt":
             assert main(["--home", str(home), *verb, name]) == 2
             assert capsys.readouterr().err.count(name) <= 1
+
+
+def test_prefect_is_not_to_track(monkeypatch):
+    monkeypatch.delenv("DO_NOT_TRACK", raising=False)
+    settle_environment()
+    assert os.environ["DO_NOT_TRACK"] == "1"
 
 
 @pytest.mark.slow

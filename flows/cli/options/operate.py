@@ -118,7 +118,7 @@ def _watch(verbs: Any) -> None:
 def _serve(verbs: Any) -> None:
     serve = verbs.add(
         "serve",
-        "the same as a Prefect deployment that needs no worker",
+        "`tim watch` as a Prefect deployment that needs no worker",
         "/checkpoints --every 300",
         parents=[below(), named(), complete(), running()],
     )

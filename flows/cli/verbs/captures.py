@@ -38,7 +38,7 @@ def watch(options: Namespace) -> int:
         say("nothing to do")
         return DONE
     say(
-        f"watching {root}: {seen.found:,} captures, {len(seen.pending):,} to analyse, "
+        f"watching {root}: {seen.found:,} found, {len(seen.pending):,} to analyse, "
         f"{len(seen.held):,} set aside; into {home}"
     )
     from timtrack.flows.cli.screen.progress import watch_with_progress
