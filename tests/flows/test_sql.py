@@ -184,6 +184,8 @@ def test_markdown_has_a_row_a_line_and_escapes_bars(tim, tmp_path):
 def test_a_suffix_that_names_no_format_is_wrong_usage(tim, tmp_path, capsys):
     assert tim("sql", ONE, "-o", str(tmp_path / "a.xlsx")) == 2
     assert ".xlsx names no format; there are .csv, .json" in capsys.readouterr().err
+    assert tim("sql", ONE, "-o", str(tmp_path / "a.csv"), "--format", "table") == 2
+    assert "a table is for a terminal" in capsys.readouterr().err
     assert tim("sql", ONE, "-o", str(tmp_path / "a.xlsx"), "--format", "csv") == 0
     assert (tmp_path / "a.xlsx").read_text().startswith("run,step,kl_k1\n")
 

@@ -30,13 +30,16 @@ class BadForm(TimtrackError):
     """A file or a terminal that a table cannot be written to."""
 
 
-def of_file(path: Path) -> str:
-    """The form that a file's suffix names; raises BadForm for others."""
-    form = SUFFIXES.get(path.suffix.lower())
-    if form is None:
+def chosen(form: str | None, file: Path | None) -> str:
+    """The form that was asked for, else the one that a file's suffix names; raises BadForm."""
+    if file is None:
+        return form or "table"
+    if form is None and file.suffix.lower() not in SUFFIXES:
         known = ", ".join(SUFFIXES)
-        raise BadForm(f"{path}: {path.suffix or 'no suffix'} names no format; there are {known}")
-    return form
+        raise BadForm(f"{file}: {file.suffix or 'no suffix'} names no format; there are {known}")
+    if form == "table":
+        raise BadForm(f"{file}: a table is for a terminal; --format markdown is for a file")
+    return form or SUFFIXES[file.suffix.lower()]
 
 
 def write(frame: pl.DataFrame, form: str, path: Path) -> None:

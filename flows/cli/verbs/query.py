@@ -25,7 +25,7 @@ def sql(options: Namespace) -> int:
     from timtrack.tasks.tables.query import FilesGone, ask
 
     asked = _asked(options)
-    form = options.format or (forms.of_file(options.output) if options.output else "table")
+    form = forms.chosen(options.format, options.output)
     steps = _steps(options)
     most = MOST if form == "table" and is_terminal() and not options.output else None
     try:
