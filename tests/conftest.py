@@ -18,9 +18,11 @@ import pytest
 import torch
 from playwright.sync_api import Browser, sync_playwright
 
-from tests.given import Row, ingest, sql_connection, token_frame
+from tests.given import Row, batch_fields, ingest, sql_connection, token_frame
 from timtrack.tasks.demo import published_run
+from timtrack.tasks.lake.publish import write_tables
 from timtrack.tasks.lake.steps import Step
+from timtrack.tasks.tables.catalogue import sql_version
 from timtrack.tasks.tables.compute import compute_step
 
 
@@ -81,6 +83,27 @@ def home(tmp_path: Path, fresh_store: Path) -> Path:
     folder.mkdir()
     shutil.copy(fresh_store, folder / "mlflow.db")
     return folder
+
+
+@pytest.fixture
+def filled(saved: Callable[..., Path], home: Path) -> Path:
+    """A home whose lake has one step, with tables."""
+    fields = batch_fields()
+    fields["dense_log_probs"] = fields["old_log_probs"] * 0.9
+    step = ingest(saved(fields), home / "lake")
+    write_tables(step, sql_version(), compute_step(step))
+    return home
+
+
+@pytest.fixture
+def narrow(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
+    """Called in a test, it makes standard output a terminal of 80 columns."""
+
+    def make() -> None:
+        monkeypatch.setattr("sys.stdout.isatty", lambda: True, raising=False)
+        monkeypatch.setenv("COLUMNS", "80")
+
+    return make
 
 
 @pytest.fixture(scope="session")

@@ -17,7 +17,7 @@ from timtrack.tasks.captures.source import Source
 from timtrack.tasks.lake.publish import write_step
 from timtrack.tasks.lake.steps import Step
 from timtrack.tasks.tables.catalogue import catalogue, sql_version, tables_named
-from timtrack.tasks.tables.database import CHAIN, open_inputs
+from timtrack.tasks.tables.database import CAPTURES, CHAIN, open_inputs
 from timtrack.tasks.tokens.table import SEQUENCES, TOKENS
 
 Row = dict[str, Any]
@@ -83,7 +83,12 @@ class Connection:
     def __init__(self, tokens: pl.DataFrame, sequences: pl.DataFrame) -> None:
         self.duckdb = open_inputs([])
         self.made: set[str] = set()
-        given = {"tokens_file": (tokens, TOKENS), "sequences": (sequences, SEQUENCES)}
+        captures = sequences.select("run", "step", "capture").unique()
+        given = {
+            "tokens_file": (tokens, TOKENS),
+            "sequences": (sequences, SEQUENCES),
+            "capture_files": (captures, CAPTURES),
+        }
         for name, (frame, schema) in given.items():
             absent = [pl.lit(None, schema[c]).alias(c) for c in schema if c not in frame.columns]
             arrow = frame.with_columns(absent).to_arrow(compat_level=pl.CompatLevel.oldest())

@@ -9,7 +9,7 @@ import pytest
 from tests import readme
 from tests.given import ingest
 from timtrack.flows.cli.main import main
-from timtrack.flows.cli.options import parser
+from timtrack.flows.cli.options.parser import parser
 from timtrack.tasks.demo import published_run
 from timtrack.tasks.lake.publish import write_tables
 from timtrack.tasks.tables.catalogue import sql_version

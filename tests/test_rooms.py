@@ -25,6 +25,7 @@ HOMES = {
     "jinja2": {"tasks/reports/html.py"},
     "ruptures": {"tasks/verdicts/change_points.py"},
     "pyarrow": {"tasks/lake/parquet.py", "tasks/readers/containers/parquet_footer.py"},
+    "shtab": {"flows/cli/verbs/itself.py"},
     "filelock": {"tasks/verdicts/alerts.py", "tasks/lake", "tasks/tracking"},
     "orjson": {"tasks/readers/containers/jsonl.py"},
     "zstandard": {"tasks/readers/containers/zstd_stream.py"},

@@ -19,6 +19,7 @@ class BadFolder(TimtrackError):
 def settle_environment() -> None:
     """Defaults for the servers behind the verbs; what the user has set stays."""
     for name, value in {
+        "DO_NOT_TRACK": "1",  # Prefect's notice of telemetry, and telemetry
         # The in-process Prefect server needs more than the default 20 s on a busy machine.
         "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "180",
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",

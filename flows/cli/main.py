@@ -6,9 +6,11 @@ import sys
 from argparse import Namespace
 from collections.abc import Callable, Sequence
 
-from timtrack.flows.cli import captures, environment, lake, runs, steps
+from timtrack.flows.cli import environment
 from timtrack.flows.cli.exits import DONE, INTERRUPTED, fail
-from timtrack.flows.cli.options import parser
+from timtrack.flows.cli.options.parser import parser
+from timtrack.flows.cli.printing import complain
+from timtrack.flows.cli.verbs import captures, itself, lake, query, runs, steps
 from timtrack.tasks.messages.errors import TimtrackError
 
 VERBS: dict[str, Callable[[Namespace], int]] = {
@@ -17,9 +19,9 @@ VERBS: dict[str, Callable[[Namespace], int]] = {
     "status": captures.status,
     "serve": captures.serve,
     "inspect": captures.inspect,
-    "formats": captures.formats,
-    "hook": captures.hook,
-    "deployment": captures.deployment,
+    "formats": itself.formats,
+    "hook": itself.hook,
+    "deployment": itself.deployment,
     "report": steps.report,
     "show": steps.show,
     "repro": steps.repro,
@@ -31,8 +33,10 @@ VERBS: dict[str, Callable[[Namespace], int]] = {
     "compare": runs.compare,
     "gate": runs.gate,
     "demo": runs.demo,
-    "sql": lake.sql,
-    "tables": lake.tables,
+    "sql": query.sql,
+    "tables": query.tables,
+    "export": query.export,
+    "completion": itself.completion,
     "prune": lake.prune,
     "fsck": lake.fsck,
     "ui": lake.ui,
@@ -60,6 +64,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except TimtrackError as error:
         return fail(*str(error).split("\n"))  # DuckDB points at the place in a line of its own
     except KeyboardInterrupt:
+        complain("tim: interrupted")
         return INTERRUPTED
     except BrokenPipeError:  # the reader of our output has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

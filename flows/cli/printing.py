@@ -5,7 +5,10 @@ a line break inside an argument is printed as `\\n`. Imports nothing slow.
 """
 
 import sys
+from pathlib import Path
+from typing import Any
 
+from timtrack.tasks.messages import formatting
 from timtrack.tasks.messages.errors import printable
 
 
@@ -23,6 +26,27 @@ def complain(*lines: str) -> None:
     print("\n".join([first, *(f"  {line}".rstrip() for line in more)]), file=sys.stderr, flush=True)
 
 
+def as_json(facts: Any) -> None:
+    """Facts for a program."""
+    as_it_is(formatting.as_json(facts, indent=2) + "\n")
+
+
+def about(path: Path, text: str) -> str:
+    """A text with the file that it is about, which it may name itself."""
+    return text if text.startswith(str(path)) else f"{path}: {text}"
+
+
 def as_it_is(text: str) -> None:
     """What was made fit to be printed before: a table, JSON, CSV."""
     print(text, end="", flush=True)
+
+
+def bytes_as_they_are(data: bytes) -> None:
+    """A file's content, for another program."""
+    sys.stdout.buffer.write(data)
+    sys.stdout.buffer.flush()
+
+
+def is_terminal() -> bool:
+    """Whether people read the output as it comes."""
+    return sys.stdout.isatty()

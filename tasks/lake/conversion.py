@@ -86,18 +86,27 @@ def _published(capture: Capture, folder: Path, parts: list[Check], into: Path) -
     return finish_step(into, folder, capture, parts=parts, **read)
 
 
+def is_file(what: str, columns: str | None = None) -> bool:
+    """Whether a verb that takes a capture's file or a run was given a file."""
+    source = Source(Path(what), columns)
+    return source.exists() and not source.path.is_dir()
+
+
 @contextmanager
 def step_of(
-    what: str, lake: Path, step: int | None = None, columns: str | None = None
+    what: str,
+    lake: Path,
+    step: int | None = None,
+    columns: str | None = None,
+    run: str | None = None,
 ) -> Iterator[Step]:
     """A run's step in the lake, or a capture file's step, converted into a temporary lake.
 
-    Raises NoSuchStep and BadCapture.
+    `run` is what a file's run is to be called. Raises NoSuchStep and BadCapture.
     """
-    source = Source(Path(what), columns)
-    if source.path.is_dir() or not source.exists():
+    if not is_file(what, columns):
         yield pick_step(lake, what, step)
         return
     with tempfile.TemporaryDirectory(prefix="timtrack-") as aside:
-        capture = identify_here(source, step=step)
+        capture = identify_here(Source(Path(what), columns), run=run, step=step)
         yield _whole(capture, Path(aside))

@@ -38,10 +38,16 @@ def share(value: float) -> str:
 
 
 def number(value: float | None) -> str:
-    """Four significant digits; a dash if undefined."""
+    """Four significant digits; a dash if undefined; zero without a sign."""
     if value is None or math.isnan(value):
         return "–"
-    return f"{value:.4g}"
+    return f"{value + 0.0:.4g}"
+
+
+def size(count: int) -> str:
+    """Bytes in the largest unit that leaves a whole one: `512 B`, `30.2 kB`, `1.5 GB`."""
+    power = min(3, (len(str(count)) - 1) // 3)
+    return f"{count / 1000**power:.1f} {'kMG'[power - 1]}B" if power else f"{count} B"
 
 
 def tokens(count: int) -> str:

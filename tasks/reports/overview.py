@@ -13,12 +13,12 @@ from timtrack.tasks.verdicts.numbers import metrics
 RUNS = pl.Schema(
     {
         "run": pl.String(),
-        "steps": pl.Int64(),
-        "last": pl.Int64(),  # step
         "status": pl.String(),  # as `tim status` has it; NULL where it was not judged
-        "since": pl.Int64(),  # step
         "kl_k3": pl.Float64(),  # of the last step [nats]
         "frac_outside_5": pl.Float64(),
+        "since": pl.Int64(),  # step at which the status began
+        "steps": pl.Int64(),
+        "last": pl.Int64(),  # step
         "model": pl.String(),
     }
 )

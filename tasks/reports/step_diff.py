@@ -6,6 +6,7 @@ those are, only distributions can be compared, which `run_pairs` does.
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import polars as pl
 
@@ -91,6 +92,19 @@ class Pair:
             f"none of {a} and {b} rollouts share a prompt: "
             "tokens cannot be compared, only distributions"
         )
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON: the tokens by engine, and those that the trainers score most differently."""
+        are_shared = not self.tokens.is_empty()
+        return {
+            "relation": self.relation,
+            "text": self.text,
+            "matched": self.matched,
+            "rollouts": list(self.rollouts),
+            "tokens": len(self.tokens),
+            "engines": summary(self.tokens).to_dicts() if are_shared else [],
+            "widest": widest(self.tokens).to_dicts() if are_shared else [],
+        }
 
 
 def compare(a: Step, b: Step) -> Pair:

@@ -10,6 +10,7 @@ import duckdb
 import polars as pl
 
 from timtrack.tasks.lake.steps import Step, step_files
+from timtrack.tasks.messages import formatting
 from timtrack.tasks.system import memory
 from timtrack.tasks.tables.catalogue import macros
 from timtrack.tasks.tables.read_only import file_list
@@ -18,12 +19,16 @@ from timtrack.tasks.tokens.table import ADDED, SEQUENCES, TOKENS, VOCABULARY
 # Views that SQL names: always there as columns, NULL where a capture does not have them.
 CHAIN = ("logp_rescored", "logp_dense")
 
+TEXT, COUNT, TEXTS = pl.String(), pl.Int64(), pl.List(pl.String())
 CAPTURES = pl.Schema(
     {
-        "run": pl.String(),
-        "step": pl.Int64(),
-        "vocabulary_size": pl.Int64(),
-        "vocabulary_from": pl.String(),
+        **{"run": TEXT, "step": COUNT, "capture": TEXT},
+        **dict.fromkeys(("source", "sha256", "format", "columns", "tokenizer"), TEXT),
+        **dict.fromkeys(("measurement", "vocabulary_from", "meta"), TEXT),  # meta: JSON
+        **dict.fromkeys(("schema_version", "bytes", "mtime_ns", "vocabulary_size"), COUNT),
+        **dict.fromkeys(("rows", "tokens", "trained_tokens"), COUNT),
+        **dict.fromkeys(("nonfinite_rollout", "nonfinite_train"), COUNT),
+        **dict.fromkeys(("views", "notes"), TEXTS),
     }
 )
 
@@ -32,7 +37,7 @@ INPUTS: dict[str, tuple[str, pl.Schema]] = {
     "tokens_file": ("tokens", TOKENS),
     "sequences": ("sequences", SEQUENCES),
     "vocabulary": ("vocabulary", VOCABULARY),
-    "captures": ("capture", CAPTURES),
+    "capture_files": ("capture", CAPTURES),
 }
 
 SQL_TYPES = {
@@ -51,12 +56,11 @@ def open_inputs(
 ) -> duckdb.DuckDBPyConnection:
     """An in-memory DuckDB with the files of these steps and the macros, without tables.
 
-    Only the `needed` of `tokens_file`, `sequences`, `vocabulary`, `captures`: binding hundreds of
-    files takes its time.
+    Only the `needed` of INPUTS: binding hundreds of files takes its time.
     """
     steps = list(steps)
     wanted = INPUTS.keys() if needed is None else INPUTS.keys() & set(needed)
-    described = {"tokens_file", "sequences", "captures"} & wanted
+    described = {"tokens_file", "sequences", "capture_files"} & wanted
     facts = [step.facts() for step in steps] if described else []
     connection = duckdb.connect()
     connection.execute(f"set memory_limit = '{memory.memory()}'")
@@ -66,28 +70,29 @@ def open_inputs(
     connection.execute("set preserve_insertion_order = false")  # every table ends in its own
     connection.execute("set enable_progress_bar = false")
     kinds = {(fact["schema_version"], *fact["views"]) for fact in facts}
-    for name in sorted(wanted - {"captures"}):
+    for name in sorted(wanted - {"capture_files"}):
         table, schema = INPUTS[name]
         absent = _absent(name, schema, facts)
         _input(connection, name, _files(steps, table), schema, absent, union=len(kinds) > 1)
-    if "captures" in wanted:
-        _keep(connection, "captures", _captures(facts).to_arrow())
+    if "capture_files" in wanted:
+        oldest = pl.CompatLevel.oldest()
+        _keep(connection, "capture_files", _captures(steps, facts).to_arrow(compat_level=oldest))
     for macro in macros().values():
         connection.execute(macro)
     return connection
 
 
-def _captures(facts: list[dict[str, Any]]) -> pl.DataFrame:
-    """What `capture.json` says that tables need."""
-    return pl.DataFrame(
+def _captures(steps: list[Step], facts: list[dict[str, Any]]) -> pl.DataFrame:
+    """What the steps' `capture.json` say."""
+    rows = [
         {
-            "run": [fact["run"] for fact in facts],
-            "step": [fact["step"] for fact in facts],
-            "vocabulary_size": [fact.get("vocabulary_size") for fact in facts],
-            "vocabulary_from": [fact.get("vocabulary_from") for fact in facts],
-        },
-        schema=CAPTURES,
-    )
+            **{name: formatting.plain(fact.get(name)) for name in CAPTURES},
+            "capture": step.capture,
+            "meta": formatting.as_json(fact["meta"]),
+        }
+        for step, fact in zip(steps, facts, strict=True)
+    ]
+    return pl.DataFrame(rows, schema=CAPTURES)
 
 
 def _absent(name: str, schema: pl.Schema, facts: list[dict[str, Any]]) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Collection, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -35,23 +36,58 @@ class FilesGone(BadQuery):
     """Files of the lake went while they were asked for."""
 
 
+@dataclass(frozen=True)
+class Answer:
+    """What a query gave: rows, and how many `more` there are that were not fetched."""
+
+    rows: pl.DataFrame
+    more: int = 0
+    copied: int | None = None  # rows that a final COPY wrote or read
+
+
 def run_query(steps: list[Step], sql: str, any_files: bool = False) -> pl.DataFrame:
     """The answer to a question over these steps; raises BadQuery with DuckDB's reason.
 
     It can only read, and only the lake, unless `any_files` lets it do what DuckDB can.
     """
+    return ask(steps, sql, any_files).rows
+
+
+def ask(steps: list[Step], sql: str, any_files: bool = False, most: int | None = None) -> Answer:
+    """As `run_query`, with at most so many rows, and the others counted.
+
+    Raises KeyboardInterrupt if Ctrl-C ended it.
+    """
     try:
+        statements = duckdb.extract_statements(sql)
+        if not statements:
+            raise BadQuery("there is no statement in the SQL; try 'show tables'")
         if not any_files:
             read_only.check(sql)
         with connect(steps, sql) as connection:
             if not any_files:
                 read_only.lock(connection, {step.path.parents[2] for step in steps})
             relation = connection.sql(sql)
-            return pl.DataFrame() if relation is None else relation.pl()
+            if statements[-1].type == duckdb.StatementType.COPY:
+                return Answer(pl.DataFrame(), copied=relation.fetchall()[0][0])
+            return Answer(pl.DataFrame()) if relation is None else _fetched(relation, most)
     except duckdb.IOException as error:
         raise (FilesGone if "No files found" in str(error) else BadQuery)(str(error)) from error
     except (duckdb.Error, pl.exceptions.PolarsError, NotAllowed) as error:
         raise BadQuery(str(error)) from error
+    except RuntimeError as error:  # DuckDB's own Ctrl-C
+        if "interrupted" in str(error):
+            raise KeyboardInterrupt from None
+        raise
+
+
+def _fetched(relation: duckdb.DuckDBPyRelation, most: int | None) -> Answer:
+    """The rows, or the first of them; the others are only counted."""
+    if most is None:
+        return Answer(relation.pl())
+    first = relation.limit(most + 1).pl()
+    more = relation.count("*").fetchall()[0][0] - most if len(first) > most else 0
+    return Answer(first.head(most), more)
 
 
 def run_queries(steps: list[Step], asked: Mapping[str, str]) -> dict[str, pl.DataFrame]:

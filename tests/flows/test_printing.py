@@ -14,12 +14,14 @@ from rich.progress import Progress
 
 import timtrack.flows
 from tests.given import ACTING, SHOWN, batch_fields, ingest
-from timtrack.flows.cli import outcomes, printing
-from timtrack.flows.cli.answers import print_inspection, print_sample
+from timtrack.flows.cli import printing
 from timtrack.flows.cli.main import main
-from timtrack.flows.cli.outcomes import show_outcomes, tell, tell_change
-from timtrack.flows.cli.progress import COLUMNS
-from timtrack.flows.cli.screen import print_frame
+from timtrack.flows.cli.screen import outcomes
+from timtrack.flows.cli.screen.answers import print_inspection
+from timtrack.flows.cli.screen.frames import print_frame
+from timtrack.flows.cli.screen.outcomes import show_outcomes, tell, tell_change
+from timtrack.flows.cli.screen.progress import COLUMNS
+from timtrack.flows.cli.screen.sample import print_sample
 from timtrack.flows.outcomes import Outcome
 from timtrack.tasks.backlog import quarantine
 from timtrack.tasks.captures import inspection

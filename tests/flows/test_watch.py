@@ -91,7 +91,8 @@ def test_lines_that_come_slower_than_the_quiet_time_are_taken_again_whole(root, 
     append(4)
     assert main(command) == 0
     told = capsys.readouterr().out.splitlines()
-    assert told[0].startswith("a step 4: trained_tokens 60,")
+    assert told[0] == f"watching {root}: 1 found, 1 to analyse, 0 set aside; into {home}"
+    assert told[1].startswith("a step 4: trained_tokens 60,")
     [again] = [line for line in told if "again" in line]
     assert again.startswith("a step 4, taken again, in place of what was there: trained_tokens 140")
     [step] = all_steps(home / "lake")
@@ -265,7 +266,7 @@ def test_a_pattern_names_captures_runs_and_steps(saved, root, home, capsys):
     saved(fields, "runs/b/other.bin")
     at_home, called = ["--home", str(home)], ["--pattern", "{run}/dump-{step}.bin"]
     assert main([*at_home, "watch", str(root), "--once", *called]) == 0
-    assert capsys.readouterr().out.startswith("a step 7: ")
+    assert capsys.readouterr().out.splitlines()[1].startswith("a step 7: ")
     assert [(step.run, step.step) for step in all_steps(home / "lake")] == [("a", 7)]
     assert main([*at_home, "status", str(root), *called, "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["analysed"] == 1

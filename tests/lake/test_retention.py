@@ -12,7 +12,7 @@ from timtrack.tasks.captures.capture import identify
 from timtrack.tasks.captures.discovery import find_captures
 from timtrack.tasks.captures.source import Source
 from timtrack.tasks.lake.publish import prune_tokens, write_tables
-from timtrack.tasks.lake.steps import all_steps, find_step, is_pruned
+from timtrack.tasks.lake.steps import all_steps, find_step, is_pruned, prunable_bytes
 from timtrack.tasks.tables.catalogue import sql_version
 from timtrack.tasks.tables.compute import compute_step
 from timtrack.tasks.tables.query import run_query
@@ -40,8 +40,10 @@ def with_tokens(home):
 def test_prune_only_says_what_would_go(five_steps, home, capsys):
     assert main(["--home", str(home), "prune", "--keep-last", "2"]) == 0
     out = capsys.readouterr().out
-    assert "a step 1: 0.0 MB" in out
-    assert "token tables of 3 of 6 steps, 0.0 MB, would be deleted (--yes does it)" in out
+    freed = [prunable_bytes(step) for step in all_steps(home / "lake")[:3]]
+    assert f"a step 1: {freed[0] / 1000:.1f} kB\n" in out
+    told = f"token tables of 3 of 6 steps, {sum(freed) / 1000:.1f} kB, would be deleted"
+    assert f"{told} (--yes does it)" in out
     assert len(with_tokens(home)) == 6
 
 

@@ -15,7 +15,7 @@ from markdown_it import MarkdownIt
 from prefect.client.orchestration import get_client
 
 from tests.given import ACTING, MARKUP, SHOWN, batch_fields, ingest
-from timtrack.flows.cli import gating
+from timtrack.flows.cli.verbs import gating
 from timtrack.flows.watch import watch
 from timtrack.tasks import stages
 from timtrack.tasks.backlog import quarantine, survey

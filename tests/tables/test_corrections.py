@@ -219,7 +219,7 @@ def test_whatif_says_what_there_is(analysed, home, capsys):
 
 def test_what_the_readme_shows_is_printed(published, home, capsys):
     step, computed = published
-    from timtrack.flows.cli.answers import print_what_if
+    from timtrack.flows.cli.screen.answers import print_what_if
 
     print_what_if(step.name, computed, [], "table")
     printed = capsys.readouterr().out.splitlines()

@@ -2,13 +2,13 @@
 
 from argparse import Namespace
 
-from timtrack.flows.cli.exits import DONE, FAILED
+from timtrack.flows.cli.exits import DONE, FAILED, fail
 from timtrack.flows.cli.printing import complain, say
 
 
 def runs(options: Namespace) -> int:
     """The runs of the home, with the headline of each one's latest step."""
-    from timtrack.flows.cli.screen import print_frame
+    from timtrack.flows.cli.screen.frames import print_frame
     from timtrack.tasks.reports import overview
 
     print_frame(overview.of_runs(options.home), options.format)
@@ -20,6 +20,11 @@ def compare(options: Namespace) -> int:
     from timtrack.tasks.lake.steps import steps_between
 
     runs = list(dict.fromkeys([*options.runs, *filter(None, [options.baseline])]))
+    if len(runs) < 2:
+        return fail(
+            f"one run, {runs[0]}, has nothing to be compared with: "
+            f'`tim report {runs[0]}` is its latest step, `tim sql "from run_trend"` its course'
+        )
     for run in runs:
         steps_between(options.home / "lake", run, *options.steps)
     from timtrack.flows.compare import compare
@@ -32,14 +37,14 @@ def compare(options: Namespace) -> int:
 
 def gate(options: Namespace) -> int:
     """A run against rules."""
-    from timtrack.flows.cli import gating
+    from timtrack.flows.cli.verbs import gating
 
     return gating.run(options)
 
 
 def demo(options: Namespace) -> int:
     """The published tokens, then two toy runs."""
-    from timtrack.flows.cli.demo import TrainerFailed, demonstrate
+    from timtrack.flows.cli.verbs.demo import TrainerFailed, demonstrate
 
     try:
         home, chosen = options.home.absolute(), options.settings

@@ -1,12 +1,10 @@
-"""Verbs about captures: ingest, watch, serve, status, inspect, formats, hook, deployment."""
+"""Verbs about captures: ingest, watch, serve, status, inspect."""
 
 from argparse import Namespace
 from dataclasses import asdict
-from importlib.resources import files
 
 from timtrack.flows.cli.exits import DONE, FAILED, end_when_told, fail
-from timtrack.flows.cli.printing import as_it_is, say
-from timtrack.tasks.messages import formatting
+from timtrack.flows.cli.printing import about, as_json, say
 
 
 def ingest(options: Namespace) -> int:
@@ -19,8 +17,8 @@ def ingest(options: Namespace) -> int:
         return fail(f"--step {options.step} names one capture, but {len(paths)} were found")
     if options.tokenizer and not options.tokenizer.is_file():
         return fail(f"--tokenizer {options.tokenizer} is not a file")
-    from timtrack.flows.cli.outcomes import show_outcomes
-    from timtrack.flows.cli.progress import analyse_with_progress
+    from timtrack.flows.cli.screen.outcomes import show_outcomes
+    from timtrack.flows.cli.screen.progress import analyse_with_progress
 
     given = {"run": options.run, "step": options.step, "tokenizer": options.tokenizer}
     given["columns"] = options.columns
@@ -39,7 +37,11 @@ def watch(options: Namespace) -> int:
     if options.once and seen.is_empty:
         say("nothing to do")
         return DONE
-    from timtrack.flows.cli.progress import watch_with_progress
+    say(
+        f"watching {root}: {seen.found:,} found, {len(seen.pending):,} to analyse, "
+        f"{len(seen.held):,} set aside; into {home}"
+    )
+    from timtrack.flows.cli.screen.progress import watch_with_progress
     from timtrack.flows.watch import Watched
 
     end_when_told()
@@ -99,14 +101,14 @@ def status(options: Namespace) -> int:
     seen = survey.survey(root, home, options.pattern, options.columns, options.settings.parity)
     counts = survey.counts(seen)
     runs = alerts.told(options.home)
-    if options.json:
+    if options.format == "json":
         held = [vars(record) for record in seen.held]
         stand = {run: asdict(status) for run, status in runs.items()}
         failing = [vars(record) for record in seen.failing]
         refused = [{"run": s.run, "step": s.step, **asdict(why)} for s, why in seen.refused]
         closed = {str(folder): why for folder, why in seen.closed.items()}
         told = {"quarantine": held, "failing": failing, "refused": refused, "closed": closed}
-        as_it_is(formatting.as_json({**counts, **told, "runs": stand}, indent=2) + "\n")
+        as_json({**counts, **told, "runs": stand})
         return DONE
     say(*(f"{name:12}  {value}" for name, value in counts.items()))
     for run, status in runs.items():
@@ -117,7 +119,7 @@ def status(options: Namespace) -> int:
 
 def inspect(options: Namespace) -> int:
     """What a file is, and what it lacks."""
-    from timtrack.flows.cli.answers import print_inspection
+    from timtrack.flows.cli.screen.answers import print_inspection
     from timtrack.tasks.captures import inspection
     from timtrack.tasks.captures.source import Source
     from timtrack.tasks.messages.errors import BadCapture
@@ -125,27 +127,9 @@ def inspect(options: Namespace) -> int:
     try:
         found = inspection.inspect_file(Source(options.file, options.columns))
     except BadCapture as error:
-        return fail(f"{options.file}: {error}")
-    print_inspection(found)
+        return fail(about(options.file, str(error)))
+    if options.format == "json":
+        as_json(asdict(found))
+    else:
+        print_inspection(found)
     return FAILED if found.problem else DONE
-
-
-def formats(options: Namespace) -> int:
-    """The files that are read."""
-    from timtrack.flows.cli.answers import print_formats
-    from timtrack.tasks.readers.registry import readers
-
-    print_formats(readers())
-    return DONE
-
-
-def hook(options: Namespace) -> int:
-    """The writer for trainers, as a file that needs torch alone."""
-    as_it_is((files("timtrack.tasks") / "hook.py").read_text())
-    return DONE
-
-
-def deployment(options: Namespace) -> int:
-    """What `prefect deploy --all` reads, for where there is no checkout."""
-    as_it_is((files("timtrack.flows") / "prefect.yaml").read_text())
-    return DONE

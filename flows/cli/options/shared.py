@@ -1,13 +1,65 @@
 """Options shared by several verbs."""
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 
 from timtrack.flows import runner
-from timtrack.flows.cli.argument_types import checked, columns
+from timtrack.flows.cli.options.types import checked, columns, step_range
 from timtrack.flows.settings import RUNNER
 from timtrack.tasks.captures.paths import Pattern
 from timtrack.tasks.tables import frameworks
+
+TABLES = ("table", "csv", "json", "jsonl", "markdown", "parquet")  # forms of rows
+FACTS = ("table", "json")  # forms of anything else
+
+
+def add_home(parser: argparse.ArgumentParser, default: Path | str) -> None:
+    """Where lake and store are; before the verb and after it."""
+    parser.add_argument(
+        "--home",
+        type=Path,
+        default=default,
+        metavar="DIR",
+        help="directory of lake and local MLflow store (default: $TIMTRACK_HOME or ./timtrack)",
+    )
+
+
+def add_format(
+    verb: argparse.ArgumentParser, forms: Sequence[str] = FACTS, default: str | None = "table"
+) -> None:
+    """How an answer is printed."""
+    verb.add_argument(
+        "--format",
+        choices=forms,
+        default=default,
+        help="all but table are for programs (default: table)",
+    )
+    verb.add_argument(
+        "--json", action="store_const", const="json", dest="format", help="as --format json"
+    )
+
+
+def placed() -> argparse.ArgumentParser:
+    """One step: of a capture's file, or of a run in the lake."""
+    options = argparse.ArgumentParser(add_help=False)
+    options.add_argument("what", metavar="CAPTURE|RUN", help="a capture file, or a run in the lake")
+    options.add_argument("step", metavar="STEP", nargs="?", type=int, help="default: the latest")
+    add_columns(options)
+    return options
+
+
+def between() -> argparse.ArgumentParser:
+    """Some steps of a run."""
+    options = argparse.ArgumentParser(add_help=False)
+    options.add_argument(
+        "--steps",
+        type=checked(step_range),
+        default=(None, None),
+        metavar="A:B",
+        help="only these steps, inclusive; A or B may be omitted (default: all)",
+    )
+    return options
 
 
 def _frameworks(text: str) -> str:

@@ -12,10 +12,10 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import Progress, TaskID
 
-from timtrack.flows.cli.outcomes import show_outcomes
 from timtrack.flows.cli.printing import say
-from timtrack.flows.cli.progress import COLUMNS, analyse_with_progress
-from timtrack.flows.cli.screen import print_frame
+from timtrack.flows.cli.screen.frames import print_frame
+from timtrack.flows.cli.screen.outcomes import show_outcomes
+from timtrack.flows.cli.screen.progress import COLUMNS, analyse_with_progress
 from timtrack.flows.outcomes import Outcome
 from timtrack.flows.settings import Settings
 from timtrack.flows.watch import Hindrance, Watched, follow

@@ -4,10 +4,10 @@ import os
 import re
 from typing import TYPE_CHECKING
 
-from timtrack.flows.cli.printing import complain, say
+from timtrack.flows.cli.printing import about, complain, say
 from timtrack.tasks.tables.stored import stored_tables
 from timtrack.tasks.verdicts import summary
-from timtrack.tasks.verdicts.assessment import assess
+from timtrack.tasks.verdicts.assessment import Assessment, assess
 from timtrack.tasks.verdicts.bands import Bands
 from timtrack.tasks.verdicts.numbers import metrics
 
@@ -15,22 +15,23 @@ if TYPE_CHECKING:
     from timtrack.flows.outcomes import Outcome
     from timtrack.flows.watch import Hindrance
     from timtrack.tasks.verdicts.alerts import Change
-from timtrack.flows.cli.screen import grid, print_grid
+from timtrack.flows.cli.screen.grids import print_table, print_wrapped
 
 
 def show_outcomes(outcomes: list["Outcome"], bands: Bands) -> None:
     """The headline of each analysed step, one line each, then what failed and why."""
     analysed = [outcome for outcome in outcomes if outcome.step and not outcome.error]
     if len(analysed) == 1:
-        print_grid(grid([], [[name, value] for name, value in _headline(analysed[0]).items()]))
+        print_wrapped(_headline(analysed[0]).items())
     elif analysed:
-        print_grid(grid(["run", "step", *summary.SHORT], [_line(outcome) for outcome in analysed]))
+        rows = [[*_line(outcome), _assessed(outcome, bands).status] for outcome in analysed]
+        print_table(["run", "step", *summary.SHORT, "verdict"], rows)
     if len(analysed) == 1:
         _tell_findings(analysed[0], bands)
     _tell_notes(analysed)
     for outcome in outcomes:
         if outcome.error:
-            complain(f"failed: {outcome.path}: {outcome.error}")
+            complain(f"failed: {about(outcome.path, str(outcome.error))}")
     if links := dict.fromkeys(outcome.link for outcome in analysed):
         served = "" if os.environ.get("MLFLOW_TRACKING_URI") else ", served by `tim ui`"
         say(f"MLflow{served}:", *(f"  {link}" for link in links))
@@ -39,7 +40,7 @@ def show_outcomes(outcomes: list["Outcome"], bands: Bands) -> None:
 def tell(outcome: "Outcome") -> None:
     """One line for one capture."""
     if outcome.error:
-        complain(f"failed: {outcome.path}: {outcome.error}")
+        complain(f"failed: {about(outcome.path, str(outcome.error))}")
     else:
         numbers = zip(summary.SHORT, _line(outcome)[2:], strict=True)
         said = ", ".join(f"{name} {value}" for name, value in numbers)
@@ -81,10 +82,14 @@ def _line(outcome: "Outcome") -> list[str]:
     return [outcome.step.run, str(outcome.step.step), *printed]
 
 
+def _assessed(outcome: "Outcome", bands: Bands) -> Assessment:
+    assert outcome.step
+    return assess(outcome.step.facts(), stored_tables(outcome.step), bands)
+
+
 def _tell_findings(outcome: "Outcome", bands: Bands) -> None:
     """What the diagnoses say, what matters marked."""
-    assert outcome.step
-    assessment = assess(outcome.step.facts(), stored_tables(outcome.step), bands)
+    assessment = _assessed(outcome, bands)
     say("", assessment.status.upper())
     say(*(f"{label}: {text}" for label, text in assessment.verdict.lines.items()), "")
     say(*(f"{'!' if finding.matters else '-'} {finding.text}" for finding in assessment.findings))

@@ -3,14 +3,16 @@
 import re
 import webbrowser
 from argparse import Namespace
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from timtrack.flows.cli.exits import DONE, FAILED, fail, written
-from timtrack.flows.cli.printing import as_it_is
-from timtrack.tasks.messages import formatting
+from timtrack.flows.cli.printing import as_json
+from timtrack.tasks.messages.errors import printable
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from contextlib import AbstractContextManager
 
     from timtrack.tasks.lake.steps import Step
@@ -38,7 +40,7 @@ def report(options: Namespace) -> int:
 
 def show(options: Namespace) -> int:
     """A sequence's tokens in the terminal."""
-    from timtrack.flows.cli.answers import print_sample
+    from timtrack.flows.cli.screen.sample import print_sample
     from timtrack.tasks.reports import samples
 
     with _step(options) as step:
@@ -59,7 +61,7 @@ def repro(options: Namespace) -> int:
 
 def whatif(options: Namespace) -> int:
     """What corrections would do to a step."""
-    from timtrack.flows.cli.answers import print_what_if
+    from timtrack.flows.cli.screen.answers import print_what_if
     from timtrack.tasks.tables import corrections
     from timtrack.tasks.tables.compute import what_if
 
@@ -73,14 +75,13 @@ def whatif(options: Namespace) -> int:
 
 def diagnose(options: Namespace) -> int:
     """What causes a step's mismatch."""
-    from timtrack.flows.cli.answers import print_causes
+    from timtrack.flows.cli.screen.answers import print_causes
     from timtrack.tasks.verdicts import causes as diagnosis
 
     lake = options.home / "lake"
     step, causes = diagnosis.of(options.what, lake, options.step, options.columns)
-    if options.json:
-        listed = [cause.as_dict(step.run, step.step) for cause in causes]
-        as_it_is(formatting.as_json(listed, indent=2) + "\n")
+    if options.format == "json":
+        as_json([cause.as_dict(step.run, step.step) for cause in causes])
     else:
         print_causes(step, causes)
     return DONE
@@ -88,15 +89,16 @@ def diagnose(options: Namespace) -> int:
 
 def certify(options: Namespace) -> int:
     """Whether both engines are bit-equal."""
-    from timtrack.flows.cli.answers import print_certificate
-    from timtrack.tasks.lake.steps import pick_step
+    from timtrack.flows.cli.screen.answers import print_certificate
+    from timtrack.tasks.lake.conversion import is_file
     from timtrack.tasks.verdicts import bit_equality
 
-    if options.all:
+    if options.all and not is_file(options.what, options.columns):
         return _certify_all(options)
-    found = bit_equality.of(pick_step(options.home / "lake", options.run, options.step))
-    if options.json:
-        as_it_is(formatting.as_json(found.as_dict(), indent=2) + "\n")
+    with _step(options) as step:
+        found = bit_equality.of(step)
+    if options.format == "json":
+        as_json(found.as_dict())
     else:
         print_certificate(found)
     if found.rounded and not found.unequal:
@@ -106,15 +108,15 @@ def certify(options: Namespace) -> int:
 
 def _certify_all(options: Namespace) -> int:
     """Which step of a run was unequal first, and how it went on."""
-    from timtrack.flows.cli.answers import print_certificates
+    from timtrack.flows.cli.screen.answers import print_certificates
     from timtrack.tasks.lake.steps import steps_between
     from timtrack.tasks.verdicts import bit_equality
 
     lake = options.home / "lake"
-    steps = steps_between(lake, options.run, options.step, options.step)
+    steps = steps_between(lake, options.what, options.step, options.step)
     found = bit_equality.over_steps(steps)
-    if options.json:
-        as_it_is(formatting.as_json([one.as_dict() for one in found], indent=2) + "\n")
+    if options.format == "json":
+        as_json([one.as_dict() for one in found])
     else:
         print_certificates(found)
     return DONE if all(one.is_zero for one in found) else FAILED
@@ -122,20 +124,50 @@ def _certify_all(options: Namespace) -> int:
 
 def diff(options: Namespace) -> int:
     """Two steps token by token."""
-    from timtrack.flows.cli.answers import print_pair
-    from timtrack.tasks.lake.steps import latest_common_step, pick_step
+    from timtrack.flows.cli.screen.answers import print_pair
     from timtrack.tasks.reports import step_diff
 
-    home = options.home / "lake"
-    number = options.step
-    if number is None and options.other_step is None:
-        number = latest_common_step(home, options.run, options.other)
-    a = pick_step(home, options.run, number)
-    other = number if options.other_step is None else options.other_step
-    b = pick_step(home, options.other, other)
-    pair = step_diff.compare(a, b)
-    print_pair(a.name, b.name, pair)
+    with _two_steps(options) as (a, b):
+        pair = step_diff.compare(a, b)
+    if options.format == "json":
+        sides = {"a": {"run": a.run, "step": a.step}, "b": {"run": b.run, "step": b.step}}
+        as_json({**sides, **pair.as_dict()})
+    else:
+        print_pair(a.name, b.name, pair)
     return DONE
+
+
+@contextmanager
+def _two_steps(options: Namespace) -> "Iterator[tuple[Step, Step]]":
+    """The steps of two captures' files or runs; a file's run is called by the end of its path.
+
+    Without a number it is a file's own, of a run the other's, or the latest of two runs.
+    """
+    from timtrack.tasks.lake.conversion import is_file, step_of
+    from timtrack.tasks.lake.steps import latest_common_step
+
+    lake, columns = options.home / "lake", options.columns
+    names = [options.what, options.other]
+    numbers = [options.step, options.step if options.other_step is None else options.other_step]
+    files = [is_file(name, columns) for name in names]
+    if numbers == [None, None] and not any(files):
+        numbers = [latest_common_step(lake, *names)] * 2
+    found: dict[int, Step] = {}
+    with ExitStack() as stack:
+        for side in sorted((0, 1), key=lambda side: not files[side]):  # files first
+            run = _path_end(names[side], "ab"[side]) if files[side] else None
+            number = numbers[side]
+            if number is None and not files[side]:
+                number = found[1 - side].step
+            opened = step_of(names[side], lake, number, columns, run)
+            found[side] = stack.enter_context(opened)
+        yield found[0], found[1]
+
+
+def _path_end(path: str, side: str) -> str:
+    """A path as the name of a run, which is short, and different for each side."""
+    name = printable(path).encode("ascii", "backslashreplace").decode()
+    return f"{side}: {name if len(name) <= 70 else f'...{name[-67:]}'}"
 
 
 def _step(options: Namespace) -> "AbstractContextManager[Step]":

@@ -2,10 +2,11 @@
 
 import os
 from argparse import Namespace
+from dataclasses import asdict
 from pathlib import Path
 from xml.etree import ElementTree
 
-from timtrack.flows.cli.printing import complain, say
+from timtrack.flows.cli.printing import as_json, complain, say
 from timtrack.tasks.lake.steps import NoSuchStep, Step, is_bypass, steps_between
 from timtrack.tasks.messages import formatting
 from timtrack.tasks.messages.errors import printable
@@ -32,10 +33,12 @@ def run(options: Namespace) -> int:
         return NOT_JUDGED
     broken = next((outcome for outcome in outcomes if not outcome.passed), None)
     worst = _worst(steps, broken, options.settings.bands) if broken else []
-    for outcome in outcomes:
-        say(f"{'pass' if outcome.passed else 'FAIL'}  {outcome.rule}  ({outcome.text})")
-    if worst:
-        say("", *worst)
+    if options.format == "json":
+        judged = {"run": options.run, "passed": broken is None}
+        as_json({**judged, "outcomes": list(map(asdict, outcomes)), "worst": worst})
+    else:
+        say(*(f"{'pass' if o.passed else 'FAIL'}  {o.rule}  ({o.text})" for o in outcomes))
+        say(*(["", *worst] if worst else []))
     _write(options, outcomes, worst)
     return BROKEN if broken else PASSED
 

@@ -1,41 +1,12 @@
-"""Verbs about the lake and the store: sql, tables, prune, fsck, ui."""
+"""Verbs about the lake and the store: prune, fsck, ui."""
 
 import os
 import sys
 from argparse import Namespace
 
-from timtrack.flows.cli.exits import DONE, FAILED, fail
+from timtrack.flows.cli.exits import DONE, FAILED
 from timtrack.flows.cli.printing import complain, say
-
-
-def sql(options: Namespace) -> int:
-    """A query over all steps."""
-    from timtrack.flows.cli.screen import print_frame
-    from timtrack.tasks.lake.steps import all_steps
-    from timtrack.tasks.tables.query import FilesGone, run_query
-
-    steps = all_steps(options.home / "lake")
-    if not steps:
-        return fail(f"no steps in {options.home / 'lake'}; `tim ingest` puts them there")
-    try:
-        answer = run_query(steps, options.query, any_files=options.allow_files)
-    except FilesGone:  # pruned or replaced just now
-        steps = all_steps(options.home / "lake")
-        answer = run_query(steps, options.query, any_files=options.allow_files)
-    print_frame(answer, options.format)
-    return DONE
-
-
-def tables(options: Namespace) -> int:
-    """The tables, or the columns of one."""
-    from timtrack.flows.cli.answers import print_headers
-    from timtrack.tasks.tables.catalogue import catalogue
-
-    tables = catalogue()
-    if options.name and options.name not in tables:
-        return fail(f"no table {options.name}; there are {', '.join(sorted(tables))}")
-    print_headers(tables, options.name)
-    return DONE
+from timtrack.tasks.messages import formatting
 
 
 def prune(options: Namespace) -> int:
@@ -49,13 +20,16 @@ def prune(options: Namespace) -> int:
         going = retention.all_but_last(steps, options.keep_last)
     else:
         going = retention.older_than(steps, options.older_than)
-    freed = sum(map(prunable_bytes, going))
-    for step in going:
-        say(f"{step.name}: {prunable_bytes(step) / 1e6:.1f} MB")
+    going = [step for step in going if prunable_bytes(step)]  # not those pruned before
+    sizes = [prunable_bytes(step) for step in going]
+    for step, size in zip(going, sizes, strict=True):
+        say(f"{step.name}: {formatting.size(size)}")
         if options.yes:
             prune_tokens(step)
     done = "deleted" if options.yes else "would be deleted (--yes does it)"
-    say(f"token tables of {len(going)} of {len(steps)} steps, {freed / 1e6:.1f} MB, {done}")
+    say(
+        f"token tables of {len(going)} of {len(steps)} steps, {formatting.size(sum(sizes))}, {done}"
+    )
     return DONE
 
 

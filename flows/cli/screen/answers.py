@@ -1,31 +1,24 @@
 """Terminal output of the verbs that answer a question."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import polars as pl
-from rich.console import Console
-from rich.table import Table as Grid
-from rich.text import Text
 
 from timtrack.flows.cli.printing import say
+from timtrack.flows.cli.screen.frames import print_frame
+from timtrack.flows.cli.screen.grids import print_table, print_wrapped
 from timtrack.tasks.captures.inspection import Inspection
 from timtrack.tasks.lake.steps import Step
 from timtrack.tasks.messages import formatting
-from timtrack.tasks.messages.errors import printable
 from timtrack.tasks.readers.reader import Reader
-from timtrack.tasks.reports import step_diff, token_strip
-from timtrack.tasks.reports.samples import Sample
+from timtrack.tasks.reports import step_diff
 from timtrack.tasks.reports.step_diff import Pair
 from timtrack.tasks.tables.catalogue import Table
 from timtrack.tasks.tables.causes import undecidable
 from timtrack.tasks.verdicts.advice import advise
 from timtrack.tasks.verdicts.bit_equality import Certificate
 from timtrack.tasks.verdicts.causes import Cause
-
-if TYPE_CHECKING:
-    pass
-from timtrack.flows.cli.screen import grid, print_frame, print_grid
 
 
 def print_causes(step: Step, causes: Sequence[Cause]) -> None:
@@ -77,7 +70,7 @@ def print_what_if(
         "",
     )
     if advice.config:
-        print_grid(grid([], [[framework, line] for framework, line in advice.config.items()]))
+        print_wrapped(advice.config.items())
         say("")
     shown: dict[str, Callable[[dict[str, Any]], str]] = {
         "dropped": lambda row: formatting.share(row["frac_tok_dropped"]),
@@ -95,52 +88,11 @@ def print_what_if(
         [_marked(row["setting"], advice.setting, asked), *(cell(row) for cell in shown.values())]
         for row in table.to_dicts()
     ]
-    print_grid(grid(["correction", *shown], rows))
+    print_table(["correction", *shown], rows)
 
 
 def _marked(setting: str, best: str | None, asked: list[str]) -> str:
     return ("! " if setting == best else "> " if setting in asked else "  ") + setting
-
-
-# Backgrounds of tokens by ln r, dark enough for white text: orange below 0, blue above.
-BACKGROUNDS = {
-    **{-1: "#4a3a20", -2: "#6b4a17", -3: "#8f5a08", -4: "#b35c00"},
-    **{1: "#1f3a56", 2: "#1d4a7a", 3: "#175a9c", 4: "#0b66c2"},
-}
-
-TOKEN_TABLE = ("pos", "token", "rollout logp", "trainer logp", "diff", "p_rollout", "p_train", "r")
-ROWS, AROUND = 50, 12  # of the token table: at first, or on either side of a position
-
-
-def print_sample(sample: Sample, around: int | None) -> None:
-    """A rollout as the report has it: header, response coloured by ln r, token table."""
-    drawn = token_strip.drawn(sample)
-    count = len(drawn["text"])
-    start = 0 if around is None else max(0, min(around, count) - AROUND)
-    end = min(count, ROWS if around is None else around + AROUND + 1)
-    console = Console(highlight=False)
-    if not console.is_terminal:
-        console = Console(highlight=False, width=10_000)
-    console.print(Text(printable(drawn["header"]), style="bold"))
-    response = Text()
-    for text, band in zip(drawn["text"], drawn["band"], strict=True):
-        style = "dim" if band is None else f"white on {BACKGROUNDS[band]}" if band else ""
-        response.append(text, style)
-    console.print(response)
-    say("")
-    grid = Grid(box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    for index, name in enumerate(TOKEN_TABLE):
-        grid.add_column(name, justify="left" if index == 1 else "right", overflow="fold")
-    for pos in range(start, end):
-        numbers = (drawn["cells"][pos] or "|" * 5).split("|")
-        cells = [Text(cell) for cell in (str(pos), drawn["repr"][pos], *numbers)]
-        if drawn["out"][pos]:
-            cells[-1].stylize("white on #a61b1b")
-        marked = "bold" if pos == around else "red" if drawn["wide"][pos] else ""
-        grid.add_row(*cells, style=marked)
-    console.print(grid)
-    if end < count:
-        say(f"... {count - end} more tokens")
 
 
 def print_pair(a: str, b: str, pair: Pair) -> None:
@@ -168,7 +120,7 @@ def print_certificate(found: Certificate) -> None:
     largest = f"{found.max_ulp:,} ULP of float32, {formatting.number(found.max_abs_diff)} nats"
     say(f"largest: {largest}", "", "tokens by distance in ULP:")
     histogram = [[name, f"{count:,}"] for name, count in found.ulp_histogram.items()]
-    print_grid(grid(["ULP", "tokens"], histogram))
+    print_table(["ULP", "tokens"], histogram)
     places = ", ".join(f"{place['row']}:{place['pos']}" for place in found.first_unequal)
     say("", f"first unequal, row:pos: {places}", *_onset(found))
 
@@ -212,32 +164,44 @@ def print_certificates(found: Sequence[Certificate]) -> None:
         for one in found
     ]
     say("")
-    print_grid(grid(["step", "tokens", "unequal", "max ULP", "max |ln r|"], rows))
+    print_table(["step", "tokens", "unequal", "max ULP", "max |ln r|"], rows)
 
 
-def print_formats(readers: Iterable[Reader]) -> None:
+def print_formats(readers: Iterable[Reader], form: str) -> None:
     """The readers: which files each takes in a folder, and how to have them written."""
     rows = [[reader.name, reader.files, reader.needs] for reader in readers]
-    print_grid(grid(["format", "files", "needs"], rows))
+    header = ["format", "files", "needs"]
+    if form == "table":
+        print_wrapped(rows, header)
+    else:
+        print_frame(pl.DataFrame(rows, header, orient="row"), form)
 
 
 def print_inspection(found: Inspection) -> None:
     """What a file is, and what it lacks."""
     rows = [["format", found.format or "none that is read"], *map(list, found.facts.items())]
-    print_grid(grid([], rows))
+    print_wrapped(rows)
     say("")
-    print_grid(grid(["field", "holds"], [list(pair) for pair in found.fields.items()]))
+    print_wrapped(found.fields.items(), ["field", "holds"])
     say(*(f"note: {note}" for note in found.notes))
     say("", f"cannot be read: {found.problem}" if found.problem else "can be read")
 
 
-def print_headers(catalogue: dict[str, Table], name: str | None) -> None:
-    """Every table with its title, or the columns of one."""
-    if name is None:
-        shown = (table for table in catalogue.values() if table.folder != "intermediate")
-        by_name = sorted(shown, key=lambda table: table.name)
-        print_grid(grid([], [[table.name, table.title] for table in by_name]))
-    else:
-        table = catalogue[name]
+def print_tables(tables: Iterable[Table], form: str) -> None:
+    """Tables by name, each with what it says."""
+    by_name = sorted(tables, key=lambda table: table.name)
+    if form == "table":
+        print_wrapped([table.name, table.title] for table in by_name)
+        return
+    rows = [(table.name, ", ".join(table.grain), table.title) for table in by_name]
+    print_frame(pl.DataFrame(rows, ["table", "grain", "text"], orient="row"), form)
+
+
+def print_columns(table: Table, form: str) -> None:
+    """The columns of a table."""
+    if form == "table":
         say(table.title, f"One row for each: {', '.join(table.grain)}", "")
-        print_grid(grid([], [[column, text] for column, text in table.columns.items()]))
+        print_wrapped(table.columns.items())
+    else:
+        columns = list(table.columns.items())
+        print_frame(pl.DataFrame(columns, ["column", "text"], orient="row"), form)

@@ -50,7 +50,7 @@ def analyse_with_progress(
 
 def watch_with_progress(watched: Watched, home: Path, once: bool, every: float, on: str) -> bool:
     """Follow a folder, printing a line for each finished capture; True if any failed."""
-    from timtrack.flows.cli.outcomes import tell, tell_change, tell_hindrance
+    from timtrack.flows.cli.screen.outcomes import tell, tell_change, tell_hindrance
 
     token = listener.set(tell)
     changes = change_listener.set(tell_change)

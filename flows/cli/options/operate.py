@@ -1,0 +1,149 @@
+"""Verbs that take captures in, and look after the lake."""
+
+from pathlib import Path
+from typing import Any
+
+from timtrack.flows.cli.options.shared import (
+    add_alerts,
+    add_columns,
+    below,
+    complete,
+    named,
+    running,
+)
+from timtrack.flows.cli.options.types import positive
+
+SHELLS = ("bash", "zsh", "fish")
+
+
+def add(verbs: Any) -> None:
+    """Add them, the most wanted first."""
+    _demo(verbs)
+    _ingest(verbs)
+    _watch(verbs)
+    _serve(verbs)
+    _prune(verbs)
+    fsck = verbs.add("fsck", "verify the checksums of all files in the lake", "", "--run my-run")
+    fsck.add_argument("--run", help="only this run (default: all)")
+    export = verbs.add(
+        "export",
+        "a DuckDB file with every table as a view, for any tool",
+        "",
+        "lake.duckdb",
+    )
+    export.add_argument(
+        "file",
+        metavar="FILE",
+        nargs="?",
+        type=Path,
+        help="default: timtrack.duckdb in the home",
+    )
+    verbs.add(
+        "hook", "print the capture hook for trainers: one file that needs only torch", "> hook.py"
+    )
+    verbs.add("deployment", "print prefect.yaml, for `prefect deploy --all`", "> prefect.yaml")
+    completion = verbs.add(
+        "completion",
+        "print what completes verbs and options in a shell",
+        "bash > ~/.local/share/bash-completion/completions/tim",
+        "zsh > ~/.zfunc/_tim",
+        "fish > ~/.config/fish/completions/tim.fish",
+    )
+    completion.add_argument("shell", choices=SHELLS)
+
+
+def _demo(verbs: Any) -> None:
+    demo = verbs.add(
+        "demo",
+        "analyse the published tokens of a real run, then two toy runs while they train",
+        "",
+        "--steps 5 --codec rank8",
+    )
+    demo.add_argument(
+        "--steps",
+        type=positive,
+        default=20,
+        help="GRPO steps of each toy run (default: %(default)s)",
+    )
+    demo.add_argument(
+        "--codec",
+        choices=("off", "rank16", "rank8", "codec", "scoring"),
+        default="codec",
+        help="codec of the second toy run; the first has none (default: %(default)s)",
+    )
+    demo.add_argument(
+        "--seed", type=int, default=0, help="seed of the toy runs (default: %(default)s)"
+    )
+
+
+def _ingest(verbs: Any) -> None:
+    ingest = verbs.add(
+        "ingest",
+        "analyse captures: files, or directories of them",
+        "step_batch.pt --run my-run --step 20",
+        "/checkpoints/my-run",
+        parents=[running()],
+    )
+    ingest.add_argument("paths", metavar="PATH", nargs="+", type=Path)
+    ingest.add_argument(
+        "--run", help="name of the training run (default: from the file, else from its path)"
+    )
+    ingest.add_argument(
+        "--step", type=int, help="training step; only for a single capture (default: the file's)"
+    )
+    ingest.add_argument(
+        "--tokenizer", type=Path, help="tokenizer.json (default: the one beside the capture)"
+    )
+    add_columns(ingest)
+
+
+def _watch(verbs: Any) -> None:
+    watch = verbs.add(
+        "watch",
+        "analyse captures below a directory as they appear",
+        "/checkpoints",
+        "/dumps --pattern '{run}/dump_{step}.pt' --once",
+        parents=[below(), named(), complete(), running()],
+    )
+    how = watch.add_mutually_exclusive_group()
+    how.add_argument("--follow", action="store_true", help="run until interrupted (default)")
+    how.add_argument("--once", action="store_true", help="analyse what is there, then exit")
+    add_alerts(watch)
+    add_columns(watch)
+    watch.add_argument(
+        "--every", type=float, default=2.0, help="seconds between scans (default: %(default)g)"
+    )
+
+
+def _serve(verbs: Any) -> None:
+    serve = verbs.add(
+        "serve",
+        "`tim watch` as a Prefect deployment that needs no worker",
+        "/checkpoints --every 300",
+        parents=[below(), named(), complete(), running()],
+    )
+    add_alerts(serve)
+    add_columns(serve)
+    serve.add_argument(
+        "--every", type=float, default=60.0, help="seconds between sweeps (default: %(default)g)"
+    )
+
+
+def _prune(verbs: Any) -> None:
+    prune = verbs.add(
+        "prune",
+        "delete the token tables of old steps; metrics stay",
+        "--keep-last 50",
+        "--older-than 30 --yes",
+    )
+    which = prune.add_mutually_exclusive_group(required=True)
+    which.add_argument(
+        "--keep-last", type=positive, metavar="N", help="keep the last N steps of each run"
+    )
+    which.add_argument(
+        "--older-than", type=float, metavar="DAYS", help="steps captured more than DAYS days ago"
+    )
+    prune.add_argument("--run", help="only this run (default: all)")
+    prune.add_argument(
+        "--yes", action="store_true", help="delete; without it, only list what would be deleted"
+    )
