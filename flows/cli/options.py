@@ -173,6 +173,7 @@ def parser() -> argparse.ArgumentParser:
 
     ui = verbs.add_parser("ui", help="serve the MLflow UI on what was logged")
     ui.add_argument("--port", type=int, default=5000)
+    ui.add_argument("--open", action="store_true", help="show it in a browser")
 
     demo = verbs.add_parser(
         "demo",

@@ -2,7 +2,7 @@
 
 from argparse import Namespace
 
-from timtrack.flows.cli.exits import DONE, FAILED
+from timtrack.flows.cli.exits import DONE, FAILED, fail
 from timtrack.flows.cli.printing import complain, say
 
 
@@ -20,12 +20,16 @@ def compare(options: Namespace) -> int:
     from timtrack.tasks.lake.steps import steps_between
 
     runs = list(dict.fromkeys([*options.runs, *filter(None, [options.baseline])]))
+    if len(runs) < 2:
+        return fail(f"one run, {runs[0]}, is nothing to compare; `tim report {runs[0]}` shows it")
     for run in runs:
         steps_between(options.home / "lake", run, *options.steps)
+    from timtrack.flows import execution
     from timtrack.flows.compare import compare
 
+    flow = compare.fn if execution.is_plain(0) else compare
     home, output = options.home.absolute(), options.output.absolute()
-    link = compare(runs, home, options.steps, options.baseline, output, options.settings.bands.own)
+    link = flow(runs, home, options.steps, options.baseline, output, options.settings.bands.own)
     say(str(options.output), f"MLflow: {link}")
     return DONE
 

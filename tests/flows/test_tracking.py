@@ -9,13 +9,16 @@ import pytest
 from mlflow.tracking import MlflowClient
 
 from tests.given import batch_fields
+from timtrack.tasks.tracking.captures import logged_steps
 from timtrack.tasks.tracking.store import local_store
 from timtrack.tasks.tracking.tracker import Tracker
+
+SAID = {"model": "m", "algorithm": "GRPO", "codec_rank": 3, "git_commit": "abc123"}
 
 
 @pytest.fixture
 def step(saved, to_lake):
-    return to_lake(saved({**batch_fields(), "model": "m", "algorithm": "GRPO"}))
+    return to_lake(saved({**batch_fields(), **SAID}))
 
 
 @pytest.fixture
@@ -73,10 +76,12 @@ def test_what_is_undefined_is_not_logged(home, step, files):
 def test_what_the_capture_says_is_params_tags_and_a_dataset(home, step, files):
     tracker = Tracker(home)
     run = tracker.client.get_run(tracker.log_step(step, {"kl_k1": 0.5}, files, "v1"))
-    assert run.data.params == {"model": "m", "algorithm": "GRPO"}
+    assert run.data.params == {"model": "m", "algorithm": "GRPO", "codec_rank": "3"}
     assert run.data.tags["timtrack.measurement"] == "measured"
-    [given] = run.inputs.dataset_inputs
-    assert (given.dataset.name, given.dataset.digest) == ("step 3", step.capture)
+    assert run.data.tags["mlflow.source.name"] == str(Path(step.facts()["source"]).parent)
+    assert run.data.tags["mlflow.source.git.commit"] == "abc123"
+    assert run.data.tags["mlflow.user"]
+    assert logged_steps(run)[3].digest == step.capture
     assert artifacts(tracker.client, run.info.run_id, "steps/3") == ["summary.json"]
     assert run.info.start_time == step.facts()["mtime_ns"] // 1_000_000
 
@@ -93,8 +98,8 @@ def test_a_replaced_step_leaves_no_trace_of_the_old_one(home, step, files):
     assert points(tracker.client, run_id, "gone") == [(1, 1.0)]
     assert artifacts(tracker.client, run_id, "steps/2") == ["summary.json"]
     assert "only_old.txt" in artifacts(tracker.client, run_id, "steps/1")
-    inputs = tracker.client.get_run(run_id).inputs.dataset_inputs
-    assert {i.dataset.name: i.dataset.digest for i in inputs} == {"step 1": "old1", "step 2": "new"}
+    known = logged_steps(tracker.client.get_run(run_id))
+    assert {n: logged.digest for n, logged in known.items()} == {1: "old1", 2: "new"}
     assert len(tracker.client.search_runs([tracker._experiment()])) == 1
     kept = {file.parts[-5] for file in (home / "mlartifacts").rglob("only_old.txt")}
     assert len(kept) == 1  # the files of the run that was replaced are gone: no copies pile up
@@ -146,7 +151,7 @@ def die(*_, **__):
     raise KeyboardInterrupt
 
 
-@pytest.mark.parametrize("call", ["log_param", "log_batch", "log_inputs", "set_tag", "delete_run"])
+@pytest.mark.parametrize("call", ["create_run", "log_batch", "log_inputs", "set_tag", "delete_run"])
 def test_a_run_that_is_being_written_anew_may_be_killed(home, step, files, monkeypatch, call):
     """Whatever call is the last one, the next logging ends with one run that has every step."""
     tracker = Tracker(home)
