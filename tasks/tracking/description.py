@@ -38,7 +38,7 @@ def origin_of(facts: Mapping[str, Any]) -> dict[str, str]:
     meta = facts["meta"]
     commit = next((str(meta[name]) for name in COMMITS if meta.get(name)), None)
     tags = {
-        "mlflow.source.name": printable(str(Path(facts["source"]).parent)),
+        "mlflow.source.name": printable(str(_folder(Path(facts["source"])))),
         "mlflow.source.type": "LOCAL",
         "mlflow.user": printable(str(meta.get("user") or _user())),
         "mlflow.source.git.commit": commit and printable(commit),
@@ -53,6 +53,12 @@ def color(taken: Iterable[str]) -> str:
         if one in counts:
             counts[one] += 1
     return min(counts, key=lambda one: counts[one])
+
+
+def _folder(source: Path) -> Path:
+    """Where a run's captures lie, not one step's."""
+    folder = source.parent
+    return folder.parent if re.fullmatch(r"step_\d+", folder.name) else folder
 
 
 def _user() -> str:

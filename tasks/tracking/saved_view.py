@@ -12,13 +12,15 @@ from typing import Any
 KEY = "timtrack"
 VIEW_TAG = f"mlflow.sharedViewState.{KEY}"
 COLUMNS = (
-    *("tags.`mismatch.status`", "tags.`mismatch.status_since`", "metrics.`mismatch/kl_k3`"),
-    *("metrics.`mismatch/frac_outside_2`", "metrics.`mismatch/abs_logp_diff_p50`"),
-    *("params.`model`", "params.`algorithm`", "attributes.`Source`", "attributes.`Duration`"),
+    *("metrics.`mismatch/kl_k3`", "metrics.`mismatch/frac_outside_2`", "params.`model`"),
+    *("tags.`mismatch.status`", "tags.`mismatch.status_since`"),
 )
 CHARTS = ("kl_k3", "frac_outside_2", "abs_logp_diff_p50", "kl_k1", "ratio_mean", "ess_token")
 LOGARITHMIC = ("kl_k3", "frac_outside_2", "abs_logp_diff_p50")  # healthy and bad lie decades apart
 SECTION = "timtrack-headline"
+
+# What ends the address of the runs' page: that of training runs, in our view.
+QUERY = f"?workflowType=machine_learning&viewStateShareKey={KEY}"
 
 
 def saved_view(runs_have: str) -> str:
@@ -26,11 +28,6 @@ def saved_view(runs_have: str) -> str:
     now = time.time_ns() // 1_000_000
     dated = {"createdAt": now, "updatedAt": now}
     return json.dumps({"name": KEY, **dated, "state": json.dumps(_state(runs_have))})
-
-
-def query(of_ui: str = "") -> str:
-    """What ends the address of the runs' page: MLflow's page of training runs, in our view."""
-    return f"?workflowType=machine_learning&viewStateShareKey={KEY}{of_ui}"
 
 
 def _state(runs_have: str) -> dict[str, Any]:

@@ -219,7 +219,7 @@ class Tracker:
 
     def overview(self) -> str:
         """What follows the server's address where all runs are, in the view of saved_view.py."""
-        return f"/#/experiments/{self._experiment()}/runs{saved_view.query()}"
+        return f"/#/experiments/{self._experiment()}/runs{saved_view.QUERY}"
 
     def _experiment(self) -> str:
         name = os.environ.get("MLFLOW_EXPERIMENT_NAME", EXPERIMENT)

@@ -9,7 +9,7 @@ from timtrack.tasks.reports.charts.distributions import density_cells
 from timtrack.tasks.reports.charts.theme import INK, QUIET, RED, titled
 from timtrack.tasks.verdicts.bands import Band
 
-RUN = alt.Color("run:N").title("run")
+RUN = alt.Color("run:N").title("run").legend(symbolOpacity=1)
 
 
 def trend(run_trend: pl.DataFrame, changes: pl.DataFrame, bands: dict[str, Band]) -> Any:
@@ -20,7 +20,7 @@ def trend(run_trend: pl.DataFrame, changes: pl.DataFrame, bands: dict[str, Band]
     """
     rows = pl.concat([run_trend, *_marks(run_trend, changes, bands)], how="diagonal_relaxed")
     base = alt.Chart(rows).encode(
-        x=alt.X("step:Q").title("training step").axis(tickMinStep=1), color=RUN
+        x=alt.X("step:Q").title("training step").axis(tickMinStep=1).scale(zero=False), color=RUN
     )
     y = alt.Y("value:Q").title(None).scale(zero=False).axis(format=".3~g")
     lines = base.transform_filter("isValid(datum.value)")
