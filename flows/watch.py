@@ -85,8 +85,9 @@ def watch(
     for outcome in outcomes:
         _note(home, outcome, columns, before.get(outcome.path))
     taken = [outcome.step for outcome in outcomes if outcome.step]
-    if outcomes or _is_news(home, root, seen):
-        stages.show_backlog(root, watched.look(home), taken, time.monotonic() - began)
+    after = watched.look(home)
+    if _is_news(home, root, after) or outcomes:
+        stages.show_backlog(root, after, taken, time.monotonic() - began)
     logged = {outcome.step.run for outcome in outcomes if outcome.link and outcome.step}
     changes = tell_of_runs(home, logged | set(seen.unsettled), settings.bands, alerts)
     if outcomes or changes:

@@ -89,7 +89,7 @@ def test_the_list_of_runs_opens_in_our_view(browser, server, home):
     [link] = re.findall(r"^http://127.*viewStateShareKey=timtrack$", printed, re.MULTILINE)
     runs = browser.new_page(viewport={"width": 1800, "height": 1000})
     runs.goto(link)
-    shown = ("run-a", "mismatch/kl_k3", "mismatch/frac_outside_2", "mismatch.status", "warning")
+    shown = ("run-a", "mismatch/kl_k3", "mismatch/frac_outside_2", "mismatch.status", "critical")
     for text in shown:
         expect(runs.get_by_text(text, exact=True).first).to_be_visible(timeout=60_000)
     expect(runs.get_by_text("1 matching run")).to_be_visible()
