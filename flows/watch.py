@@ -12,8 +12,6 @@ from pathlib import Path
 from typing import Any
 
 from prefect import flow
-from prefect.client.orchestration import get_client
-from prefect.context import FlowRunContext
 from prefect.states import Completed, Failed
 
 from timtrack.flows import runner
@@ -21,6 +19,7 @@ from timtrack.flows.analyse import forget_lost, tell_of_runs
 from timtrack.flows.outcomes import CapturesFailed, Outcome, Refused, SweepFailed, warn
 from timtrack.flows.pipeline import take_on
 from timtrack.flows.settings import Settings
+from timtrack.flows.sweep_names import few, is_news, name_sweep
 from timtrack.tasks import stages
 from timtrack.tasks.backlog import quarantine, survey
 from timtrack.tasks.backlog.quarantine import State
@@ -30,9 +29,8 @@ from timtrack.tasks.captures.paths import Pattern
 from timtrack.tasks.captures.source import Source
 from timtrack.tasks.lake.staging import sweep_staging
 from timtrack.tasks.lake.steps import Step
-from timtrack.tasks.messages.errors import BadCapture, BadTables, Rival, printable
-from timtrack.tasks.messages.formatting import encodable
-from timtrack.tasks.system import durable, isolation
+from timtrack.tasks.messages.errors import BadCapture, BadTables, Rival
+from timtrack.tasks.system import isolation
 from timtrack.tasks.tables import frameworks
 from timtrack.tasks.verdicts import alerts as alerts_module
 from timtrack.tasks.verdicts.alerts import LEVELS, Change, Status
@@ -86,63 +84,14 @@ def watch(
         _note(home, outcome, columns, before.get(outcome.path))
     taken = [outcome.step for outcome in outcomes if outcome.step]
     after = watched.look(home)
-    if _is_news(home, root, after) or outcomes:
+    if is_news(home, root, after) or outcomes:
         stages.show_backlog(root, after, taken, time.monotonic() - began)
     logged = {outcome.step.run for outcome in outcomes if outcome.link and outcome.step}
     changes = tell_of_runs(home, logged | set(seen.unsettled), settings.bands, alerts)
     if outcomes or changes:
         stages.show_statuses(home, return_state=True)  # a failure shows in Prefect
-    _name_sweep(outcomes)
+    name_sweep(outcomes)
     return _ended(outcomes, changes, alerts_module.told(home), critical_fails)
-
-
-def _is_news(home: Path, root: Path, seen: Backlog) -> bool:
-    """Whether the look differs from the one that Prefect shows."""
-    said = "\n".join([str(root.absolute()), survey.sentence(seen), *survey.troubles(seen)])
-    file = home / "shown.txt"
-    try:
-        if file.read_text() == said:
-            return False
-    except (OSError, UnicodeDecodeError):
-        pass
-    durable.write(file, encodable(said))
-    return True
-
-
-def _name_sweep(outcomes: list[Outcome]) -> None:
-    """Have the flow run be called by what happened in it."""
-    context = FlowRunContext.get()
-    if context is None or context.flow_run is None:
-        return
-    try:
-        with get_client(sync_client=True) as client:
-            client.update_flow_run(context.flow_run.id, name=name_of(outcomes))
-    except Exception as error:  # its server does not answer
-        warn(f"the sweep was not named: {error}")
-
-
-def name_of(outcomes: list[Outcome]) -> str:
-    """A sweep in a few words: how many captures, of which runs and steps."""
-    if not outcomes:
-        return "sweep: nothing new"
-    steps: dict[str, list[int]] = {}
-    for outcome in outcomes:
-        if outcome.step and not outcome.error:
-            steps.setdefault(outcome.step.run, []).append(outcome.step.step)
-    failed = sum(1 for outcome in outcomes if outcome.error)
-    done = len(outcomes) - failed
-    counts = [f"{done} new"] * (done > 0) + [f"{failed} failed"] * (failed > 0)
-    runs = [f"{run} {_span(of_run)}" for run, of_run in steps.items()]
-    return printable(", ".join([f"sweep: {', '.join(counts)}", *_few(runs)]))
-
-
-def _span(steps: list[int]) -> str:
-    low, high = min(steps), max(steps)
-    return str(low) if low == high else f"{low}-{high}"
-
-
-def _few(names: list[str]) -> list[str]:
-    return names[:3] + ([f"and {len(names) - 3} more"] if len(names) > 3 else [])
 
 
 def _note(home: Path, outcome: Outcome, columns: str | None, before: State | None) -> None:
@@ -192,7 +141,7 @@ def _failed(error: SweepFailed, name: str | None, texts: list[str]) -> Any:
 
 def _names(runs: list[str]) -> str:
     """A few of them."""
-    return ", ".join(_few(runs))
+    return ", ".join(few(runs))
 
 
 @dataclass(frozen=True)
