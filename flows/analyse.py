@@ -5,13 +5,14 @@ from pathlib import Path
 
 from prefect import flow
 
-from timtrack.flows import runner
+from timtrack.flows import execution, runner
 from timtrack.flows.outcomes import Outcome, change_listener, raise_if_failed, warn
 from timtrack.flows.pipeline import take_on
 from timtrack.flows.settings import Settings
 from timtrack.tasks import stages
-from timtrack.tasks.backlog import survey
+from timtrack.tasks.backlog import asked, survey
 from timtrack.tasks.captures.source import Source
+from timtrack.tasks.lake.steps import all_steps
 from timtrack.tasks.verdicts import alerts
 from timtrack.tasks.verdicts.alerts import Alerts, BadAlerts, Change
 from timtrack.tasks.verdicts.bands import Bands
@@ -46,6 +47,7 @@ def analyse(
     outcomes += take_on([], home, settings, unlogged=left)
     logged = {outcome.step.run for outcome in outcomes if outcome.link and outcome.step}
     tell_of_runs(home, logged, settings.bands)
+    forget_lost(home)
     return raise_if_failed(outcomes)
 
 
@@ -61,15 +63,37 @@ def tell_of_runs(
     drawn = {run for run in sorted(runs) if _is_trend_drawn(run, home, bands)}
     changes = _judged(home, bands, given)
     for run in sorted(drawn & logged.keys()):
-        if stages.tag_run(run, home, return_state=True).is_completed():
+        if execution.is_done(stages.tag_run, run, home):
             survey.settle(home, run, logged[run])
     return changes
 
 
+def forget_lost(home: Path) -> None:
+    """Have runs that were deleted in MLflow logged again by the next sweep, if it can be asked.
+
+    Runs that a watcher left as running when it was killed are ended there.
+    """
+    if not all_steps(home / "lake") or not asked.is_due(home):
+        return
+    from timtrack.tasks.tracking.tracker import Tracker
+
+    before = asked.look(home)
+    try:
+        tracker = Tracker(home)
+        lost = survey.forget(home, tracker.runs())
+        tracker.finish()
+        asked.note(home, before)
+    except Exception as error:  # whatever server or network says: the sweep goes on
+        warn(f"MLflow was not asked for its runs: {error}")
+        return
+    if lost:
+        runs = ", ".join(sorted({step.run for step in lost}))
+        warn(f"{runs}: not in MLflow any more, logged again")
+
+
 def _is_trend_drawn(run: str, home: Path, bands: Bands) -> bool:
     with tempfile.TemporaryDirectory(prefix="timtrack-") as files:
-        state = stages.log_trend(run, Path(files), home, bands, return_state=True)
-        return bool(state.is_completed())
+        return execution.is_done(stages.log_trend, run, Path(files), home, bands)
 
 
 def _judged(home: Path, bands: Bands, given: Path | None) -> list[Change]:
@@ -79,7 +103,8 @@ def _judged(home: Path, bands: Bands, given: Path | None) -> list[Change]:
     """
     rules = _rules(home, bands, given)
     runs = alerts.unjudged(home, rules)
-    changes = [change for run in runs if (change := stages.judge_run(run, home, rules))]
+    judged = (execution.call(stages.judge_run, run, home, rules) for run in runs)
+    changes = [change for change in judged if change]
     if told := change_listener.get():
         for change in changes:
             told(change)

@@ -4,6 +4,7 @@ from pathlib import Path
 
 from prefect import flow
 
+from timtrack.flows import execution
 from timtrack.flows.settings import Settings
 from timtrack.tasks import stages
 
@@ -24,4 +25,4 @@ def compare(
     a run or its steps are not there.
     """
     chosen = Settings.read(bands=bands).bands
-    return stages.compare_runs(runs, home, steps, baseline, output, chosen)
+    return str(execution.call(stages.compare_runs, runs, home, steps, baseline, output, chosen))

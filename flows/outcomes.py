@@ -5,8 +5,6 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
 
-from prefect.logging import get_logger
-
 from timtrack.tasks.lake.steps import Step
 from timtrack.tasks.messages.errors import OneLine, TimtrackError, printable
 from timtrack.tasks.verdicts.alerts import Change
@@ -70,4 +68,6 @@ def tell_of(outcome: Outcome) -> Outcome:
 
 def warn(text: str) -> None:
     """A line in the flow's log, where Prefect shows it."""
+    from prefect.logging import get_logger
+
     get_logger("timtrack").warning("%s", printable(text))

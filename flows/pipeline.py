@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from timtrack.flows import execution
 from timtrack.flows.outcomes import NotLogged, Outcome, Refused, tell_of, warn
 from timtrack.flows.settings import Settings
 from timtrack.tasks import stages
@@ -19,9 +20,8 @@ from timtrack.tasks.captures.source import Source
 from timtrack.tasks.lake.publish import parts_of
 from timtrack.tasks.lake.staging import scratch_folder
 from timtrack.tasks.lake.steps import Step, all_steps, find_step, has_other_capture
+from timtrack.tasks.messages.errors import BadTables
 from timtrack.tasks.tables.catalogue import sql_version
-from timtrack.tasks.tables.compute import BadTables
-from timtrack.tasks.tracking.tracker import Tracker
 
 AHEAD = 8  # captures begun beyond the one that is being logged
 
@@ -32,10 +32,12 @@ def take_on(
     settings: Settings,
     unlogged: Sequence[Step] = (),
     given: Callable[[Source], dict[str, Any]] = lambda source: {},
+    followed: bool = False,
 ) -> list[Outcome]:
     """Captures from file to MLflow in step order, then lake steps that MLflow still lacks.
 
-    `given` says what is known of a capture besides its files: run, step, tokenizer. The flow's task
+    `given` says what is known of a capture besides its files: run, step, tokenizer; runs that
+    are `followed` are marked as running in MLflow. The flow's task
     runner prepares steps side by side; MLflow is told of them in order. The lake never waits for
     MLflow: after the first step that cannot be logged, the others are converted without trying, and
     the next call catches up.
@@ -43,7 +45,7 @@ def take_on(
     found, outcomes = _identified(sources, given)
     into = home / "lake"
     files = scratch_folder(into)
-    work, log = _Work(files, settings), _Log(home, settings)
+    work, log = _Work(files, settings), _Log(home, settings, followed)
     try:
         fresh = (work.begin(*pair, into) for pair in _in_step_order(found, into))
         outcomes += [log.outcome(begun) for begun in _ahead(fresh)]
@@ -60,7 +62,7 @@ def _identified(
     sources: list[Source], given: Callable[[Source], dict[str, Any]]
 ) -> tuple[list[Capture], list[Outcome]]:
     """The captures, and what became of the files that are none."""
-    futures = [(s.path, stages.identify_capture.submit(s, **given(s))) for s in sources]
+    futures = [(s.path, execution.submit(stages.identify_capture, s, **given(s))) for s in sources]
     results = [(path, _result(future)) for path, future in futures]
     failed = [tell_of(Outcome(p, error=r)) for p, r in results if isinstance(r, Exception)]
     return [result for _, result in results if isinstance(result, Capture)], failed
@@ -137,7 +139,7 @@ class _Work:
         if capture.shards > 1 and not rival and not find_step(into, capture):
             begun = self._in_parts(capture, into)
         else:
-            converted = stages.convert_capture.submit(capture, into, rival)
+            converted = execution.submit(stages.convert_capture, capture, into, rival)
             begun = self._further(capture.path, converted)
         return replace(begun, is_again=is_again)
 
@@ -146,8 +148,9 @@ class _Work:
         folder = self.files / f"parts-{self.begun}"
         folder.mkdir(parents=True)
         numbers = range(parts_of(capture))
-        parts: list[Any] = [stages.convert_part.submit(capture, folder, n) for n in numbers]
-        whole = stages.publish_parts.submit(capture, folder, parts, into)
+        convert = stages.convert_part
+        parts: list[Any] = [execution.submit(convert, capture, folder, n) for n in numbers]
+        whole = execution.submit(stages.publish_parts, capture, folder, parts, into)
         return replace(self._further(capture.path, whole), parts=parts)
 
     def take_up(self, step: Step) -> _Begun:
@@ -157,10 +160,9 @@ class _Work:
     def _further(self, path: Path, step: Any) -> _Begun:
         self.begun += 1
         files = self.files / str(self.begun)
-        computed: Any = stages.compute_tables.submit(step)
-        drawn = stages.draw_step.submit(
-            step, files, self.settings.bands, wait_for=[computed], return_state=False
-        )
+        computed = execution.submit(stages.compute_tables, step)
+        bands = self.settings.bands
+        drawn = execution.submit(stages.draw_step, step, files, bands, after=[computed])
         return _Begun(path, step, computed, drawn, files)
 
 
@@ -177,9 +179,10 @@ def _ahead(work: Iterator[_Begun]) -> Iterator[_Begun]:
 class _Log:
     """Logs steps until MLflow does not answer, and says of the others that they wait."""
 
-    def __init__(self, home: Path, settings: Settings) -> None:
+    def __init__(self, home: Path, settings: Settings, followed: bool) -> None:
         self.home = home
         self.settings = settings
+        self.followed = followed
         self.failure: Exception | None = None
 
     def outcome(self, begun: _Begun) -> Outcome:
@@ -201,7 +204,8 @@ class _Log:
             return Outcome(path, step, error=waits)
         try:
             bands, parity = self.settings.bands, self.settings.parity
-            link = stages.log_step(step, files, self.home, bands, parity)
+            how = (self.home, bands, parity, self.followed)
+            link = execution.call(stages.log_step, step, files, *how)
         except Exception as failure:  # whatever server or network says
             return Outcome(path, step, error=self._not_logged(step, failure))
         refusals.clear(step)
@@ -217,6 +221,8 @@ class _Log:
 
 
 def _mlflow_answers(home: Path) -> bool:
+    from timtrack.tasks.tracking.tracker import Tracker
+
     try:
         return Tracker(home).answers()
     except Exception:  # a local store that cannot be made

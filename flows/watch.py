@@ -4,6 +4,7 @@
 is something to do. Schedules and workers run the flow itself.
 """
 
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -14,10 +15,11 @@ from prefect import flow
 from prefect.states import Completed, Failed
 
 from timtrack.flows import runner
-from timtrack.flows.analyse import tell_of_runs
+from timtrack.flows.analyse import forget_lost, tell_of_runs
 from timtrack.flows.outcomes import CapturesFailed, Outcome, Refused, SweepFailed, warn
 from timtrack.flows.pipeline import take_on
 from timtrack.flows.settings import Settings
+from timtrack.flows.sweep_names import few, is_news, name_sweep
 from timtrack.tasks import stages
 from timtrack.tasks.backlog import quarantine, survey
 from timtrack.tasks.backlog.quarantine import State
@@ -26,12 +28,10 @@ from timtrack.tasks.captures.completeness import QUIET, is_complete
 from timtrack.tasks.captures.paths import Pattern
 from timtrack.tasks.captures.source import Source
 from timtrack.tasks.lake.staging import sweep_staging
-from timtrack.tasks.lake.steps import Step, all_steps
-from timtrack.tasks.messages.errors import BadCapture, Rival
+from timtrack.tasks.lake.steps import Step
+from timtrack.tasks.messages.errors import BadCapture, BadTables, Rival
 from timtrack.tasks.system import isolation
 from timtrack.tasks.tables import frameworks
-from timtrack.tasks.tables.compute import BadTables
-from timtrack.tasks.tracking.tracker import Tracker
 from timtrack.tasks.verdicts import alerts as alerts_module
 from timtrack.tasks.verdicts.alerts import LEVELS, Change, Status
 
@@ -52,6 +52,7 @@ def watch(
     parity: str | None = None,
     bands: Path | None = None,
     critical_fails: bool = False,
+    follows: bool = False,
 ) -> Any:
     """One sweep: captures below `root` that are new or changed, and steps that MLflow still lacks.
 
@@ -61,7 +62,8 @@ def watch(
     (tasks/verdicts/alerts.py), `columns` what a home-made dump calls its fields
     (tasks/readers/columns.py), `parity` the frameworks under whose names numbers are logged too
     (default: TIMTRACK_PARITY), `bands` a file of bands that take precedence (default:
-    TIMTRACK_BANDS).
+    TIMTRACK_BANDS). With `follows`, runs that were logged to are marked as running in MLflow, by a
+    process that ends that itself.
 
     Returns the outcomes, list[Outcome], in a state that is called `Critical: <runs>` or
     `Warning: <runs>` for as long as there are such runs. With `critical_fails`, as deployed, the
@@ -70,37 +72,26 @@ def watch(
     """
     began, settings = time.monotonic(), Settings.read(parity=parity, bands=bands)
     sweep_staging(home / "lake")
-    _forget_lost(home)
+    forget_lost(home)
     watched = Watched(
         root, quiet, pattern, marker, columns=columns, parity=",".join(settings.parity)
     )
     seen = watched.look(home)
     complete = watched.complete(seen)
     before = {source.path: quarantine.state(source) for source in complete}
-    outcomes = take_on(complete, home, settings, seen.unlogged, watched.named)
+    outcomes = take_on(complete, home, settings, seen.unlogged, watched.named, follows)
     for outcome in outcomes:
         _note(home, outcome, columns, before.get(outcome.path))
     taken = [outcome.step for outcome in outcomes if outcome.step]
-    stages.show_backlog(root, watched.look(home), taken, time.monotonic() - began)
+    after = watched.look(home)
+    if is_news(home, root, after) or outcomes:
+        stages.show_backlog(root, after, taken, time.monotonic() - began)
     logged = {outcome.step.run for outcome in outcomes if outcome.link and outcome.step}
     changes = tell_of_runs(home, logged | set(seen.unsettled), settings.bands, alerts)
     if outcomes or changes:
         stages.show_statuses(home, return_state=True)  # a failure shows in Prefect
+    name_sweep(outcomes)
     return _ended(outcomes, changes, alerts_module.told(home), critical_fails)
-
-
-def _forget_lost(home: Path) -> None:
-    """Have runs that were deleted in MLflow logged again, if it can be asked."""
-    if not all_steps(home / "lake"):
-        return
-    try:
-        lost = survey.forget(home, Tracker(home).runs())
-    except Exception as error:  # whatever server or network says: the sweep goes on
-        warn(f"MLflow was not asked for its runs: {error}")
-        return
-    if lost:
-        runs = ", ".join(sorted({step.run for step in lost}))
-        warn(f"{runs}: not in MLflow any more, logged again")
 
 
 def _note(home: Path, outcome: Outcome, columns: str | None, before: State | None) -> None:
@@ -150,7 +141,7 @@ def _failed(error: SweepFailed, name: str | None, texts: list[str]) -> Any:
 
 def _names(runs: list[str]) -> str:
     """A few of them."""
-    return ", ".join(runs[:3]) + (f" and {len(runs) - 3} more" if len(runs) > 3 else "")
+    return ", ".join(few(runs))
 
 
 @dataclass(frozen=True)
@@ -165,6 +156,7 @@ class Watched:
     columns: str | None = None
     parity: str | None = None
     bands: Path | None = None
+    follows: bool = False
 
     def look(self, home: Path) -> Backlog:
         """What is still to be done."""
@@ -235,8 +227,31 @@ def follow(
     """Sweep whenever there is something to do, until `finished` and nothing more can be done.
 
     Each sweep is a run of the flow `watch` with the task runner `on`. Nothing that a capture, a
-    path or a server does ends it.
+    path or a server does ends it. Runs that it marked as running end with it.
     """
+    try:
+        yield from _swept_again(watched, home, finished, every, on)
+    finally:
+        if watched.follows:
+            _finish(home)
+
+
+def _finish(home: Path) -> None:
+    """End the runs that this process marked as running in MLflow, if it logged any."""
+    if "timtrack.tasks.tracking.tracker" not in sys.modules:
+        return
+    from timtrack.tasks.tracking.run_tags import process, still_follows
+    from timtrack.tasks.tracking.tracker import Tracker
+
+    try:
+        Tracker(home).finish(lambda by: by != process() and still_follows(by))
+    except Exception as error:  # whatever server or network says: the next sweep does it
+        warn(f"runs were left as running in MLflow: {error}")
+
+
+def _swept_again(
+    watched: Watched, home: Path, finished: Callable[[], bool], every: float, on: str
+) -> Iterator[Outcome | Hindrance]:
     sweep = watch.with_options(task_runner=runner.made(on))
     pace, swept = _Pace(every, every), time.monotonic()
     while True:

@@ -5,17 +5,16 @@ reasons is retried; a bad capture stays bad.
 """
 
 import re
-import shutil
-import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from prefect import task
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
 from prefect.cache_policies import NO_CACHE
+from prefect.context import FlowRunContext, TaskRunContext
 from prefect.events import emit_event
 
 from timtrack.tasks.backlog import survey
@@ -24,34 +23,19 @@ from timtrack.tasks.captures.capture import Capture
 from timtrack.tasks.captures.source import Source
 from timtrack.tasks.lake import conversion
 from timtrack.tasks.lake.copies import remember_source
-from timtrack.tasks.lake.publish import settle_step, write_tables
-from timtrack.tasks.lake.steps import (
-    NoSuchStep,
-    Step,
-    all_steps,
-    find_step,
-    is_pruned,
-    set_mark,
-    steps_between,
-)
+from timtrack.tasks.lake.publish import settle_step
+from timtrack.tasks.lake.steps import NoSuchStep, Step, all_steps, find_step, mark_text
 from timtrack.tasks.messages.errors import Rival, printable
 from timtrack.tasks.messages.formatting import encodable, markdown
-from timtrack.tasks.reports import cells, run_page, step_page
-from timtrack.tasks.reports.charts import over_steps
-from timtrack.tasks.reports.charts.export import pictures, save_charts, save_page
-from timtrack.tasks.reports.charts.step import draw_charts
-from timtrack.tasks.tables import frameworks
-from timtrack.tasks.tables.catalogue import sql_version
-from timtrack.tasks.tables.compute import compute_step
-from timtrack.tasks.tables.query import run_query
-from timtrack.tasks.tables.stored import are_computed, stored_tables
+from timtrack.tasks.verdicts import alerts
 
-# Here, not where it is used: MLflow brings pandas, which other threads would find half imported.
-from timtrack.tasks.tracking.tracker import Tracker
-from timtrack.tasks.verdicts import alerts, change_points, summary
-from timtrack.tasks.verdicts.assessment import assess
-from timtrack.tasks.verdicts.bands import Bands, family
-from timtrack.tasks.verdicts.numbers import logged
+if TYPE_CHECKING:
+    from timtrack.tasks.verdicts.bands import Bands
+
+
+def is_shown() -> bool:
+    """Whether Prefect runs this; outside of its runs there is nobody to show anything to."""
+    return bool(FlowRunContext.get() or TaskRunContext.get())
 
 
 def _is_outside(_task: Any, _run: Any, state: Any) -> bool:
@@ -125,36 +109,20 @@ def compute_tables(step: Step) -> None:
 
     Raises BadTables.
     """
-    if not are_computed(step):
-        write_tables(step, sql_version(), compute_step(step))
+    from timtrack.tasks import outputs
+
+    outputs.compute_tables(step)
 
 
 @task(task_run_name="draw {step.name}", cache_policy=NO_CACHE)
-def draw_step(step: Step, into: Path, bands: Bands) -> None:
+def draw_step(step: Step, into: Path, bands: "Bands") -> None:
     """Report, charts, `summary.json`, `samples.json` and tables as CSV, into a folder for MLflow.
 
     Reads the tables that `compute_tables` stored.
     """
-    try:
-        _draw(step, into, bands)
-    except Exception:
-        if not is_pruned(step):
-            raise
-        shutil.rmtree(into)  # its tokens went while they were read: without them
-        _draw(step, into, bands)
+    from timtrack.tasks import outputs
 
-
-def _draw(step: Step, into: Path, bands: Bands) -> None:
-    into.mkdir(parents=True)
-    computed = stored_tables(step)
-    assessment = assess(step.facts(), computed, bands)
-    drawn = draw_charts(computed)
-    save_charts(drawn, into)
-    step_page.write(step, computed, drawn, assessment, into)
-    summary.write(step, assessment, into / "summary.json")
-    (into / "tables").mkdir()
-    for name, table in computed.items():
-        cells.write_csv(table, into / "tables" / f"{name}.csv")
+    outputs.draw_step(step, into, bands)
 
 
 @task(
@@ -163,26 +131,29 @@ def _draw(step: Step, into: Path, bands: Bands) -> None:
     retries=3,
     retry_delay_seconds=[1, 5, 15],
 )
-def log_step(step: Step, files: Path, home: Path, bands: Bands, parity: Sequence[str]) -> str:
-    """Metrics and files to MLflow; a link to the run, which the Prefect UI shows too.
+def log_step(
+    step: Step,
+    files: Path,
+    home: Path,
+    bands: "Bands",
+    parity: Sequence[str],
+    followed: bool = False,
+) -> str:
+    """Metrics and files to MLflow; a link to the run.
 
-    With `parity`, also what these frameworks log, under their names.
+    With `parity`, also what these frameworks log, under their names. A run that is `followed` is
+    marked as running. Prefect keeps the run's note as an artifact, a version a step.
     """
-    tracker = Tracker(home)
-    computed = stored_tables(step)
-    numbers = {f"mismatch/{name}": value for name, value in logged(computed).items()}
-    numbers |= frameworks.metrics(computed, parity)
-    run_id = tracker.log_step(step, numbers, files, sql_version())
-    link = tracker.link(run_id)
-    note = summary.markdown(step, assess(step.facts(), computed, bands), link)
-    tracker.note(run_id, step.step, note)
-    create_markdown_artifact(
-        key=_slug(f"{step.run}-step-{step.step}"),
-        markdown=note,
-        description=f"Train-inference mismatch of {markdown(step.name)}",
-    )
-    for mark in survey.logged_marks(home, parity):  # last: until then the step counts as not logged
-        set_mark(step, mark)
+    from timtrack.tasks import outputs
+
+    link, note, assessment = outputs.log_step(step, files, home, bands, parity, followed)
+    if is_shown():
+        create_markdown_artifact(
+            key=_slug(step.run) or "run",
+            markdown=note,
+            description=markdown(f"{step.name}: {assessment.status}. {assessment.text}"),
+        )
+    outputs.note_logged(step, home, parity, link)
     return link
 
 
@@ -192,18 +163,11 @@ def log_step(step: Step, files: Path, home: Path, bands: Bands, parity: Sequence
     retries=3,
     retry_delay_seconds=10,
 )
-def log_trend(run: str, into: Path, home: Path, bands: Bands) -> None:
+def log_trend(run: str, into: Path, home: Path, bands: "Bands") -> None:
     """The run's metrics over its steps: chart and table, to the run's artifacts in MLflow."""
-    steps = [step for step in all_steps(home / "lake") if step.run == run]
-    trend = run_query(steps, "from run_trend")
-    changes = change_points.of_runs(trend, run_page.events(steps))
-    chosen = bands.for_family(family(steps[-1].facts()))
-    drawn = {"run_trend": over_steps.trend(trend, changes, chosen)}
-    save_charts(pictures(drawn), into)
-    cells.write_csv(changes, into / "changes.csv")
-    save_page(drawn, into / "run_trend.html")
-    cells.write_csv(trend, into / "run_trend.csv")
-    Tracker(home).log_files(run, into, "trend")
+    from timtrack.tasks import outputs
+
+    outputs.log_trend(run, into, home, bands)
 
 
 @task(task_run_name="judge {run}", cache_policy=NO_CACHE)
@@ -217,6 +181,8 @@ def judge_run(run: str, home: Path, rules: alerts.Alerts) -> alerts.Change | Non
 
 
 def _tell_prefect(change: alerts.Change) -> None:
+    if not is_shown():
+        return
     level = change.now.level.replace(" ", "-")
     emit_event(
         f"timtrack.mismatch.{level}",
@@ -237,9 +203,9 @@ def _tell_prefect(change: alerts.Change) -> None:
 )
 def tag_run(run: str, home: Path) -> None:
     """The run's status as tags of its MLflow run."""
-    status = alerts.told(home)[run]
-    tags = {"mismatch.status": status.level, "mismatch.status_since": str(status.since)}
-    Tracker(home).tag(run, tags)
+    from timtrack.tasks import outputs
+
+    outputs.tag_run(run, home)
 
 
 @task(
@@ -255,18 +221,12 @@ def compare_runs(
     steps: tuple[int | None, int | None],
     baseline: str | None,
     output: Path | None,
-    bands: Bands,
+    bands: "Bands",
 ) -> str:
     """The comparison page with its tables, to MLflow and to `output`; a link to it."""
-    chosen = [step for run in runs for step in steps_between(home / "lake", run, *steps)]
-    compared = run_page.compare(chosen, runs, baseline)
-    with tempfile.TemporaryDirectory(prefix="timtrack-") as folder:
-        files = Path(folder)
-        run_page.write(compared, files, bands)
-        if output:
-            output.write_text((files / "comparison.html").read_text())
-        tracker = Tracker(home)
-        return tracker.link(tracker.log_comparison(runs, files))
+    from timtrack.tasks import outputs
+
+    return outputs.compare_runs(runs, home, steps, baseline, output, bands)
 
 
 @task(task_run_name="show the status of the runs", cache_policy=NO_CACHE)
@@ -275,20 +235,45 @@ def show_statuses(home: Path) -> None:
 
     Prefect's UI takes every text in a table for Markdown.
     """
+    links = _reports(home)
     rows = [
-        {"run": markdown(run), **asdict(status), "reasons": markdown("; ".join(status.reasons))}
+        {
+            "run": markdown(run),
+            "status": status.level,
+            "since": status.since,
+            "last good": status.last_good,
+            "reason": markdown("; ".join(status.reasons)),
+            "report": links.get(run, ""),
+        }
         for run, status in alerts.told(home).items()
     ]
-    create_table_artifact(key="timtrack-status", table=rows, description="Status of the runs")
+    create_table_artifact(key="timtrack-status", table=rows, description=_counted(home))
+
+
+def _counted(home: Path) -> str:
+    """How many runs stand how, the worst first."""
+    levels = [status.level for status in alerts.told(home).values()]
+    counts = {level: levels.count(level) for level in (*reversed(alerts.LEVELS), *levels)}
+    return ", ".join(f"{count} {level}" for level, count in counts.items() if count) or "no runs"
+
+
+def _reports(home: Path) -> dict[str, str]:
+    """By run, a link to the report of its latest step, where MLflow has a server."""
+    mark = survey.logged_mark(home)
+    links = {step.run: mark_text(step, mark) for step in all_steps(home / "lake")}
+    if not survey.mlflow_server():
+        return {}
+    page = "/artifacts/report.html?"
+    return {run: f"[report]({link.replace('?', page, 1)})" for run, link in links.items() if link}
 
 
 @task(task_run_name="show the backlog of {root}", cache_policy=NO_CACHE)
 def show_backlog(root: Path, seen: Backlog, taken: list[Step], seconds: float) -> None:
-    """How far the watcher is and how fast, as a Prefect artifact that each sweep renews."""
+    """How far the watcher is and how fast, as a Prefect artifact that is renewed on a change."""
     create_markdown_artifact(
         key=f"watch-{_slug(root.name) or 'captures'}",
         markdown=encodable(survey.markdown(root, seen, taken, seconds)),
-        description=markdown(f"Captures below {root}"),
+        description=markdown(f"{root}: {survey.sentence(seen)}"),
     )
 
 

@@ -31,6 +31,8 @@ from timtrack.tasks.tables import frameworks
 from timtrack.tasks.tables.catalogue import sql_version
 from timtrack.tasks.tables.stored import are_computed
 
+MLFLOW = "MLFLOW_TRACKING_URI"
+
 
 @dataclass(frozen=True)
 class Backlog:
@@ -189,6 +191,15 @@ def _times(count: int) -> str:
     return "once" if count == 1 else f"{count} times"
 
 
+def sentence(seen: Backlog) -> str:
+    """The look in a line: what is done, what waits, what cannot be done."""
+    counted = counts(seen)
+    parts = [f"{counted['analysed']} of {counted['found']} captures analysed"]
+    names = {"pending": "pending", "quarantined": "set aside", "not_logged": "not logged"}
+    parts += [f"{counted[name]} {text}" for name, text in names.items() if counted[name]]
+    return ", ".join(parts)
+
+
 def markdown(root: Path, seen: Backlog, taken: list[Step], seconds: float) -> str:
     """A sweep as Markdown: what it analysed, what is quarantined and why."""
     now = datetime.now(UTC).isoformat(timespec="seconds")
@@ -215,10 +226,16 @@ def logged_marks(home: Path, parity: Sequence[str]) -> list[str]:
 
 def logged_mark(home: Path) -> str:
     """The marker of a step whose present tables are in MLflow's present store."""
-    store = os.environ.get("MLFLOW_TRACKING_URI") or _local(home / "mlflow.db")
+    store = os.environ.get(MLFLOW) or _local(home / "mlflow.db")
     experiment = os.environ.get("MLFLOW_EXPERIMENT_NAME", "")
     known = f"{sql_version()} {store} {experiment}".encode()
     return f"logged-{hashlib.sha256(known).hexdigest()[:12]}"
+
+
+def mlflow_server() -> str | None:
+    """The address of MLflow's server, if one is set; else there is a local store."""
+    store = os.environ.get(MLFLOW, "")
+    return store if store.startswith("http") else None
 
 
 def _local(database: Path) -> str:

@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from timtrack.tasks.system.processes import lives
+
 # Machines that share a lake may share a name, so what is left aside must be old, too.
 ABANDONED = 600.0  # seconds
 
@@ -16,19 +18,9 @@ ABANDONED = 600.0  # seconds
 def sweep_staging(lake: Path) -> None:
     """Delete what processes of this machine left aside when they were killed."""
     for folder in (lake / ".staging").glob(f"*@{socket.gethostname()}@*"):
-        if time.time() - folder.stat().st_mtime > ABANDONED and not _lives(folder.name):
+        is_old = time.time() - folder.stat().st_mtime > ABANDONED
+        if is_old and not lives(int(folder.name.split("@")[0])):
             shutil.rmtree(folder, ignore_errors=True)
-
-
-def _lives(folder: str) -> bool:
-    """Whether the process whose number begins a staging folder's name is there."""
-    try:
-        os.kill(int(folder.split("@")[0]), 0)  # signal 0 only asks
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        pass  # somebody else's, and alive
-    return True
 
 
 def scratch_folder(lake: Path) -> Path:

@@ -162,9 +162,17 @@ def prunable_files(step: Step) -> list[Path]:
     return [file for name in names for file in parquet.files(step.path, name)]
 
 
-def set_mark(step: Step, name: str) -> None:
-    """Remember something about a step: an empty file, there or not there."""
-    (step.path / name).touch()
+def set_mark(step: Step, name: str, text: str = "") -> None:
+    """Remember something about a step: a file, there or not there, and what it says."""
+    (step.path / name).write_text(text)
+
+
+def mark_text(step: Step, name: str) -> str:
+    """What a mark says; nothing without it."""
+    try:
+        return (step.path / name).read_text()
+    except OSError:
+        return ""
 
 
 def clear_mark(step: Step, name: str) -> None:

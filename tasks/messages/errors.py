@@ -64,3 +64,7 @@ def printable(text: str) -> str:
 
 def _escaped(character: str) -> str:
     return character.encode("unicode_escape").decode()
+
+
+class BadTables(OneLine):
+    """A step's tokens are there, but its tables cannot be computed from them."""

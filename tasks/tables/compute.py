@@ -11,7 +11,7 @@ import duckdb
 import polars as pl
 
 from timtrack.tasks.lake.steps import Step, require_tokens
-from timtrack.tasks.messages.errors import OneLine
+from timtrack.tasks.messages.errors import BadTables
 from timtrack.tasks.tables import corrections, invariants
 from timtrack.tasks.tables.catalogue import SQL, Table, catalogue, tables_named
 from timtrack.tasks.tables.corrections import Setting
@@ -22,10 +22,6 @@ from timtrack.tasks.tables.stored import stored_tables
 # done again. Two tables at a time take two thirds of the time of one (0.3 M tokens, 2026-11).
 ONE_THREAD = 2_000_000  # tokens
 SIDE_BY_SIDE = 2
-
-
-class BadTables(OneLine):
-    """A step's tokens are there, but its tables cannot be computed from them."""
 
 
 def compute_step(step: Step) -> dict[str, pl.DataFrame]:

@@ -10,7 +10,7 @@ import duckdb
 import polars as pl
 
 from timtrack.tasks.lake.steps import Step
-from timtrack.tasks.messages.errors import TimtrackError
+from timtrack.tasks.messages.errors import BadTables, TimtrackError
 from timtrack.tasks.tables import read_only
 from timtrack.tasks.tables.catalogue import (
     Table,
@@ -20,7 +20,7 @@ from timtrack.tasks.tables.catalogue import (
     tables_named,
     words_of,
 )
-from timtrack.tasks.tables.compute import BadTables, as_bad_tables, computed_tables
+from timtrack.tasks.tables.compute import as_bad_tables, computed_tables
 from timtrack.tasks.tables.database import INPUTS, literal, open_inputs
 from timtrack.tasks.tables.read_only import NotAllowed, file_list
 from timtrack.tasks.tables.stored import tables_folder

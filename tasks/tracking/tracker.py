@@ -1,50 +1,50 @@
 """MLflow: one MLflow run per training run, MLflow step = training step.
 
 One rule: logging is repeatable. A metric's timestamp is the capture's, so writing it again is the
-same point; the digests of what was logged are the run's dataset inputs, so that a replaced step is
-noticed.
+same point; the digests of what was logged are tags of the run, so that a replaced step is noticed.
 """
 
-import contextlib
 import logging
 import math
 import os
-import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from urllib.parse import quote, unquote
 
-import mlflow
 from filelock import FileLock
 from mlflow.entities import Metric, Run, ViewType
-from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 from mlflow.tracking import MlflowClient
 
 from timtrack.tasks.lake.steps import Step
 from timtrack.tasks.messages.errors import TimtrackError, printable
-from timtrack.tasks.tracking.datasets import (
-    as_input,
-    dataset_of,
-    inputs_of,
-    logged_steps,
-    step_of,
-    timestamp_of,
+from timtrack.tasks.tracking import description, metric_names, saved_view
+from timtrack.tasks.tracking.artifacts import log_step_files
+from timtrack.tasks.tracking.captures import Logged, dataset_input, logged_steps, tag_of
+from timtrack.tasks.tracking.renewal import Renewal, created, log_params
+from timtrack.tasks.tracking.run_tags import (
+    COMPARES_TAG,
+    COMPARISON,
+    FOLLOWED_TAG,
+    NOTE_TAG,
+    NOTED_TAG,
+    OUR_NOTE,
+    REPLACES_TAG,
+    RUN_TAG,
+    TYPE_TAG,
+    VERSION_TAG,
+    process,
+    still_follows,
 )
 from timtrack.tasks.tracking.store import local_store
 
 EXPERIMENT = "timtrack"
 ASKED_TAG = "timtrack.asked"  # of the experiment: when it was last found to be writable
-RUN_TAG = "timtrack.run"
-VERSION_TAG = "timtrack.tables"  # version of the SQL that the metrics were computed with
-REPLACES_TAG = "timtrack.replaces"  # id of the run that this one was written anew for
-BUILDING_TAG = "timtrack.building"  # on a run that is being written anew, until it is complete
-COMPARES_TAG = "timtrack.compares"  # the training runs that a comparison run is about
-NOTE_TAG = "mlflow.note.content"  # what MLflow shows as a run's description
-NOTED_TAG = "timtrack.noted"  # the step that our note is of
-OUR_NOTE = "<!-- written by timtrack, renewed at each step -->"
-PARAMS = ("model", "dataset", "algorithm")
-LONGEST = 500  # characters of a param: what any MLflow takes
+ABOUT = (
+    "Train-inference mismatch, one run per training run, MLflow step = training step. Look at "
+    "`kl_k3` (healthy below 0.002 nats), `frac_outside_2`, `abs_logp_diff_p50`, `ess_token` and "
+    "the run's status; then at `report.html` among its artifacts."
+)
 
 
 class _Printable(logging.Filter):
@@ -88,42 +88,79 @@ class Tracker:
 
     def runs(self) -> set[str]:
         """The training runs that MLflow has, deleted ones left out."""
-        found, page = set[str](), None
-        tagged = f"tags.`{RUN_TAG}` LIKE '%'"
-        while True:
+        runs = self._search(f"tags.`{RUN_TAG}` LIKE '%'")
+        return {unquote(run.data.tags[RUN_TAG]) for run in runs}
+
+    def _search(self, tagged: str) -> list[Run]:
+        found: list[Run] = []
+        page = None
+        while page != "":
             runs = self.client.search_runs(
                 [self._experiment()], tagged, ViewType.ACTIVE_ONLY, page_token=page
             )
-            found |= {unquote(run.data.tags[RUN_TAG]) for run in runs}
-            page = runs.token
-            if not page:
-                return found
+            found += runs
+            page = runs.token or ""
+        return found
 
     def log_step(
-        self, step: Step, metrics: Mapping[str, float | None], files: Path, version: str
+        self,
+        step: Step,
+        metrics: Mapping[str, float | None],
+        files: Path,
+        version: str,
+        followed: bool = False,
     ) -> str:
         """Log a step's metrics and the files in a folder; the id of its MLflow run.
 
         Undefined (NULL, not finite) metrics are left out. If the step was logged from another
         capture before, the run is written anew without that; if it was logged by another `version`
         of the tables, it is written anew without any step, and all of them count as not logged.
+        The run ends with its last step, unless this process follows it (`followed`, `finish`).
         """
         with self._lock:
             started = step.facts()["mtime_ns"] // 1_000_000
-            run = self._find(step.run) or self._create(step.run, started, {VERSION_TAG: version})
-            if run.data.tags.get(VERSION_TAG, version) != version:
-                run = self._anew(run, version, keep=lambda _: False)
-            logged = logged_steps(run).get(step.step)
-            if logged and logged.digest != step.capture:
-                run, logged = self._anew(run, version, keep=lambda n: n != step.step), None
-            if logged is None:
+            run, known = self._ready(step, version, started)
+            run_id = run.info.run_id
+            if step.step not in known:
+                known[step.step] = Logged(step.capture, started)
                 # First: from now on the run may hold points of this capture.
-                logged = dataset_of(step, started)
-                self.client.log_inputs(run.info.run_id, [as_input(logged)])
+                self.client.set_tag(run_id, *tag_of(step.step, known))
             self._describe(run, step)
-            self._log_points(run.info.run_id, step.step, metrics, timestamp_of(logged))
-            self.client.log_artifacts(run.info.run_id, str(files), f"steps/{step.step}")
-        return run.info.run_id
+            if run.data.tags.get(metric_names.NAMES_TAG) == metric_names.NAMES:
+                metrics = metric_names.grouped(metrics)
+            self._log_points(run_id, step.step, metrics, known[step.step].timestamp)
+            log_step_files(self.client, run_id, step.step, files, step.step == max(known))
+            self._end(run_id, max(one.timestamp for one in known.values()), followed)
+        return run_id
+
+    def _ready(self, step: Step, version: str, started: int) -> tuple[Run, dict[int, Logged]]:
+        """The run that a step is to be logged to, and what it has that can stay."""
+        run = self._find(step.run) or self._create_for(step, version, started)
+        renewal = Renewal(self.client, self.uri, self._experiment())
+        if run.data.tags.get(VERSION_TAG, version) != version:
+            run = renewal.of(run, {VERSION_TAG: version}, keep=lambda _: False)
+        logged = logged_steps(run).get(step.step)
+        if logged and logged.digest != step.capture:
+            run = renewal.of(run, {VERSION_TAG: version}, keep=lambda n: n != step.step)
+        return run, logged_steps(run)
+
+    def _end(self, run_id: str, last: int, followed: bool) -> None:
+        """A run that is followed is one that runs; else it ended with its last capture [ms]."""
+        if followed:
+            self.client.set_tag(run_id, FOLLOWED_TAG, process())
+            self.client.update_run(run_id, status="RUNNING")
+        else:
+            self.client.set_terminated(run_id, "FINISHED", end_time=last)
+
+    def finish(self, is_followed: Callable[[str], bool] = still_follows) -> None:
+        """End the runs that are marked as running, but those that are still followed.
+
+        `is_followed` is asked with what `process` gave: a watcher that was killed left its mark.
+        """
+        for run in self._search(f"tags.`{FOLLOWED_TAG}` LIKE '%'"):
+            if run.info.status == "RUNNING" and not is_followed(run.data.tags[FOLLOWED_TAG]):
+                dated = [one.timestamp for one in logged_steps(run).values()]
+                self._end(run.info.run_id, max(dated, default=run.info.start_time), followed=False)
 
     def _log_points(
         self, run_id: str, step: int, metrics: Mapping[str, float | None], timestamp: int
@@ -153,9 +190,8 @@ class Tracker:
             tagged = f"tags.`{COMPARES_TAG}` = '{quote(name)}'"
             there = self.client.search_runs([self._experiment()], tagged, ViewType.ACTIVE_ONLY)
             now = time.time_ns() // 1_000_000
-            found = (
-                there[0] if there else self._create(name, now, {COMPARES_TAG: quote(name)}, name)
-            )
+            tags = {COMPARES_TAG: quote(name), TYPE_TAG: COMPARISON}
+            found = there[0] if there else self._create(name, now, tags)
             self.client.log_artifacts(found.info.run_id, str(files), "comparison")
         return str(found.info.run_id)
 
@@ -171,17 +207,32 @@ class Tracker:
             self.client.set_tag(run_id, NOTED_TAG, str(step))
 
     def link(self, run_id: str) -> str:
-        """Where to look at a run: a path in the MLflow UI, whole if a server is set."""
+        """Where to look at a run; without a server, where `tim ui` shows it."""
         experiment = self.client.get_run(run_id).info.experiment_id
-        base = self.uri if self.uri.startswith("http") else "http://127.0.0.1:5000"
+        base = self.server or "http://127.0.0.1:5000"
         return f"{base}/#/experiments/{experiment}/runs/{run_id}?workflowType=machine_learning"
+
+    @property
+    def server(self) -> str | None:
+        """The server's address; None for a local store."""
+        return self.uri if self.uri.startswith("http") else None
+
+    def overview(self) -> str:
+        """What follows the server's address where all runs are, in the view of saved_view.py."""
+        return f"/#/experiments/{self._experiment()}/runs{saved_view.QUERY}"
 
     def _experiment(self) -> str:
         name = os.environ.get("MLFLOW_EXPERIMENT_NAME", EXPERIMENT)
         if experiment := self.client.get_experiment_by_name(name):
-            return str(experiment.experiment_id)
-        location = self._artifacts.absolute().as_uri() if self._artifacts else None
-        return str(self.client.create_experiment(name, artifact_location=location))
+            number, tags = str(experiment.experiment_id), experiment.tags
+        else:
+            location = self._artifacts.absolute().as_uri() if self._artifacts else None
+            tags = {NOTE_TAG: ABOUT}
+            number = str(self.client.create_experiment(name, location, tags))
+        if saved_view.VIEW_TAG not in tags:
+            view = saved_view.saved_view(RUN_TAG)
+            self.client.set_experiment_tag(number, saved_view.VIEW_TAG, view)
+        return number
 
     def _find(self, run: str) -> Run | None:
         """The MLflow run of a training run, by its tag; the oldest, so that all pick the same.
@@ -200,83 +251,28 @@ class Tracker:
             raise TrackingError(f"no step of run {run} was logged to {self.uri} yet")
         return found
 
-    def _create(self, name: str, start: int, tags: dict[str, str], run: str | None = None) -> Run:
-        """A finished MLflow run; looked up by the training run's `name` if `run` is not given."""
-        tags = tags if run else {**tags, RUN_TAG: quote(name)}
-        created = self.client.create_run(
-            self._experiment(), start_time=start, tags=tags, run_name=run or name
-        )
-        self.client.set_terminated(created.info.run_id, "FINISHED")
-        return self.client.get_run(created.info.run_id)
+    def _create_for(self, step: Step, version: str, started: int) -> Run:
+        taken = (run.data.tags.get(description.COLOR_TAG, "") for run in self._search(""))
+        tags = {
+            RUN_TAG: quote(step.run),
+            VERSION_TAG: version,
+            metric_names.NAMES_TAG: metric_names.NAMES,
+            description.COLOR_TAG: description.color(taken),
+            **description.origin_of(step.facts()),
+        }
+        run = self._create(step.run, started, tags)
+        self.client.log_inputs(run.info.run_id, [dataset_input(step)])
+        return run
+
+    def _create(self, name: str, start: int, tags: dict[str, str]) -> Run:
+        """A finished MLflow run."""
+        return created(self.client, self._experiment(), name, start, tags)
 
     def _describe(self, run: Run, step: Step) -> None:
         facts = step.facts()
-        for name in PARAMS:
-            value = facts["meta"].get(name)
-            if value is not None and name not in run.data.params:
-                self.client.log_param(run.info.run_id, name, printable(str(value))[:LONGEST])
+        told = description.params_of(facts).items()
+        missing = {name: value for name, value in told if name not in run.data.params}
+        log_params(self.client, run.info.run_id, missing)
         tags = {"timtrack.format": facts["format"], "timtrack.measurement": facts["measurement"]}
         for name, value in tags.items():
             self.client.set_tag(run.info.run_id, name, value)
-
-    def _anew(self, old: Run, version: str, keep: Callable[[int], bool]) -> Run:
-        """A new run with the steps of the old one to keep: MLflow cannot delete single points.
-
-        It gets the tag that it is found by when it is complete, and only then the old one goes: a
-        kill at any point leaves one that counts.
-        """
-        name = unquote(old.data.tags[RUN_TAG])
-        self._delete_unfinished(name)
-        own = {k: v for k, v in old.data.tags.items() if not k.startswith(("mlflow.", "timtrack."))}
-        tags = {**own, VERSION_TAG: version, BUILDING_TAG: quote(name)}
-        told = old.data.tags
-        if not told.get(NOTE_TAG, "").startswith(OUR_NOTE) or keep(int(told.get(NOTED_TAG, -1))):
-            tags |= {name: told[name] for name in (NOTE_TAG, NOTED_TAG) if name in told}
-        shown = old.info.run_name or name
-        new = self._create(name, old.info.start_time, tags, run=shown)
-        new_id, old_id = new.info.run_id, old.info.run_id
-        for param, value in old.data.params.items():
-            self.client.log_param(new_id, param, value)
-        for metric in old.data.metrics:
-            kept = [p for p in self.client.get_metric_history(old_id, metric) if keep(p.step)]
-            for start in range(0, len(kept), 1000):
-                self.client.log_batch(new_id, metrics=kept[start : start + 1000])
-        self._copy_artifacts(old_id, new_id, keep)
-        kept_inputs = [i for i in inputs_of(old) if keep(step_of(i.dataset))]
-        if kept_inputs:
-            self.client.log_inputs(new_id, kept_inputs)
-        self.client.set_tag(new_id, REPLACES_TAG, old_id)
-        self.client.set_tag(new_id, RUN_TAG, quote(name))
-        self.client.delete_tag(new_id, BUILDING_TAG)
-        self.client.delete_run(old_id)
-        self._delete_artifacts(old)
-        return self.client.get_run(new_id)
-
-    def _delete_artifacts(self, run: Run) -> None:
-        """The files of a run that another took the place of: MLflow keeps those of deleted runs.
-
-        Where its store cannot delete, `mlflow gc` does.
-        """
-        with contextlib.suppress(Exception):
-            store = get_artifact_repository(run.info.artifact_uri, self.uri)
-            store.delete_artifacts(None)  # type: ignore[no-untyped-call]
-
-    def _delete_unfinished(self, name: str) -> None:
-        """Runs that were being written anew when their process was killed, or replaced since."""
-        building = f"tags.`{BUILDING_TAG}` = '{quote(name)}'"
-        for run in self.client.search_runs([self._experiment()], building, ViewType.ACTIVE_ONLY):
-            if RUN_TAG not in run.data.tags:
-                self.client.delete_run(run.info.run_id)
-                self._delete_artifacts(run)
-
-    def _copy_artifacts(self, old_id: str, new_id: str, keep: Callable[[int], bool]) -> None:
-        for folder in self.client.list_artifacts(old_id, "steps"):
-            if keep(int(Path(folder.path).name)):
-                with tempfile.TemporaryDirectory() as copy:
-                    files = mlflow.artifacts.download_artifacts(
-                        run_id=old_id,
-                        artifact_path=folder.path,
-                        dst_path=copy,
-                        tracking_uri=self.uri,
-                    )
-                    self.client.log_artifacts(new_id, files, folder.path)

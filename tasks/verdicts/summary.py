@@ -49,18 +49,18 @@ def headline(numbers: Mapping[str, Any]) -> dict[str, str]:
     return {LABELS[name]: printed(numbers[name]) for name, printed in HEADLINE.items()}
 
 
-def markdown(step: Step, assessment: Assessment, link: str) -> str:
-    """Verdict, headline, findings and notes as a Markdown page."""
+def markdown(step: Step, assessment: Assessment) -> str:
+    """Verdict, headline, findings and notes as a Markdown page, without headings."""
     facts = step.facts()
     lines = [
-        f"# {formatting.markdown(step.name)}",
-        "",
         f"**{assessment.status.upper()}**",
         "",
         *(
             f"- **{label}:** {formatting.markdown(text)}"
             for label, text in assessment.verdict.lines.items()
         ),
+        "",
+        f"{formatting.markdown(step.name)}:",
         "",
         *(f"> {formatting.markdown(note)}" for note in facts["notes"]),
         "",
@@ -73,8 +73,7 @@ def markdown(step: Step, assessment: Assessment, link: str) -> str:
         "",
         *(_item(finding) for finding in assessment.findings),
         "",
-        f"[MLflow]({link}) · source {formatting.code(facts['source'])} · "
-        f"sha256 `{facts['sha256'][:16]}`",
+        f"source {formatting.code(facts['source'])} · sha256 `{facts['sha256'][:16]}`",
     ]
     return "\n".join(lines)
 

@@ -1,6 +1,7 @@
 """What starting `tim` costs: `python commands.py HOME` prints seconds of whole processes."""
 
 import json
+import os
 import statistics
 import subprocess
 import sys
@@ -21,14 +22,36 @@ COMMANDS = {
     "tim --help": ("--help",),
     "tim sql 'select count(*) from tokens'": ("sql", "select count(*) from tokens"),
 }
+# A capture that is new each time, then the same one again, then what is no capture.
+NEW, AGAIN, WRONG = "tim ingest, a small capture", "... with nothing to do", "... of no capture"
+# Without a Prefect server.
+ENVIRONMENT = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
 
 
-def seconds(home: Path, arguments: tuple[str, ...]) -> float:
+def seconds(home: Path, arguments: tuple[str | Path, ...], code: int = 0) -> float:
     """How long it takes until the process has ended."""
     tim = Path(sys.executable).with_name("tim")
     began = time.perf_counter()
-    subprocess.run([tim, "--home", home, *arguments], stdout=subprocess.DEVNULL, check=True)
+    command = [tim, "--home", home, *arguments]
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    done = subprocess.run(command, **quiet, env=ENVIRONMENT, check=False)
+    if done.returncode != code:
+        raise SystemExit(f"{command} ended with {done.returncode}, not {code}")
     return time.perf_counter() - began
+
+
+def ingests(home: Path) -> dict[str, float]:
+    """Seconds of `tim ingest`, whose store is there already."""
+    wrong = home / "wrong.pt"
+    wrong.write_text("no capture")
+    captures = [save_step_batch(home / "new", n, fields(64, 100, 200)) for n in range(TIMES + 1)]
+    seconds(home, ("ingest", captures.pop()))  # makes the store
+    took = {
+        NEW: [seconds(home, ("ingest", capture)) for capture in captures],
+        AGAIN: [seconds(home, ("ingest", captures[-1])) for _ in range(TIMES)],
+        WRONG: [seconds(home, ("ingest", wrong), code=1) for _ in range(TIMES)],
+    }
+    return {name: statistics.median(values) for name, values in took.items()}
 
 
 def main(home: Path) -> None:
@@ -39,7 +62,7 @@ def main(home: Path) -> None:
         name: statistics.median(seconds(home, arguments) for _ in range(TIMES))
         for name, arguments in COMMANDS.items()
     }
-    print(json.dumps(measured))
+    print(json.dumps(measured | ingests(home)))
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ from timtrack.tasks.backlog import quarantine
 from timtrack.tasks.captures.source import Source
 from timtrack.tasks.lake.steps import Step, all_steps, token_files
 from timtrack.tasks.tables.stored import stored_tables
+from timtrack.tasks.tracking.metric_names import grouped
 from timtrack.tasks.verdicts.numbers import logged
 
 PLACES = ("source", "mtime_ns", "ctime_ns", "tokenizer")  # facts that say where and when
@@ -104,7 +105,8 @@ def _rows(tokens: pl.DataFrame) -> Rows:
 
 def _finite(metrics: Mapping[str, float | None]) -> dict[str, float]:
     known = {name: value for name, value in metrics.items() if value is not None}
-    return {f"mismatch/{n}": float(v) for n, v in known.items() if math.isfinite(v)}
+    finite = {f"mismatch/{n}": float(v) for n, v in known.items() if math.isfinite(v)}
+    return {name: value for name, value in grouped(finite).items() if value is not None}
 
 
 def _mlflow(database: Path, artifacts: Path) -> dict[str, RunSeen]:

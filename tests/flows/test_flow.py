@@ -13,7 +13,7 @@ from tests.servers import TIM
 from timtrack.flows.analyse import analyse
 from timtrack.flows.cli.main import main
 from timtrack.flows.outcomes import CapturesFailed
-from timtrack.tasks import stages
+from timtrack.tasks import outputs
 from timtrack.tasks.lake.steps import all_steps
 from timtrack.tasks.tables.query import run_query
 
@@ -53,6 +53,11 @@ def test_artifacts_of_a_step_and_of_the_run(three_steps, home):
     ):
         assert f"steps/2/{name}" in files
     assert {"trend/run_trend.svg", "trend/run_trend.csv"} <= files
+    assert {"report.html", "ratio_histogram.svg"} <= files  # at the root, of the latest step
+    report = (folder / "artifacts/report.html").read_text()
+    assert report == (folder / "artifacts/steps/3/report.html").read_text()
+    columns = (folder / "artifacts/steps/3/tables/worst_tokens.csv").read_text().split("\n")[0]
+    assert columns.startswith("pos,token,ratio,p_rollout,p_train")
     summary = json.loads((folder / "artifacts/steps/2/summary.json").read_text())
     assert summary["metrics"]["trained_tokens"] == summary["capture"]["trained_tokens"]
 
@@ -78,9 +83,9 @@ def test_prefect_shows_the_headline(three_steps, home):
     analyse(three_steps[:1], home)
     with get_client(sync_client=True) as client:
         artifacts = client.read_artifacts()
-    latest = max((a for a in artifacts if a.key == "run-a-step-3"), key=lambda a: a.created)
+    latest = max((a for a in artifacts if a.key == "run-a"), key=lambda a: a.created)
     assert "| KL(rollout \\|\\| train), k1 |" in latest.data
-    assert "[MLflow](http://127.0.0.1:5000/#/experiments/" in latest.data
+    assert latest.description.startswith("run-a step 3: ")
 
 
 def test_tables_of_older_sql_are_computed_again(three_steps, home, monkeypatch):
@@ -142,7 +147,7 @@ def test_the_demo_prints_the_published_numbers(home, capsys):
 
 
 def test_a_flow_needs_no_server_started_by_hand(three_steps, home):
-    """A new process with nothing around it: Prefect brings its own server up."""
+    """A new process with nothing around it: so few captures need no server at all."""
     environment = {k: v for k, v in os.environ.items() if not k.startswith("PREFECT_")}
     environment |= {"PREFECT_HOME": str(home / "prefect"), "TIMTRACK_HOME": str(home)}
     command = [*TIM, "ingest", str(three_steps[0])]
@@ -150,6 +155,7 @@ def test_a_flow_needs_no_server_started_by_hand(three_steps, home):
     assert done.returncode == 0, done.stderr
     assert "trained tokens" in done.stdout
     assert done.stderr == ""
+    assert not list((home / "prefect").glob("*.db"))
 
 
 def test_another_experiment_does_not_replace_a_step_unasked(saved, home):
@@ -174,14 +180,14 @@ def test_after_other_sql_one_ingest_brings_the_whole_run_back(three_steps, home,
 
 
 def test_a_step_that_cannot_be_drawn_does_not_stop_the_others(three_steps, home, monkeypatch):
-    draw = stages.draw_charts
+    draw = outputs.draw_charts
 
     def fail_on_step_2(drawn):
         if drawn.get("step_metrics") is not None and drawn["step_metrics"]["step"].item() == 2:
             raise ValueError("no such color")
         return draw(drawn)
 
-    monkeypatch.setattr(stages, "draw_charts", fail_on_step_2)
+    monkeypatch.setattr(outputs, "draw_charts", fail_on_step_2)
     with pytest.raises(CapturesFailed, match=r"1 of 3 captures failed.*no such color"):
         analyse(three_steps, home)
     assert [step for step, _ in stored_points(home, "kl_k1")] == [1, 3]

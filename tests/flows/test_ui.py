@@ -1,6 +1,7 @@
 """What people see: MLflow's own pages over what was logged, in a real browser."""
 
 import re
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from playwright.sync_api import Browser, Page, expect
 from tests.given import batch_fields
 from tests.servers import TIM, free_port, running, wait_for
 from timtrack.flows.analyse import analyse
+from timtrack.tasks.tracking.tracker import Tracker
 
 pytestmark = pytest.mark.slow
 
@@ -73,4 +75,25 @@ def test_mlflow_shows_curves_charts_and_tables(browser, server):
     expect(note.get_by_text("run-a step 3").first).to_be_visible(timeout=60_000)
 
     table = open_page(browser, server, "artifacts/steps/3/tables/worst_tokens.csv")
-    expect(table.get_by_text("logp_rollout").first).to_be_visible(timeout=60_000)
+    expect(table.get_by_text("ratio", exact=True).first).to_be_visible(timeout=60_000)
+
+
+def test_the_list_of_runs_opens_in_our_view(browser, server, home):
+    """The address that `tim ui` prints; comparisons are not among the runs."""
+    Tracker(home).log_comparison(["run-a", "run-b"], home / "lake")
+    deadline = time.monotonic() + 30
+    while "viewStateShareKey" not in (printed := (home / "ui.log").read_text()):
+        assert time.monotonic() < deadline, printed
+        time.sleep(0.2)
+    assert printed.startswith("starting MLflow\n")
+    [link] = re.findall(r"^http://127.*viewStateShareKey=timtrack$", printed, re.MULTILINE)
+    runs = browser.new_page(viewport={"width": 1800, "height": 1000})
+    runs.goto(link)
+    shown = ("run-a", "mismatch/kl_k3", "mismatch/frac_outside_2", "mismatch.status", "critical")
+    for text in shown:
+        expect(runs.get_by_text(text, exact=True).first).to_be_visible(timeout=60_000)
+    expect(runs.get_by_text("1 matching run")).to_be_visible()
+    charts = browser.new_page(viewport={"width": 1800, "height": 1000})
+    charts.goto(f"{link}&compareRunsMode=CHART")
+    expect(charts.get_by_text("Headline").first).to_be_visible(timeout=60_000)
+    expect(charts.locator(".js-plotly-plot").first).to_be_visible(timeout=60_000)

@@ -242,9 +242,12 @@ def test_prefect_shows_how_far_the_watcher_is(write, root, home):
     write(1)
     watch(root, home)
     with get_client(sync_client=True) as client:
-        page = max(
-            (a for a in client.read_artifacts() if a.key == "watch-runs"), key=lambda a: a.created
-        )
+        pages = [a for a in client.read_artifacts() if a.key == "watch-runs"]
+    watch(root, home)  # nothing new: nothing is shown again
+    with get_client(sync_client=True) as client:
+        assert len([a for a in client.read_artifacts() if a.key == "watch-runs"]) == len(pages)
+    page = max(pages, key=lambda a: a.created)
+    assert page.description.endswith("runs: 1 of 1 captures analysed")
     assert "| analysed | 1 |" in page.data
     assert "| steps in it | 1 |" in page.data
     assert "| tokens per second |" in page.data
@@ -315,3 +318,53 @@ def test_a_trend_that_cannot_be_drawn_is_told_and_drawn_later(
     assert said.startswith("no sweep: NothingDone: two sweeps left 1 runs without trend or status")
     assert main(command) == 0
     assert survey.survey(root, home).is_empty
+
+
+def test_a_sweep_is_called_by_what_it_found(write, root, home):
+    from prefect.client.orchestration import get_client
+
+    write(1)
+    write(2)
+    first = watch(root, home, return_state=True)
+    second = watch(root, home, return_state=True)
+    with get_client(sync_client=True) as client:
+        names = [client.read_flow_run(s.state_details.flow_run_id).name for s in (first, second)]
+    assert names == ["sweep: 2 new, a 1-2", "sweep: nothing new"]
+
+
+def test_a_run_is_running_in_mlflow_while_it_is_followed(write, root, home):
+    write(1)
+    sweeps = follow(Watched(root, follows=True), home, lambda: False, every=0.05)
+    next(sweeps)
+    tracker = Tracker(home)
+    assert tracker._find("a").info.status == "RUNNING"
+    sweeps.close()
+    run = tracker._find("a")
+    assert run.info.status == "FINISHED"
+    [step] = all_steps(home / "lake")
+    assert run.info.end_time == step.facts()["mtime_ns"] // 1_000_000
+
+
+IDLE = """
+import sys
+from pathlib import Path
+from timtrack.flows.watch import watch
+assert watch(Path(sys.argv[1]), Path(sys.argv[2])) == []
+print(*{"mlflow", "altair", "ruptures", "torch", "vl_convert", "pandas"} & {*sys.modules})
+"""
+
+
+def test_a_sweep_without_work_imports_nothing_that_draws_or_logs(write, root, home):
+    import subprocess
+    import sys
+
+    from prefect.settings import PREFECT_API_URL
+
+    write(1)
+    watch(root, home)
+    watch(root, home)  # asks MLflow, whose store the first one wrote to
+    environment = {**os.environ, "PREFECT_API_URL": PREFECT_API_URL.value()}
+    command = [sys.executable, "-c", IDLE, str(root), str(home)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == ""

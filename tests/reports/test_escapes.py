@@ -128,12 +128,10 @@ def test_a_steps_note_shows_names_and_notes_and_obeys_none(step):
     told |= {"source": MARKUP, "notes": [MARKUP, f"- {MARKUP}\n# head", "1. one", "---"]}
     facts.write_text(json.dumps(told))
     page = check_inert(
-        summary.markdown(
-            step, assess(step.facts(), stored_tables(step), OURS), "http://127.0.0.1:5000"
-        )
+        summary.markdown(step, assess(step.facts(), stored_tables(step), OURS)), headings=0
     )
     text = shown_in(page)
-    assert text.count(MARKUP) == 4  # heading, two notes, source
+    assert text.count(MARKUP) == 4  # run, two notes, source
     assert f"- {MARKUP}\\n# head" in text
     assert "1. one" in text and "---" in text
 
@@ -230,11 +228,9 @@ def test_what_a_capture_says_of_itself_is_strict_json_and_taken_by_mlflow(saved,
         assert strict(file.read_text())
     tracker = Tracker(home)
     run_id = tracker.log_step(made, {"kl_k1": 0.5}, files, "v1")
-    tracker.note(
-        run_id, 3, summary.markdown(made, assess(made.facts(), stored_tables(made), OURS), "x")
-    )
+    tracker.note(run_id, 3, summary.markdown(made, assess(made.facts(), stored_tables(made), OURS)))
     run = tracker.client.get_run(run_id)
-    assert run.data.params == {"model": r"m\ud800\x00\x1b"}
+    assert run.data.params["model"] == r"m\ud800\x00\x1b"
     assert r"odd\\ud800\_log\_probs" in run.data.tags["mlflow.note.content"]
 
 

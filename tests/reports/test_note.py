@@ -34,9 +34,7 @@ def parsed(markdown: str) -> tuple[list[list[str]], str]:
 
 def test_the_headline_table_has_its_two_cells_in_every_row(published):
     step, computed = published
-    rows, _ = parsed(
-        summary.markdown(step, assess(step.facts(), computed, OURS), "http://127.0.0.1:5000")
-    )
+    rows, _ = parsed(summary.markdown(step, assess(step.facts(), computed, OURS)))
     expected = summary.headline(metrics(computed))
     assert rows == [["number", "value"], *map(list, expected.items())]
     assert "median |ln r|" in expected
@@ -46,12 +44,20 @@ def test_the_headline_table_has_its_two_cells_in_every_row(published):
 def test_findings_and_verdict_are_shown_letter_by_letter(published):
     step, computed = published
     assessment = assess(step.facts(), computed, OURS)
-    _, text = parsed(
-        summary.markdown(step, assess(step.facts(), computed, OURS), "http://127.0.0.1:5000")
-    )
+    _, text = parsed(summary.markdown(step, assess(step.facts(), computed, OURS)))
     assert all(line in text for line in assessment.verdict.lines.values())
     for finding in assessment.findings:
         assert finding.text in text
+
+
+def test_the_verdict_is_the_first_line_and_nothing_is_a_heading(published):
+    """MLflow shows four lines of a description and cuts headings."""
+    step, computed = published
+    assessment = assess(step.facts(), computed, OURS)
+    markdown = summary.markdown(step, assessment)
+    assert markdown.startswith(f"**{assessment.status.upper()}** ")
+    assert not any(token.type == "heading_open" for token in MarkdownIt().parse(markdown))
+    assert "127.0.0.1" not in markdown
 
 
 HOSTILE = "a|b *c* [d](http://x) ![i](http://x/i.png) <img src=x> `e` _f_ # ~g~ \\"
@@ -61,9 +67,7 @@ def test_what_a_capture_says_is_never_markup(saved, tmp_path):
     fields = {**batch_fields(), "run_name": HOSTILE[:40]}
     step = ingest(saved(fields), tmp_path / "lake")
     write_tables(step, sql_version(), compute_step(step))
-    markdown = summary.markdown(
-        step, assess(step.facts(), stored_tables(step), OURS), "http://127.0.0.1:5000"
-    )
+    markdown = summary.markdown(step, assess(step.facts(), stored_tables(step), OURS))
     _, text = parsed(markdown)
     assert HOSTILE[:40] in text
     assert "<img" not in MarkdownIt("commonmark", {"html": True}).render(markdown)

@@ -47,6 +47,7 @@ def add(verbs: Any) -> None:
     add_format(formats, TABLES)
     ui = verbs.add("ui", "serve the MLflow UI on what was logged", "", "--port 5001")
     ui.add_argument("--port", type=int, default=5000, help="default: %(default)s")
+    ui.add_argument("--open", action="store_true", help="show it in a browser")
 
 
 def _report(verbs: Any) -> None:

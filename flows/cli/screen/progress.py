@@ -6,7 +6,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from timtrack.flows import runner
+from timtrack.flows import execution, runner
 from timtrack.flows.analyse import analyse
 from timtrack.flows.outcomes import CapturesFailed, Outcome, change_listener, listener
 from timtrack.flows.settings import Settings
@@ -28,12 +28,13 @@ def analyse_with_progress(
 
     `given`: run, step and tokenizer, as the flow takes them.
     """
-    flow = analyse.with_options(task_runner=runner.made(settings.runner))
+    plain = settings.runner == runner.DEFAULT and execution.is_plain(len(paths))
+    flow = analyse.fn if plain else analyse.with_options(task_runner=runner.made(settings.runner))
     parity, bands = ",".join(settings.parity), settings.bands.own
     console = Console(stderr=True)
     quiet = not console.is_terminal
     with Progress(*COLUMNS, console=console, transient=True, disable=quiet) as progress:
-        bar = progress.add_task("starting Prefect", total=len(paths))
+        bar = progress.add_task("analyse" if plain else "starting Prefect", total=len(paths))
 
         def told(outcome: Outcome) -> None:
             name = outcome.step.name if outcome.step else outcome.path.name

@@ -17,12 +17,17 @@ def ingest(options: Namespace) -> int:
         return fail(f"--step {options.step} names one capture, but {len(paths)} were found")
     if options.tokenizer and not options.tokenizer.is_file():
         return fail(f"--tokenizer {options.tokenizer} is not a file")
+    from timtrack.flows.cli import ready
     from timtrack.flows.cli.screen.outcomes import show_outcomes
-    from timtrack.flows.cli.screen.progress import analyse_with_progress
 
+    home, settings = options.home.absolute(), options.settings
     given = {"run": options.run, "step": options.step, "tokenizer": options.tokenizer}
     given["columns"] = options.columns
-    outcomes = analyse_with_progress(paths, options.home, options.settings, **given)
+    outcomes = ready.settled(paths, home, settings, **given)
+    if outcomes is None:
+        from timtrack.flows.cli.screen.progress import analyse_with_progress
+
+        outcomes = analyse_with_progress(paths, home, settings, **given)
     show_outcomes(outcomes, options.settings.bands)
     return FAILED if any(outcome.error for outcome in outcomes) else DONE
 
@@ -54,6 +59,7 @@ def watch(options: Namespace) -> int:
         options.columns,
         ",".join(settings.parity),
         settings.bands.own,
+        follows=not options.once,
     )
     failed = watch_with_progress(watched, home, options.once, options.every, settings.runner)
     return FAILED if failed else DONE

@@ -86,7 +86,9 @@ def _watched_run(root: Path, home: Path, codec: str, steps: int, seed: int) -> l
         analysed = progress.add_task(f"analyse {codec}", total=steps)
         teller = threading.Thread(target=_tell, args=(trainer, progress, trained, codec))
         teller.start()
-        for told in follow(Watched(run), home, lambda: trainer.poll() is not None, every=0.5):
+        for told in follow(
+            Watched(run, follows=True), home, lambda: trainer.poll() is not None, every=0.5
+        ):
             if isinstance(told, Hindrance):
                 raise told.error
             outcomes.append(told)

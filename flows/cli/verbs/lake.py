@@ -1,10 +1,13 @@
 """Verbs about the lake and the store: prune, fsck, ui."""
 
 import os
+import socket
+import subprocess
 import sys
+import webbrowser
 from argparse import Namespace
 
-from timtrack.flows.cli.exits import DONE, FAILED
+from timtrack.flows.cli.exits import DONE, FAILED, fail
 from timtrack.flows.cli.printing import complain, say
 from timtrack.tasks.messages import formatting
 
@@ -52,17 +55,35 @@ def fsck(options: Namespace) -> int:
 
 def ui(options: Namespace) -> int:
     """Serve MLflow over the logged runs."""
-    from timtrack.tasks.tracking.store import local_store
-    from timtrack.tasks.tracking.tracker import EXPERIMENT
+    server = f"http://127.0.0.1:{options.port}"
+    running = os.environ.get("MLFLOW_TRACKING_URI", "").startswith("http")
+    if not running and not _is_free(options.port):
+        return fail(f"port {options.port} is taken; choose another with --port")
+    if not running:
+        say("starting MLflow")
+    from timtrack.tasks.tracking.tracker import Tracker
 
-    store = os.environ.get("MLFLOW_TRACKING_URI") or local_store(options.home)
-    if store.startswith("http"):
-        say(f"MLflow runs at {store}")
+    tracker = Tracker(options.home)
+    path = tracker.overview()
+    if running:
+        say(f"{tracker.server}{path}")
+        if options.open:
+            webbrowser.open(f"{tracker.server}{path}")
         return DONE
-    say(
-        f"MLflow on {store}, experiment {EXPERIMENT}: http://127.0.0.1:{options.port}/#/experiments"
-    )
     os.environ.setdefault("MLFLOW_SERVER_ENABLE_JOB_EXECUTION", "false")  # 12 processes fewer
-    server = [sys.executable, "-m", "mlflow", "server", "--workers", "1"]
-    where = ["--backend-store-uri", store, "--host", "127.0.0.1", "--port", str(options.port)]
-    os.execv(sys.executable, [*server, *where])
+    told = [sys.executable, "-m", "timtrack.flows.cli.announce", server, path]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    subprocess.Popen([*told, *(["open"] if options.open else [])], env=environment)
+    command = [sys.executable, "-m", "mlflow", "server", "--workers", "1"]
+    where = ["--backend-store-uri", tracker.uri, "--host", "127.0.0.1", "--port", str(options.port)]
+    os.execv(sys.executable, [*command, *where])
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True

@@ -27,10 +27,12 @@ def compare(options: Namespace) -> int:
         )
     for run in runs:
         steps_between(options.home / "lake", run, *options.steps)
+    from timtrack.flows import execution
     from timtrack.flows.compare import compare
 
+    flow = compare.fn if execution.is_plain(0) else compare
     home, output = options.home.absolute(), options.output.absolute()
-    link = compare(runs, home, options.steps, options.baseline, output, options.settings.bands.own)
+    link = flow(runs, home, options.steps, options.baseline, output, options.settings.bands.own)
     say(str(options.output), f"MLflow: {link}")
     return DONE
 

@@ -63,6 +63,7 @@ def pictures(charts: Mapping[str, Any]) -> dict[str, Picture]:
 def _picture(name: str, chart: Any) -> Picture:
     spec = chart.to_dict()
     title = spec.get("title", {})
+    title = title if isinstance(title, dict) else {"text": title}
     bare = {key: value for key, value in spec.items() if key != "title"} | {"background": None}
     svg = _slim(_own_names(vl_convert.vegalite_to_svg(bare), name))
     size = re.search(r'width="(\d+)" height="(\d+)"', svg)

@@ -9,50 +9,59 @@ from timtrack.tasks.reports.charts.distributions import density_cells
 from timtrack.tasks.reports.charts.theme import INK, QUIET, RED, titled
 from timtrack.tasks.verdicts.bands import Band
 
-RUN = alt.Color("run:N").title("run")
+RUN = alt.Color("run:N").title("run").legend(symbolOpacity=1)
 
 
 def trend(run_trend: pl.DataFrame, changes: pl.DataFrame, bands: dict[str, Band]) -> Any:
     """The headline metrics over steps with 95 % intervals, a small chart each.
 
     Runs lie over each other; dashed: the end of the healthy band; dotted: where a level changed.
+    One chart in facets: of a chart for each metric, Altair copies every part several times.
     """
-    parts = [
-        _metric(metric, run_trend.filter(metric=metric), changes.filter(metric=metric), bands)
-        for metric in run_trend["metric"].unique(maintain_order=True)
-    ]
-    rows = [alt.hconcat(*parts[i : i + 2]) for i in range(0, len(parts), 2)]
-    grid = alt.vconcat(*rows).resolve_scale(color="shared")
-    return grid.properties(title="Mismatch over training steps, with 95 % intervals")
-
-
-def _metric(metric: str, rows: pl.DataFrame, changed: pl.DataFrame, bands: dict[str, Band]) -> Any:
-    base = (
-        alt.Chart(rows)
-        .transform_calculate(low="datum.value - datum.margin", high="datum.value + datum.margin")
-        .encode(
-            x=alt.X("step:Q").title("training step").axis(tickMinStep=1),
-            color=RUN,
-            tooltip=["run:N", "step:Q", "value:Q", "margin:Q", "clusters:Q"],
-        )
+    rows = pl.concat([run_trend, *_marks(run_trend, changes, bands)], how="diagonal_relaxed")
+    base = alt.Chart(rows).encode(
+        x=alt.X("step:Q").title("training step").axis(tickMinStep=1).scale(zero=False), color=RUN
     )
-    y = alt.Y("value:Q").title(metric).scale(zero=False).axis(format=".3~g")
-    layers = [
-        base.transform_filter("isValid(datum.margin)")
+    y = alt.Y("value:Q").title(None).scale(zero=False).axis(format=".3~g")
+    lines = base.transform_filter("isValid(datum.value)")
+    layers = (
+        lines.transform_filter("isValid(datum.margin)")
+        .transform_calculate(low="datum.value - datum.margin", high="datum.value + datum.margin")
         .mark_area(opacity=0.2)
         .encode(y=alt.Y("low:Q"), y2="high:Q"),
-        base.mark_line(point=True).encode(y=y),
+        lines.mark_line(point=True).encode(
+            y=y, tooltip=["run:N", "step:Q", "value:Q", "margin:Q", "clusters:Q"]
+        ),
+        alt.Chart()
+        .transform_filter("isValid(datum.healthy)")
+        .mark_rule(color=QUIET, strokeDash=[6, 4])
+        .encode(y="healthy:Q"),
+        base.transform_filter("isValid(datum.after)")
+        .mark_rule(strokeDash=[2, 3], strokeWidth=2)
+        .encode(tooltip=["run:N", "step:Q", "before:Q", "after:Q", "p_value:Q", "events:N"]),
+    )
+    order = run_trend["metric"].unique(maintain_order=True).to_list()
+    return (
+        alt.layer(*layers, data=rows)
+        .properties(width=300, height=140)
+        .facet(alt.Facet("metric:N").title(None).sort(order), columns=2)
+        .resolve_scale(x="independent", y="independent")
+        .properties(title="Mismatch over training steps, with 95 % intervals")
+    )
+
+
+def _marks(
+    run_trend: pl.DataFrame, changes: pl.DataFrame, bands: dict[str, Band]
+) -> list[pl.DataFrame]:
+    """Further rows: the end of a metric's healthy band, and where its level changed."""
+    lowest = run_trend.group_by("metric").agg(pl.col("value").min()).drop_nulls().rows()
+    healthy = [
+        {"metric": metric, "healthy": bands[metric].healthy}
+        for metric, value in lowest  # of a curve far above it, it would squeeze the curve
+        if metric in bands and value <= 3 * bands[metric].healthy
     ]
-    values: list[float] = rows["value"].drop_nulls().to_list()
-    band = bands.get(metric)
-    if band and values and min(values) <= 3 * band.healthy:  # else it would squeeze the curve
-        rule = alt.Chart(pl.DataFrame({"at": [band.healthy]}))
-        layers.append(rule.mark_rule(color=QUIET, strokeDash=[6, 4]).encode(y="at:Q"))
-    if len(changed):
-        rule = alt.Chart(changed).mark_rule(strokeDash=[2, 3], strokeWidth=2)
-        tooltip = ["run:N", "step:Q", "before:Q", "after:Q", "p_value:Q", "events:N"]
-        layers.append(rule.encode(x="step:Q", color=RUN, tooltip=tooltip))
-    return alt.layer(*layers).properties(width=300, height=140, title=metric)
+    schema = {"metric": pl.String(), "healthy": pl.Float64()}
+    return [pl.DataFrame(healthy, schema=schema), changes]
 
 
 RIDGES = 12
