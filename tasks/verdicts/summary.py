@@ -52,13 +52,11 @@ def headline(numbers: Mapping[str, Any]) -> dict[str, str]:
 def markdown(step: Step, assessment: Assessment) -> str:
     """Verdict, headline, findings and notes as a Markdown page, without headings."""
     facts = step.facts()
+    (_, first), *others = assessment.verdict.lines.items()
     lines = [
-        f"**{assessment.status.upper()}**",
+        f"**{assessment.status.upper()}** {formatting.markdown(first)}",
         "",
-        *(
-            f"- **{label}:** {formatting.markdown(text)}"
-            for label, text in assessment.verdict.lines.items()
-        ),
+        *(f"- **{label}:** {formatting.markdown(text)}" for label, text in others),
         "",
         f"{formatting.markdown(step.name)}:",
         "",

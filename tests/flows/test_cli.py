@@ -209,8 +209,3 @@ def test_a_query_opens_only_what_it_names(filled):
     assert run_query([step], "select rows from step_metrics")["rows"].to_list() == [6]
     with pytest.raises(BadQuery, match=r"tokens\.parquet"):
         run_query([step], "select count(*) from tokens")
-
-
-def test_one_run_is_nothing_to_compare(tmp_path, capsys):
-    assert main(["--home", str(tmp_path), "compare", "a", "--baseline", "a"]) == 2
-    assert "one run, a, is nothing to compare; `tim report a`" in capsys.readouterr().err
