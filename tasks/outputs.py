@@ -16,7 +16,7 @@ from timtrack.tasks.lake.publish import write_tables
 from timtrack.tasks.lake.steps import Step, all_steps, is_pruned, set_mark, steps_between
 from timtrack.tasks.reports import cells, run_page, step_page
 from timtrack.tasks.reports.charts import over_steps
-from timtrack.tasks.reports.charts.export import pictures, save_charts, save_page
+from timtrack.tasks.reports.charts.export import pictures, save_charts
 from timtrack.tasks.reports.charts.step import draw_charts
 from timtrack.tasks.tables import frameworks
 from timtrack.tasks.tables.catalogue import sql_version
@@ -101,7 +101,6 @@ def log_trend(run: str, into: Path, home: Path, bands: Bands) -> None:
     drawn = {"run_trend": over_steps.trend(trend, changes, chosen)}
     save_charts(pictures(drawn), into)
     cells.write_csv(changes, into / "changes.csv")
-    save_page(drawn, into / "run_trend.html")
     cells.write_csv(trend, into / "run_trend.csv")
     Tracker(home).log_files(run, into, "trend")
 

@@ -13,7 +13,6 @@ from markupsafe import Markup
 
 from timtrack.tasks.messages import formatting
 from timtrack.tasks.messages.errors import printable
-from timtrack.tasks.reports.charts.export import in_script, vega_bundle
 from timtrack.tasks.tables.catalogue import catalogue
 
 PAGE = Path(__file__).parent / "page"
@@ -23,21 +22,18 @@ LONGEST = 30  # rows of a table on a page; the rest is in its CSV
 def render(template: str, data: Mapping[str, Any], where: str = "", **values: Any) -> str:
     """A page: a template with its values, and `data` for its script. `where` ends its queries.
 
-    Values are escaped; what comes as Markup was escaped where it was made. With `charts` in the
-    data, Vega is on the page and draws them.
+    Values are escaped; what comes as Markup was escaped where it was made.
     """
-    scripts = [_asset("page.js")]
-    if "charts" in data:
-        scripts += [vega_bundle(), _asset("charts.js")]
+    script = _asset("page.js")
     return str(
         _environment(where)
         .get_template(template)
         .render(
             **values,
             style=_asset("page.css"),
-            scripts=scripts,
-            hashes=" ".join(map(_digest, scripts)),
-            data=in_script(data),
+            script=script,
+            hashes=_digest(script),
+            data=_in_script(data),
         )
     )
 
@@ -82,6 +78,14 @@ def scrolled(name: str, cells: Markup, body: Markup) -> Markup:
         '<div class="scroll" tabindex="0" role="region" aria-label="{0}">'
         '<table class="sortable {0}"><thead><tr>{1}</tr></thead><tbody>{2}</tbody></table></div>'
     ).format(name, cells, body)
+
+
+def _in_script(value: Any) -> str:
+    """JSON that cannot end the script that it stands in, whatever the model wrote.
+
+    What is not finite is null: JSON has no infinity.
+    """
+    return formatting.as_json(value, separators=(",", ":")).replace("<", "\\u003c")
 
 
 @functools.cache

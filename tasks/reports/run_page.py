@@ -14,9 +14,10 @@ import polars as pl
 from timtrack.tasks.lake.steps import Step
 from timtrack.tasks.reports import cells, html
 from timtrack.tasks.reports.charts import over_steps
+from timtrack.tasks.reports.charts.export import Picture, pictures
 from timtrack.tasks.tables.query import run_queries, run_query
 from timtrack.tasks.verdicts import change_points
-from timtrack.tasks.verdicts.bands import Bands
+from timtrack.tasks.verdicts.bands import Band, Bands
 from timtrack.tasks.verdicts.comparison import sentences
 
 TABLES = (
@@ -134,35 +135,32 @@ def page(comparison: Comparison, bands: Bands) -> str:
     """The comparison as one self-contained page."""
     found = comparison.tables
     chosen = bands.for_family("default")
-    drawn = {
-        "trend": over_steps.trend(found["run_trend"], comparison.changes, chosen),
-        "ratio_ridge": over_steps.ratio_ridge(found["ratio_histogram"]),
-        "density": over_steps.density(found["logp_density"]),
-        "position_heat": over_steps.position_heat(found["gap_by_position"]),
-    }
-    if len(found["run_pairs"].drop_nulls("se")):
-        drawn["differences"] = over_steps.differences(found["run_pairs"])
+    drawn = pictures(
+        {
+            **_trends(found["run_trend"], comparison.changes, chosen),
+            "ratio_ridge": over_steps.ratio_ridge(found["ratio_histogram"]),
+            "density": over_steps.density(found["logp_density"]),
+            "position_heat": over_steps.position_heat(found["gap_by_position"]),
+        }
+    )
     moved = (pl.col("kl_k1_slope") * pl.col("tokens")).abs()
     by_slope = found["token_trend"].sort(moved, descending=True)
+    over = {"changes": comparison.changes, "run_pairs": _intervals(found)}
+    moving = {
+        "token_trend": by_slope.head(STANDING_OUT),
+        "position_trend": found["position_trend"],
+    }
     sections = [
-        _section("Over steps", ["trend"], drawn, {"changes": comparison.changes}),
-        _section("Differences", ["differences"], drawn, {"run_pairs": _intervals(found)}),
+        _section("Over steps", ["trend"], drawn, over, ["other_trends"]),
         _section("How r is spread", ["ratio_ridge", "density"], drawn, {}),
-        _section(
-            "Where it moves",
-            ["position_heat"],
-            drawn,
-            {
-                "token_trend": by_slope.head(STANDING_OUT),
-                "position_trend": found["position_trend"],
-            },
-        ),
+        _section("Where it moves", ["position_heat"], drawn, moving),
     ]
     numbers = sorted({step.step for step in comparison.steps})
     held = f", against {comparison.baseline}" if comparison.baseline else ""
     return html.render(
         "compare.html",
-        {"charts": {name: chart.to_dict() for name, chart in drawn.items()}, "groups": []},
+        {"groups": []},
+        pictures=drawn,
         title=" · ".join(comparison.runs),
         answers=sentences(found["run_pairs"], found["attribution"]),
         steps_line=f"{len(comparison.steps)} steps from {numbers[0]} to {numbers[-1]}{held}",
@@ -172,14 +170,31 @@ def page(comparison: Comparison, bands: Bands) -> str:
     )
 
 
+def _trends(trend: pl.DataFrame, changes: pl.DataFrame, bands: dict[str, Band]) -> dict[str, Any]:
+    """Charts of the headline, and of the other metrics."""
+    is_first = pl.col("metric").is_in(over_steps.HEADLINE)
+    parts = {"trend": is_first, "other_trends": ~is_first}
+    return {
+        name: over_steps.trend(trend.filter(part), changes.filter(part), bands)
+        for name, part in parts.items()
+        if len(trend.filter(part))
+    }
+
+
 def _section(
     title: str,
     names: list[str],
-    drawn: Mapping[str, Any],
+    drawn: Mapping[str, Picture],
     listed: Mapping[str, pl.DataFrame],
+    folded: Sequence[str] = (),
 ) -> dict[str, Any]:
+    """A heading with the charts that were drawn and the tables that have rows."""
     there = [(name, html.table(name, frame)) for name, frame in listed.items() if len(frame)]
-    return {"title": title, "charts": [n for n in names if n in drawn], "tables": there}
+    charts = {
+        "charts": [n for n in names if n in drawn],
+        "folded": [n for n in folded if n in drawn],
+    }
+    return {"title": title, **charts, "tables": there}
 
 
 def _intervals(found: Mapping[str, pl.DataFrame]) -> pl.DataFrame:

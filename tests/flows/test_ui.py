@@ -52,7 +52,7 @@ def test_mlflow_shows_curves_charts_and_tables(browser, server):
     report.on("pageerror", lambda error: complaints.append(str(error)))
     page = report.frame_locator("iframe")
     expect(page.locator("body[data-drawn=all]")).to_be_attached(timeout=60_000)
-    expect(page.locator("[data-chart=ratio_histogram] svg")).to_be_visible()
+    expect(page.locator("#chart-ratio_histogram svg")).to_be_visible()
     tokens = page.locator(".strip").first.locator(".token[data-b]")
     tokens.first.click()
     expect(page.locator(".said[role=status]").first).to_contain_text("pos 0 ")

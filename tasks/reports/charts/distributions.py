@@ -37,7 +37,7 @@ def ratio_histogram(ratio_histogram: pl.DataFrame, step_metrics: pl.DataFrame) -
             alt.X("left:Q")
             .scale(type="log", domain=domain, nice=False)
             .title("r = p_train / p_rollout (log axis)")
-            .axis(values=_ticks(*domain), labelExpr=AS_POWERS),
+            .axis(values=powers_of_ten(*domain), labelExpr=AS_POWERS),
         ),
         *(rule(at, RED, [6, 4]) for at in (0.2, 5)),
         *(rule(at, ORANGE, [2, 3]) for at in (0.5, 2)),
@@ -53,7 +53,7 @@ def ratio_histogram(ratio_histogram: pl.DataFrame, step_metrics: pl.DataFrame) -
 AS_POWERS = "datum.value < 1e-3 ? format(datum.value, '~e') : format(datum.value, '.4~g')"
 
 
-def _ticks(low: float, high: float) -> list[float]:
+def powers_of_ten(low: float, high: float) -> list[float]:
     """Up to 8 powers of ten, 1 among them; of less than two decades some values between."""
     decades = range(math.ceil(math.log10(low)), math.floor(math.log10(high)) + 1)
     if len(decades) < 3:

@@ -1,6 +1,5 @@
-"""Exporting charts: SVG, Vega-Lite JSON, a page that works offline."""
+"""Exporting charts: SVG and Vega-Lite JSON."""
 
-import functools
 import re
 import textwrap
 from collections.abc import Mapping
@@ -9,7 +8,6 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-import altair as alt
 import vl_convert
 from markupsafe import Markup
 
@@ -98,35 +96,3 @@ def save_charts(drawn: Mapping[str, Picture], folder: Path) -> None:
     for name, picture in drawn.items():
         (folder / f"{name}.svg").write_text(picture.file)
         (folder / f"{name}.vl.json").write_text(formatting.as_json(picture.spec))
-
-
-def save_page(charts: Mapping[str, Any], path: Path) -> None:
-    """One page that shows the charts offline."""
-    together = alt.vconcat(*charts.values()).resolve_scale(color="independent")
-    path.write_text(PAGE.format(vega=vega_bundle(), chart=in_script(together.to_dict())))
-
-
-PAGE = """<!DOCTYPE html>
-<html lang="en">
-<meta charset="utf-8">
-<title>timtrack charts</title>
-<script>{vega}</script>
-<div id="charts"></div>
-<script>vegaEmbed("#charts", {chart}, {{mode: "vega-lite"}});</script>
-</html>
-"""
-
-
-@functools.cache
-def vega_bundle() -> str:
-    """Vega, Vega-Lite and vega-embed in one script. Bundling takes a second: once a process."""
-    bundle: str = vl_convert.javascript_bundle()  # type: ignore[call-arg] # its stub is wrong
-    return bundle.replace("</script>", "<\\/script>")
-
-
-def in_script(value: Any) -> str:
-    """JSON that cannot end the script that it stands in, whatever the model wrote.
-
-    What is not finite is null: JSON has no infinity.
-    """
-    return formatting.as_json(value, separators=(",", ":")).replace("<", "\\u003c")

@@ -259,5 +259,5 @@ document.getElementById("goto")?.addEventListener("change", (event) => {
   const place = /^(\d+)(?::(\d+))?$/.exec(typed);
   follow(blocks, place ? `row=${place[1]}&pos=${place[2] ?? 0}` : typed.split("#").at(-1));
 });
-if (document.getElementById("tip")) showTips(document.getElementById("tip"));
-if (!data.charts) document.body.setAttribute("data-drawn", "all");
+showTips(document.getElementById("tip"));
+document.body.setAttribute("data-drawn", "all");
