@@ -1,7 +1,7 @@
 """How two runs differ, in a few sentences: which is worse, by how much, and by which link.
 
-One rule: "worse" is said only where the interval of the difference excludes 0, or the KL is higher
-at every common step of many.
+One rule: "worse" is said only where KL, median gap and share far off do not contradict each other,
+and the interval of one of their differences excludes 0, or the KL is higher at every step of many.
 """
 
 from collections.abc import Iterator, Mapping
@@ -13,7 +13,7 @@ from timtrack.tasks.messages.formatting import factor, number, share
 
 FEWEST = 8  # common steps at all of which a run is higher, from which no interval is needed
 MOST = 0.5  # part of the gap from which a link is named
-JUDGED = "kl_k3"
+JUDGED = ("kl_k3", "abs_logp_diff_p50", "frac_outside_5")
 
 
 def sentences(pairs: pl.DataFrame, attribution: pl.DataFrame | None) -> list[str]:
@@ -28,15 +28,15 @@ def _pairs(pairs: pl.DataFrame) -> Iterator[Mapping[str, Any]]:
 
 
 def _pair(metrics: Mapping[str, Any], attribution: pl.DataFrame | None) -> str:
-    row = metrics.get(JUDGED)
+    row = metrics.get(JUDGED[0])
     if row is None or row["difference"] is None:
         first = next(iter(metrics.values()))
-        return f"{first['run']} and {first['other']}: {JUDGED} is undefined, neither is worse."
+        return f"{first['run']} and {first['other']}: {JUDGED[0]} is undefined, neither is worse."
     runs = {row["run"]: row["value"], row["other"]: row["other_value"]}
     worse, better = sorted(runs, key=lambda run: -runs[run])
     steps = f"{row['steps']:,} common step{'s' * (row['steps'] != 1)}"
     kl = f"KL (k3) {number(runs[worse])} against {number(runs[better])} nats on average of {steps}"
-    if not _is_sure(row):
+    if not _is_sure(metrics):
         return f"{row['run']} and {row['other']} do not clearly differ: {worse} has {kl}."
     outside = _outside(metrics, worse, better)
     link = _link(attribution, worse)
@@ -45,10 +45,19 @@ def _pair(metrics: Mapping[str, Any], attribution: pl.DataFrame | None) -> str:
     )
 
 
-def _is_sure(row: Mapping[str, Any]) -> bool:
-    if row["margin"] is not None:
-        return bool(abs(row["difference"]) > row["margin"])
-    return bool(row["steps"] >= FEWEST and row["share_higher"] in (0, 1) and row["difference"])
+def _is_sure(metrics: Mapping[str, Any]) -> bool:
+    rows = [metrics[name] for name in JUDGED if name in metrics]
+    told = [row for row in rows if row["difference"]]
+    if len({row["difference"] > 0 for row in told}) != 1:
+        return False
+    bounded = (row for row in told if row["margin"] is not None)
+    return any(abs(row["difference"]) > row["margin"] for row in bounded) or _is_higher(rows[0])
+
+
+def _is_higher(row: Mapping[str, Any]) -> bool:
+    """Whether one run is higher at every step, where there is no interval."""
+    is_every = row["share_higher"] in (0, 1) and row["steps"] >= FEWEST
+    return bool(row["margin"] is None and is_every and row["difference"])
 
 
 def _times(high: float, low: float) -> str:

@@ -6,14 +6,15 @@ import pytest
 from timtrack.tasks.verdicts import comparison
 
 
-def pair(**changes):
+def pair(far=None, **changes):
     row = {
         **{"run": "a", "other": "b", "metric": "kl_k3", "steps": 20},
         **{"value": 4.9e-5, "other_value": 4.05, "difference": 4.05, "is_paired": False},
         **{"se": 0.1, "margin": 0.2, "share_higher": 1.0},
         **changes,
     }
-    outside = row | {"metric": "frac_outside_5", "value": 0.0, "other_value": 0.75}
+    outside = row | {"metric": "frac_outside_5", "value": 0.0, "other_value": 0.75, "margin": None}
+    outside |= {"difference": 0.75, **(far or {})}
     return pl.DataFrame([row, outside], schema_overrides={"margin": pl.Float64})
 
 
@@ -29,10 +30,15 @@ def test_the_worse_run_is_named_with_its_numbers():
     ("changes", "is_sure"),
     [
         ({"margin": 5.0}, False),
+        ({"margin": 5.0, "far": {"margin": 0.1}}, True),
+        ({"margin": 0.2, "far": {"difference": -0.1}}, False),
         ({"margin": None}, True),
         ({"margin": None, "steps": 7}, False),
         ({"margin": None, "share_higher": 0.95}, False),
-        ({"margin": None, "difference": 0.0, "other_value": 4.9e-5}, False),
+        (
+            {"margin": None, "difference": 0.0, "other_value": 4.9e-5, "far": {"difference": 0.0}},
+            False,
+        ),
     ],
 )
 def test_worse_needs_an_interval_or_every_step(changes, is_sure):
