@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from timtrack.tasks.tables import causes, corrections
+from timtrack.tasks.tables import causes, coefficients, corrections
 from timtrack.tasks.tables.selected import tables_read
 
 SQL = Path(__file__).parents[2] / "sql"
@@ -83,7 +83,7 @@ def catalogue() -> dict[str, Table]:
     defaults = corrections.defaults().values()
     tables = {
         file.stem: Table(
-            file.stem, folder, causes.expand(corrections.expand(file.read_text(), defaults))
+            file.stem, folder, causes.expand(coefficients.expand(file.read_text(), defaults))
         )
         for folder in FOLDERS
         for file in sorted((SQL / folder).rglob("*.sql"))

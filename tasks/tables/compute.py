@@ -12,7 +12,7 @@ import polars as pl
 
 from timtrack.tasks.lake.steps import Step, require_tokens
 from timtrack.tasks.messages.errors import OneLine
-from timtrack.tasks.tables import corrections, invariants
+from timtrack.tasks.tables import coefficients, corrections, invariants
 from timtrack.tasks.tables.catalogue import SQL, Table, catalogue, tables_named
 from timtrack.tasks.tables.corrections import Setting
 from timtrack.tasks.tables.database import open_inputs
@@ -65,8 +65,8 @@ def what_if(step: Step, settings: Iterable[Setting]) -> dict[str, pl.DataFrame]:
     """
     require_tokens(step)
     every = corrections.defaults() | {setting.name: setting for setting in settings}
-    sql = (SQL / "intermediate" / "row_weightings.sql").read_text()
-    instead = {"row_weightings": corrections.expand(sql, every.values())}
+    files = (SQL / "intermediate" / "corrections").glob("*.sql")
+    instead = {file.stem: coefficients.expand(file.read_text(), every.values()) for file in files}
     return computed_tables(step, tables_named(" ".join(ADVISED_BY)), instead)
 
 
