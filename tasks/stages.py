@@ -42,7 +42,7 @@ from timtrack.tasks.reports.charts.export import save_charts, save_page
 from timtrack.tasks.reports.charts.step import draw_charts
 from timtrack.tasks.tables import frameworks
 from timtrack.tasks.tables.catalogue import sql_version
-from timtrack.tasks.tables.compute import compute_step
+from timtrack.tasks.tables.compute import compute_step, parity_tables
 from timtrack.tasks.tables.query import run_query
 from timtrack.tasks.tables.stored import are_computed, stored_tables
 
@@ -171,7 +171,7 @@ def log_step(step: Step, files: Path, home: Path, bands: Bands, parity: Sequence
     tracker = Tracker(home)
     computed = stored_tables(step)
     numbers = {f"mismatch/{name}": value for name, value in logged(computed).items()}
-    numbers |= frameworks.metrics(computed, parity)
+    numbers |= frameworks.metrics(parity_tables(step, parity), parity)
     run_id = tracker.log_step(step, numbers, files, sql_version())
     link = tracker.link(run_id)
     note = summary.markdown(step, assess(step.facts(), computed, bands), link)
