@@ -55,7 +55,10 @@ def by_dask(files: list[Path], home: Path, workers: int) -> float:
         warm = home.with_name(f"{home.name}-warm")
         one_each = dict(zip(client.scheduler_info()["workers"], files, strict=False))
         client.gather(
-            [client.submit(analysed, f, warm / str(i), workers=[w]) for i, (w, f) in enumerate(one_each.items())]
+            [
+                client.submit(analysed, f, warm / str(i), workers=[w])
+                for i, (w, f) in enumerate(one_each.items())
+            ]
         )
         began = time.monotonic()
         client.gather(client.map(analysed, files, home=home))

@@ -1,4 +1,4 @@
-"""Seconds and memory of frameworks' own metrics: `python peers.py CAPTURE` prints JSON by framework.
+"""Seconds and memory of frameworks' own metrics: `python peers.py CAPTURE` prints them as JSON.
 
 Runs in the frameworks' environment (`make test-frameworks` makes it), on one capture in the tensors
 that it came in, without a GPU. What a framework does for its log is timed, reading the file is not.
@@ -27,7 +27,7 @@ Metrics = Callable[[], int]  # computes them, and returns how many there are
 
 
 def verl(batch: Batch) -> Metrics:
-    """Its debug metrics and its rollout correction, importance sampling by token, rejecting none."""
+    """Its debug metrics, and its rollout correction with importance sampling by token."""
     from omegaconf import OmegaConf
     from verl import DataProto
     from verl.trainer.ppo.rollout_corr_helper import compute_rollout_correction_and_add_to_batch
