@@ -20,7 +20,7 @@ from timtrack.tasks.reports.charts.export import pictures, save_charts
 from timtrack.tasks.reports.charts.step import draw_charts
 from timtrack.tasks.tables import frameworks
 from timtrack.tasks.tables.catalogue import sql_version
-from timtrack.tasks.tables.compute import compute_step
+from timtrack.tasks.tables.compute import compute_step, parity_tables
 from timtrack.tasks.tables.query import run_query
 from timtrack.tasks.tables.stored import are_computed, stored_tables
 from timtrack.tasks.tracking.tracker import Tracker
@@ -78,7 +78,7 @@ def log_step(
     tracker = Tracker(home)
     computed = stored_tables(step)
     numbers = {f"mismatch/{name}": value for name, value in logged(computed).items()}
-    numbers |= frameworks.metrics(computed, parity)
+    numbers |= frameworks.metrics(parity_tables(step, parity), parity)
     run_id = tracker.log_step(step, numbers, files, sql_version(), followed)
     assessment = assess(step.facts(), computed, bands)
     note = summary.markdown(step, assessment)

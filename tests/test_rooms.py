@@ -127,7 +127,7 @@ def test_grain_is_unique_and_every_run_and_step_has_its_own_rows(name):
         assert table.select("run", "step").n_unique() == 4
 
 
-@pytest.mark.parametrize("name", [n for n, table in catalogue().items() if table.folder == "step"])
+@pytest.mark.parametrize("name", [n for n, table in catalogue().items() if table.is_of_step])
 def test_a_step_among_others_has_the_numbers_that_it_has_alone(name):
     tokens = crossed_tokens()
     alone = tokens.filter(run="b", step=2)

@@ -43,8 +43,7 @@ with points as (
         (p_rollout - p_rollout_mean) / sqrt(nullif(p_rollout_var, 0)) as u_rollout,
         (p_train - p_train_mean) / sqrt(nullif(p_train_var, 0)) as u_train,
         u_rollout * u_train - pearson_prob / 2 * (u_rollout * u_rollout + u_train * u_train)
-            as of_pearson_prob,
-        abs_logp_diff_centiles
+            as of_pearson_prob
     from trained_tokens
     inner join token_moments using (run, step)
     inner join token_spread using (run, step)
@@ -57,7 +56,6 @@ sums as (
         cluster,
         any_value(n) as n,
         count(*) as tokens,
-        any_value(abs_logp_diff_centiles) as centiles,
         sum(of_kl_k1) as of_kl_k1,
         sum(of_kl_k3) as of_kl_k3,
         sum(of_abs_logp_diff_mean) as of_abs_logp_diff_mean,
@@ -80,7 +78,6 @@ errors as (
         count(*) as clusters,
         kish(tokens) as clusters_effective,
         if(count(*) > 1, student_t_quantile_975(greatest(1, clusters_effective - 1)), null) as t,
-        any_value(centiles) as centiles,
         clustered_error(of_kl_k1, n) as kl_k1_se,
         clustered_error(of_kl_k3, n) as kl_k3_se,
         clustered_error(of_abs_logp_diff_mean, n) as abs_logp_diff_mean_se,
@@ -107,8 +104,8 @@ select
     abs_logp_diff_mean_se,
     if(
         clusters > 1,
-        centile(centiles, least(1, 0.5 + t * below_median_se))
-        - centile(centiles, greatest(0, 0.5 - t * below_median_se)),
+        centile(abs_logp_diff_centiles, least(1, 0.5 + t * below_median_se))
+        - centile(abs_logp_diff_centiles, greatest(0, 0.5 - t * below_median_se)),
         null
     ) / (2 * t) as abs_logp_diff_p50_se,
     frac_outside_5_se,
@@ -119,3 +116,4 @@ select
     pearson_logp_se,
     pearson_prob_se
 from errors
+inner join token_spread using (run, step)

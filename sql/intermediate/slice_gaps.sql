@@ -9,6 +9,8 @@
 -- key  | Which slice of that kind: the column's value.
 -- gap  | Its measures as `gap` packs them.
 
+-- Kinds of few slices are crossed, so that the tokens are grouped five times and not nine (8 M tokens, 2026-11: 2.9 s CPU
+-- for 4.0).
 with cells as (
     select
         run,
@@ -22,9 +24,6 @@ with cells as (
         length_from,
         reward_from,
         group_number,
-        grouping_id(
-            pos_bin, tenth, prob_from, entropy_from, turn, advantage_sign, length_from, reward_from, group_number
-        ) as of_kind,
         log_bin(abs_logp_diff) // 32 as bin,
         count(*) as tokens,
         sum(-logp_diff) as k1_sum,
@@ -40,38 +39,57 @@ with cells as (
     from sliced_tokens
     group by grouping sets (
         (run, step, bin, pos_bin),
-        (run, step, bin, tenth),
-        (run, step, bin, prob_from),
-        (run, step, bin, entropy_from),
-        (run, step, bin, turn),
-        (run, step, bin, advantage_sign),
-        (run, step, bin, length_from),
-        (run, step, bin, reward_from),
-        (run, step, bin, group_number)
+        (run, step, bin, group_number),
+        (run, step, bin, tenth, prob_from),
+        (run, step, bin, entropy_from, turn),
+        (run, step, bin, advantage_sign, length_from, reward_from)
     )
 ),
 
--- grouping_id has a 0 bit for the column that is grouped by, the first column in the highest bit.
+-- What a cell is not grouped by is NULL in it, and so is what its tokens do not have: neither is a slice.
 keyed as (
     select
-        * exclude (of_kind),
-        case of_kind
-            when 255 then 'pos_bin'
-            when 383 then 'tenth'
-            when 447 then 'prob_from'
-            when 479 then 'entropy_from'
-            when 495 then 'turn'
-            when 503 then 'advantage_sign'
-            when 507 then 'length_from'
-            when 509 then 'reward_from'
-            when 510 then 'group_number'
-        end as kind,
-        cast(
-            coalesce(
-                pos_bin, tenth, prob_from, entropy_from, turn, advantage_sign, length_from, reward_from, group_number
-            ) as double
-        ) as key
+        run,
+        step,
+        unnest([
+            { 'kind': 'pos_bin', 'key': cast(pos_bin as double) },
+            { 'kind': 'tenth', 'key': cast(tenth as double) },
+            { 'kind': 'prob_from', 'key': cast(prob_from as double) },
+            { 'kind': 'entropy_from', 'key': cast(entropy_from as double) },
+            { 'kind': 'turn', 'key': cast(turn as double) },
+            { 'kind': 'advantage_sign', 'key': cast(advantage_sign as double) },
+            { 'kind': 'length_from', 'key': cast(length_from as double) },
+            { 'kind': 'reward_from', 'key': cast(reward_from as double) },
+            { 'kind': 'group_number', 'key': cast(group_number as double) }
+        ], recursive := true),
+        cells.* exclude (
+            run, step, pos_bin, tenth, prob_from, entropy_from, turn, advantage_sign, length_from, reward_from,
+            group_number
+        )
     from cells
+),
+
+binned as (
+    select
+        run,
+        step,
+        kind,
+        key,
+        bin,
+        sum(tokens) as tokens,
+        sum(k1_sum) as k1_sum,
+        sum(k3_sum) as k3_sum,
+        sum(abs_sum) as abs_sum,
+        min(abs_min) as abs_min,
+        max(abs_max) as abs_max,
+        sum(prob_sum) as prob_sum,
+        sum(ratio_sum) as ratio_sum,
+        sum(square_sum) as square_sum,
+        sum(tv_sum) as tv_sum,
+        sum(outside_5) as outside_5
+    from keyed
+    where key is not null
+    group by run, step, kind, key, bin
 ),
 
 so_far as (
@@ -79,8 +97,7 @@ so_far as (
         *,
         sum(tokens) over (partition by run, step, kind, key order by bin) - tokens as before,
         sum(tokens) over (partition by run, step, kind, key) as n
-    from keyed
-    where key is not null
+    from binned
 ),
 
 ranks as (

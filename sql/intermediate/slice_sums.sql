@@ -44,6 +44,7 @@ labelled as (
     left join token_turns using (run, step, row, pos)
 ),
 
+-- Kinds of few slices are crossed, so that the tokens are grouped three times and not nine.
 cells as (
     select
         run,
@@ -51,6 +52,7 @@ cells as (
         cluster,
         prob,
         position,
+        turn,
         token_class,
         token,
         is_chosen,
@@ -58,21 +60,14 @@ cells as (
         length,
         reward,
         advantage,
-        turn,
-        grouping_id(position, token_class, token, copied, length, reward, advantage, turn) as of_kind,
+        grouping(length) = 0 as is_by_row,
         count(*) as tokens,
         sum(abs_logp_diff) as abs_sum
     from labelled
     group by grouping sets (
-        (run, step, cluster, prob),
-        (run, step, cluster, prob, position),
-        (run, step, cluster, prob, token_class),
-        (run, step, cluster, prob, token, is_chosen),
-        (run, step, cluster, prob, copied),
-        (run, step, cluster, prob, length),
-        (run, step, cluster, prob, reward),
-        (run, step, cluster, prob, advantage),
-        (run, step, cluster, prob, turn)
+        (run, step, cluster, prob, position, turn),
+        (run, step, cluster, prob, token_class, token, is_chosen, copied),
+        (run, step, cluster, prob, length, reward, advantage)
     )
 ),
 
@@ -83,38 +78,27 @@ by_prob as (
         prob,
         sum(abs_sum) / sum(tokens) as abs_mean
     from cells
-    where of_kind = 255
+    where is_by_row
     group by run, step, prob
 ),
 
--- grouping_id has a 0 bit for the column that is grouped by, the first column in the highest bit.
+-- What a cell is not grouped by is NULL in it, and so is what its tokens do not have: neither is a slice.
 slices as (
     select
         run,
         step,
-        case of_kind
-            when 255 then 'rollout probability'
-            when 127 then 'position'
-            when 191 then 'token class'
-            when 223 then 'token'
-            when 239 then 'in the prompt'
-            when 247 then 'length'
-            when 251 then 'reward'
-            when 253 then 'advantage'
-            when 254 then 'turn'
-        end as kind,
-        case of_kind
-            when 255 then prob_label(prob)
-            when 127 then position_label(position)
-            when 191 then token_class
-            when 223 then token
-            when 239 then if(copied, 'yes', 'no')
-            when 247 then length
-            when 251 then reward
-            when 253 then case advantage when 1 then 'positive' when -1 then 'negative' when 0 then 'zero' end
-            when 254 then turn::varchar
-        end as slice,
-        coalesce(is_chosen, false) as is_chosen,
+        unnest([
+            { 'kind': 'rollout probability', 'slice': if(is_by_row, prob_label(prob), null) },
+            { 'kind': 'position', 'slice': position_label(position) },
+            { 'kind': 'turn', 'slice': turn::varchar },
+            { 'kind': 'token class', 'slice': token_class },
+            { 'kind': 'token', 'slice': token },
+            { 'kind': 'in the prompt', 'slice': case copied when true then 'yes' when false then 'no' end },
+            { 'kind': 'length', 'slice': length },
+            { 'kind': 'reward', 'slice': reward },
+            { 'kind': 'advantage', 'slice': case advantage when 1 then 'positive' when -1 then 'negative' when 0 then 'zero' end }
+        ], recursive := true),
+        coalesce(is_chosen, false) as is_token_chosen,
         cluster,
         tokens,
         abs_sum,
@@ -128,7 +112,7 @@ select
     step,
     kind,
     slice,
-    is_chosen,
+    kind = 'token' and is_token_chosen as is_chosen,
     cluster,
     sum(tokens) as tokens,
     sum(abs_sum) as abs_sum,

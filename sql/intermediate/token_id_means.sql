@@ -6,6 +6,7 @@
 -- token_id     | Id of the token.
 -- tokens       | Trained tokens with this id [tokens].
 -- logp_diff    | Mean of ln r [nats].
+-- abs_sum      | Sum of |ln r| [nats].
 -- logp_rollout | Mean log-prob by the rollout engine [nats].
 -- logp_train   | Mean log-prob by the trainer [nats].
 -- rollout_var  | Population variance of logp_rollout.
@@ -17,6 +18,7 @@ select
     token_id,
     count(*) as tokens,
     avg(logp_diff) as logp_diff,
+    sum(abs_logp_diff) as abs_sum,
     avg(cast(logp_rollout as double)) as logp_rollout,
     avg(cast(logp_train as double)) as logp_train,
     var_pop(cast(logp_rollout as double)) as rollout_var,

@@ -78,8 +78,8 @@ select
     avg(-logp_diff) as kl_k1,
     avg(logp_diff * logp_diff / 2) as kl_k2,
     avg(k3) as kl_k3,
-    avg(k3(clip(logp_diff, 20))) as kl_k3_clip20,
-    avg(clip(k3(clip(logp_diff, 20)), 10)) as kl_k3_clip20_10,
+    avg(if(abs_logp_diff > 20, k3(clip(logp_diff, 20)), k3)) as kl_k3_clip20,
+    avg(least(10, if(abs_logp_diff > 20, k3(clip(logp_diff, 20)), k3))) as kl_k3_clip20_10,
     avg(ratio * logp_diff) as kl_rev_is,
     -- r ln r - r + 1, where r is 0 too; near 1, where a difference would lose all digits, r k3(-ln r)
     avg(if(abs_logp_diff < 0.03, ratio * k3(-logp_diff), 1 + ratio * (logp_diff - 1))) as kl_rev_is_k3,

@@ -13,14 +13,15 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from timtrack.tasks.tables import causes, corrections
+from timtrack.tasks.tables import causes, coefficients, corrections
 from timtrack.tasks.tables.selected import tables_read
 
 SQL = Path(__file__).parents[2] / "sql"
 
 # tokens: views of tokens that others build on. intermediate: numbers that several tables share, not
-# stored, not shown to users. step: computed and stored for each step. run: need several steps.
-FOLDERS = ("tokens", "intermediate", "step", "run")
+# stored, not shown to users. step: computed and stored for each step. frameworks: computed for each
+# step, where they are asked for. run: need several steps.
+FOLDERS = ("tokens", "intermediate", "step", "frameworks", "run")
 
 COLUMN = re.compile(
     r"^-- (?:(?P<name>\w+) *\| (?P<text>.+)|include: (?P<other>\w+))$", re.MULTILINE
@@ -46,6 +47,11 @@ class Table:
         """The columns that make a row unique."""
         match = re.search(r"^-- grain: (.+)$", self.sql, re.MULTILINE)
         return match[1].split(", ") if match else []
+
+    @property
+    def is_of_step(self) -> bool:
+        """Whether a step answers it, and keeps or gives the answer as a table."""
+        return self.folder in ("step", "frameworks")
 
     @property
     def columns(self) -> dict[str, str]:
@@ -83,7 +89,7 @@ def catalogue() -> dict[str, Table]:
     defaults = corrections.defaults().values()
     tables = {
         file.stem: Table(
-            file.stem, folder, causes.expand(corrections.expand(file.read_text(), defaults))
+            file.stem, folder, causes.expand(coefficients.expand(file.read_text(), defaults))
         )
         for folder in FOLDERS
         for file in sorted((SQL / folder).rglob("*.sql"))
@@ -96,19 +102,24 @@ def catalogue() -> dict[str, Table]:
 def sql_version() -> str:
     """12 hex digits over the SQL of steps; stored tables are current if they carry this."""
     by_name = sorted(catalogue().values(), key=lambda table: table.name)
-    texts = "".join([*macros().values(), *(t.sql for t in by_name if t.folder != "run")])
+    texts = "".join([*macros().values(), *(t.sql for t in by_name if t.name in stored())])
     return hashlib.sha256(texts.encode()).hexdigest()[:12]
+
+
+def stored() -> set[str]:
+    """The tables that are stored with a step, and those that they select from."""
+    return {n for n, table in catalogue().items() if table.folder not in ("frameworks", "run")}
 
 
 def tables_named(asked: str, are_stored: bool = False) -> set[str]:
     """The tables that a query needs: those it names, and those that these select from.
 
-    Step tables that `are_stored` in every step need no other.
+    Tables of steps need no other if all that are stored `are_stored` in every step.
     """
     found, new = set[str](), catalogue().keys() & words_of(asked)
     while new:
         found |= new
-        open_ = {name for name in new if not (are_stored and catalogue()[name].folder == "step")}
+        open_ = {name for name in new if not (are_stored and catalogue()[name].is_of_step)}
         new = (sources_of(open_) & catalogue().keys()) - found
     return found
 

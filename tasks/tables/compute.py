@@ -10,10 +10,10 @@ from typing import Any
 import duckdb
 import polars as pl
 
-from timtrack.tasks.lake.steps import Step, require_tokens
+from timtrack.tasks.lake.steps import Step, is_pruned, require_tokens
 from timtrack.tasks.messages.errors import BadTables
-from timtrack.tasks.tables import corrections, invariants
-from timtrack.tasks.tables.catalogue import SQL, Table, catalogue, tables_named
+from timtrack.tasks.tables import coefficients, corrections, invariants
+from timtrack.tasks.tables.catalogue import SQL, Table, catalogue, stored, tables_named
 from timtrack.tasks.tables.corrections import Setting
 from timtrack.tasks.tables.database import open_inputs
 from timtrack.tasks.tables.stored import stored_tables
@@ -25,12 +25,12 @@ SIDE_BY_SIDE = 2
 
 
 def compute_step(step: Step) -> dict[str, pl.DataFrame]:
-    """Every table of one step, from its tokens; each is computed once.
+    """Every table that is stored with a step, from its tokens; each is computed once.
 
     Raises BadTables, also when the numbers contradict each other.
     """
     with as_bad_tables(step):
-        computed = computed_tables(step, set(catalogue()))
+        computed = computed_tables(step, stored())
         invariants.check(computed["step_metrics"].row(0, named=True))
     return computed
 
@@ -61,9 +61,17 @@ def what_if(step: Step, settings: Iterable[Setting]) -> dict[str, pl.DataFrame]:
     """
     require_tokens(step)
     every = corrections.defaults() | {setting.name: setting for setting in settings}
-    sql = (SQL / "intermediate" / "row_weightings.sql").read_text()
-    instead = {"row_weightings": corrections.expand(sql, every.values())}
+    files = (SQL / "intermediate" / "corrections").glob("*.sql")
+    instead = {file.stem: coefficients.expand(file.read_text(), every.values()) for file in files}
     return computed_tables(step, tables_named(" ".join(ADVISED_BY)), instead)
+
+
+def parity_tables(step: Step, frameworks: Iterable[str]) -> dict[str, pl.DataFrame]:
+    """What these frameworks would log; of a pruned step what older SQL stored of it."""
+    names = [f"{framework}_metrics" for framework in frameworks]
+    if is_pruned(step):
+        return stored_tables(step)
+    return computed_tables(step, tables_named(" ".join(names))) if names else {}
 
 
 def computed_tables(
@@ -78,7 +86,7 @@ def computed_tables(
     order = graphlib.TopologicalSorter(needs)
     order.prepare()
     made: dict[str, pl.DataFrame | None] = {}
-    with open_inputs([step] if step else []) as connection:
+    with open_inputs([step] if step else [], as_enum=True) as connection:
         is_small = step is None or step.facts()["tokens"] <= ONE_THREAD
         if is_small:
             connection.execute("set threads = 1")
@@ -102,7 +110,9 @@ def _made(connection: Any, table: Table, sql: str) -> pl.DataFrame | None:
         return None
     # A table of DuckDB's own, of which it knows the size: no join builds on the tokens.
     connection.execute(f"create table {table.name} as {sql}")
-    return connection.sql(f"from {table.name}").pl() if table.folder == "step" else None
+    if not table.is_of_step:
+        return None
+    return connection.sql(f"select * replace (run::varchar as run) from {table.name}").pl()
 
 
 def tables_of(step: Step, only: Collection[str] | None = None) -> dict[str, pl.DataFrame]:

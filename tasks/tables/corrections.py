@@ -5,7 +5,7 @@ A setting is a method with its parameters: `tis_token_2` in tables, `tis_token:2
 
 import functools
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ import polars as pl
 from timtrack.tasks.messages.errors import TimtrackError
 
 FILE = Path(__file__).parents[2] / "sql" / "corrections.toml"
+FORMULAS = ("weight", "at_least", "at_most", "over", "target", "coefficient")
 FRAMEWORKS = ("verl", "trl", "slime")
 
 # slime's helper for other corrections than its flags have: both, with all keys.
@@ -51,11 +52,16 @@ class Method:
     """One table of `corrections.toml`."""
 
     name: str
-    coefficient: str
-    target: str
     settings: tuple[str, ...]
     text: str
     source: str
+    weight: str = ""
+    at_least: str = ""
+    at_most: str = ""
+    over: str = ""
+    keeps: tuple[str, ...] = ()
+    target: str = ""
+    coefficient: str = ""
     parameters: tuple[str, ...] = ()
     aliases: tuple[str, ...] = ()
     config: Mapping[str, str] | None = None
@@ -78,12 +84,6 @@ class Setting:
         return template.format(**dict(zip(self.method.parameters, self.values, strict=True)))
 
     @property
-    def sql(self) -> str:
-        """The sums of this setting over `token_weights`."""
-        c, target = self.filled(self.method.coefficient), self.filled(self.method.target)
-        return f"weighting('{self.name}', {c}, {target}, clipped_ratio, advantage)"
-
-    @property
     def config(self) -> dict[str, str]:
         """How to set it, by framework that can. Numbers are floats: Hydra reads `0.5_5` as 0.55."""
         numbers = dict(zip(self.method.parameters, map(float, self.values), strict=True))
@@ -102,8 +102,8 @@ def methods() -> dict[str, Method]:
 def _method(name: str, table: dict[str, Any]) -> Method:
     return Method(
         name,
-        coefficient=table["coefficient"],
-        target=table["target"],
+        **{field: table[field] for field in FORMULAS if field in table},
+        keeps=tuple(table.get("keeps", ())),
         settings=tuple(table["settings"]),
         text=table["text"],
         source=table["from"],
@@ -160,11 +160,6 @@ def _is_positive(text: str) -> bool:
         return 0 < float(text) < float("inf") and text.isascii() and "_" not in text
     except ValueError:
         return False
-
-
-def expand(sql: str, settings: Iterable[Setting]) -> str:
-    """SQL with these settings' sums in place of its comment `settings`."""
-    return sql.replace("/* settings */", ",\n".join(setting.sql for setting in settings))
 
 
 def metrics(corrections: pl.DataFrame) -> dict[str, float | None]:

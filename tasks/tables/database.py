@@ -48,15 +48,16 @@ SQL_TYPES = {
     pl.Int64(): "bigint",
     pl.String(): "varchar",
 }
-HIVE = "hive_types = {'run': varchar, 'step': bigint, 'capture': varchar}"
 
 
 def open_inputs(
-    steps: Iterable[Step], needed: Collection[str] | None = None
+    steps: Iterable[Step], needed: Collection[str] | None = None, as_enum: bool = False
 ) -> duckdb.DuckDBPyConnection:
     """An in-memory DuckDB with the files of these steps and the macros, without tables.
 
-    Only the `needed` of INPUTS: binding hundreds of files takes its time.
+    Only the `needed` of INPUTS: binding hundreds of files takes its time. `as_enum`: the column
+    `run` is an ENUM, which joins and groups compare as a number (8 M tokens, 2026-11: `slice_sums`
+    in half the time).
     """
     steps = list(steps)
     wanted = INPUTS.keys() if needed is None else INPUTS.keys() & set(needed)
@@ -69,17 +70,31 @@ def open_inputs(
     connection.execute("set temp_directory = $1", [str(spilled)])
     connection.execute("set preserve_insertion_order = false")  # every table ends in its own
     connection.execute("set enable_progress_bar = false")
+    run_type = _run_type(connection, steps) if as_enum else "varchar"
     kinds = {(fact["schema_version"], *fact["views"]) for fact in facts}
     for name in sorted(wanted - {"capture_files"}):
         table, schema = INPUTS[name]
         absent = _absent(name, schema, facts)
-        _input(connection, name, _files(steps, table), schema, absent, union=len(kinds) > 1)
+        how = f"union_by_name = {len(kinds) > 1}, hive_partitioning = true, {hive(run_type)}"
+        _input(connection, name, _files(steps, table), schema, absent, how)
     if "capture_files" in wanted:
         oldest = pl.CompatLevel.oldest()
         _keep(connection, "capture_files", _captures(steps, facts).to_arrow(compat_level=oldest))
     for macro in macros().values():
         connection.execute(macro)
     return connection
+
+
+def _run_type(connection: Any, steps: Iterable[Step]) -> str:
+    """An ENUM of the runs of these steps."""
+    names = ", ".join(sorted({literal(step.run) for step in steps})) or "''"
+    connection.execute(f"create type run_name as enum ({names})")
+    return "run_name"
+
+
+def hive(run_type: str = "varchar") -> str:
+    """The types of the lake's folders, as an argument of read_parquet."""
+    return f"hive_types = {{'run': {run_type}, 'step': bigint, 'capture': varchar}}"
 
 
 def _captures(steps: list[Step], facts: list[dict[str, Any]]) -> pl.DataFrame:
@@ -114,11 +129,10 @@ def _input(
     files: list[Path],
     schema: pl.Schema,
     absent: dict[str, Any],
-    union: bool,
+    how: str,
 ) -> None:
-    """A view over files, typed and empty without any; `union` if they differ in their columns."""
+    """A view over files, typed and empty without any; `how` they are read."""
     if files:
-        how = f"union_by_name = {union}, hive_partitioning = true, {HIVE}"
         source = f"read_parquet({file_list(files)}, {how})"
         nulls = [f"null::{SQL_TYPES[kind]} as {column}" for column, kind in absent.items()]
         connection.execute(f"create view {name} as select {', '.join(['*', *nulls])} from {source}")

@@ -18,7 +18,7 @@ from timtrack.tasks.lake.steps import Step
 from timtrack.tasks.messages.errors import TimtrackError
 from timtrack.tasks.system import durable
 from timtrack.tasks.tables.catalogue import Table, catalogue, macros, tables_named, words_of
-from timtrack.tasks.tables.database import HIVE, INPUTS, literal, open_inputs
+from timtrack.tasks.tables.database import INPUTS, hive, literal, open_inputs
 from timtrack.tasks.tables.read_only import as_itself
 
 CAPTURE = "lake/run=*/step=*/capture=*"
@@ -103,7 +103,7 @@ def _input(home: Path, name: str, types: Types) -> str:
     if name == "capture_files":
         return _typed(_json(home, types), types)
     patterns = [f"{CAPTURE}/{stem}.parquet", f"{CAPTURE}/{stem}/part-*.parquet"]
-    return _typed(_parquet(home, patterns, f"hive_partitioning = true, {HIVE}"), types)
+    return _typed(_parquet(home, patterns, f"hive_partitioning = true, {hive()}"), types)
 
 
 def _typed(source: str, types: Types) -> str:

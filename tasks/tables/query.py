@@ -9,7 +9,7 @@ from typing import Any
 import duckdb
 import polars as pl
 
-from timtrack.tasks.lake.steps import Step
+from timtrack.tasks.lake.steps import Step, is_pruned
 from timtrack.tasks.messages.errors import BadTables, TimtrackError
 from timtrack.tasks.tables import read_only
 from timtrack.tasks.tables.catalogue import (
@@ -108,7 +108,8 @@ def connect(steps: list[Step], asked: str) -> duckdb.DuckDBPyConnection:
     All, if it names none, and none of the inputs either: `show tables` sees them.
 
     Step tables are read as they were computed. Those that a step lacks (killed before they were
-    written, or written by older SQL) are computed in memory, so that no step is missing.
+    written, or written by older SQL) are computed in memory, so that no step is missing, and so is
+    what frameworks log.
     """
     folders = {step: tables_folder(step) for step in steps}
     missing = [step for step, folder in folders.items() if folder is None]
@@ -123,16 +124,29 @@ def connect(steps: list[Step], asked: str) -> duckdb.DuckDBPyConnection:
     # An empty step has the columns that older tables lack.
     to_compute = (*missing, *([None] if older else [])) if in_steps else ()
     parts = [part for step in to_compute if (part := _part(step, wanted))]
+    parity = {name for name in wanted if catalogue()[name].folder == "frameworks"}
+    logged = _logged(steps, parity, parity & words_of(asked))
     for name, table in catalogue().items():
         if name in wanted:
             body = table.sql
-            if table.folder == "step":
+            if table.is_of_step:
                 found = [folder / f"{name}.parquet" for folder in folders.values() if folder]
-                frames = [part[name] for part in parts]
+                frames = [part[name] for part in (logged if name in parity else parts)]
                 body = _stored_body(connection, name, found, frames) or table.sql
             connection.execute(f"create view {name} as {body}")
             _comment(connection, table)
     return connection
+
+
+def _logged(
+    steps: list[Step], parity: Collection[str], named: Collection[str]
+) -> list[dict[str, pl.DataFrame]]:
+    """What frameworks log, of every step that has tokens where it is named, else empty tables."""
+    if not parity:
+        return []
+    asked = [step for step in steps if not is_pruned(step)] if named else []
+    needed = tables_named(" ".join(parity))
+    return [part for step in (*asked, None) if (part := _part(step, needed))]
 
 
 def _part(step: Step | None, wanted: Collection[str]) -> dict[str, pl.DataFrame]:

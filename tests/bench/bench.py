@@ -6,6 +6,7 @@ each in a process of its own; medians are printed and written to `build/bench/la
 
 import argparse
 import json
+import math
 import os
 import shutil
 import statistics
@@ -36,19 +37,20 @@ LEAN = ("large",)  # with what a trainer holds anyway, in narrow types; kept onl
 CONTESTANTS = dict.fromkeys(LEAN, ("timtrack", "floor"))
 WORKING = 400  # bytes on the disk per token: lake, the floor's file, what DuckDB may spill
 SCALE = 6 << 30  # bytes on the disk of the lake of 250 steps, about
+BACKFILL = 40  # captures of the small size
 SHARDS = 2 << 30  # bytes on the disk of a capture in eight ranks' files, and its lake
 CELL = 17  # bytes of a padded token in a lean capture
 
 
-def python(script: str, *arguments: object) -> str:
-    """The last line that a script of this folder prints."""
+def python(script: str, *arguments: object, by: str = sys.executable) -> str:
+    """The last line that a script of this folder prints, run `by` that interpreter."""
     environment = {
         **{name: value for name, value in os.environ.items() if name != "MLFLOW_TRACKING_URI"},
         "PYTHONPATH": str(HERE.parents[1]),
         "MLFLOW_LOGGING_LEVEL": "ERROR",
         "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL",  # as `tim` has it
     }
-    command = [sys.executable, *map(str, (HERE / script, *arguments))]
+    command = [by, *map(str, (HERE / script, *arguments))]
     done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=True)
     return done.stdout.splitlines()[-1] if done.stdout else ""
 
@@ -140,6 +142,37 @@ def show_shards(repeats: int) -> dict[str, float]:
     return took
 
 
+def show_peers(sizes: Sequence[str], tallies: dict[str, Tally], peers: Path) -> dict[str, Any]:
+    """What the frameworks' own metrics take, beside the tables in the same run."""
+    measured: dict[str, Any] = {}
+    for size in sizes:
+        measured[size] = json.loads(python("peers.py", capture_of(size), by=str(peers)))
+        print(f"\n{size}: frameworks' own metrics, on a CPU")
+        for name, of in measured[size].items():
+            megabytes = of["peak"] / 2**20
+            print(f"{name:20}{of['numbers']:4} numbers{of['seconds']:9.2f} s{megabytes:7.0f} MB")
+        ours = tallies[size]["seconds"]["timtrack"]
+        tables = ours.get("tables", math.nan) + ours.get("what-if", 0)
+        print(f"{'all tables, what-if':32}{tables:9.2f} s", flush=True)
+    return measured
+
+
+def show_backfill() -> dict[str, float]:
+    """Many captures by Dask workers of one machine."""
+    with tempfile.TemporaryDirectory() as out:
+        took: dict[str, float] = json.loads(
+            python("backfill.py", capture_of("small"), BACKFILL, out)
+        )
+    print(f"\na backfill of {BACKFILL} captures of 0.3 M tokens by Dask, a thread each worker")
+    for workers, seconds in took.items():
+        title = f"{workers} workers" if workers.isdecimal() else "2, with Prefect and MLflow"
+        each = seconds / BACKFILL
+        speed = took["1"] / seconds
+        print(f"{title:30}{seconds:9.1f} s{each:9.2f} s each {speed:6.2f} x as fast as one")
+    sys.stdout.flush()
+    return took
+
+
 def show_scale(keep: bool) -> list[dict[str, Any]]:
     """Questions to a lake of 250 steps."""
     print("\nlake at scale: 200 steps of 0.3 M tokens, 50 of 8 M; warm process, medians of 5")
@@ -163,6 +196,8 @@ def options_of(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--keep", action="store_true", help="the large capture, and the big lake")
     parser.add_argument("--no-fixed", action="store_true", help="without the fixed costs")
     parser.add_argument("--no-lake", action="store_true", help="without the lake at scale")
+    parser.add_argument("--peers", type=Path, metavar="PYTHON", help="of the frameworks")
+    parser.add_argument("--backfill", action="store_true", help="40 captures by Dask workers")
     parser.add_argument("--baseline", type=Path, default=HERE / "baseline.json")
     parser.add_argument("--save-baseline", action="store_true", help="hold later runs to this one")
     parser.add_argument("--chart", type=Path, metavar="FILE.png")
@@ -183,6 +218,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if options.chart:
         chart.save(tallies, options.chart)
     results: dict[str, Any] = {"machine": machine.description(), "sizes": tallies}
+    if options.peers:
+        results["peers"] = show_peers(list(tallies), tallies, options.peers)
+    if options.backfill:
+        results["backfill"] = show_backfill()
     results["fixed"] = {} if options.no_fixed else show_fixed(options.repeats or 3)
     results["shards"] = {} if options.no_fixed else show_shards(options.repeats or 3)
     results["lake"] = [] if options.no_lake else show_scale(options.keep)

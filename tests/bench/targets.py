@@ -41,6 +41,12 @@ def _alike(tallies: Tallies, size: str) -> float | None:
     return _ratio(ours["load + Parquet"] + ours[ALIKE], _seconds(tallies[size], "script"))
 
 
+def _whole(tallies: Tallies, size: str) -> float | None:
+    """All stages, charts and report too, against the script with its plots."""
+    ours, theirs = (tallies[size]["seconds"].get(name, {}) for name in ("timtrack", "script"))
+    return _ratio(ours.get(WHOLE), theirs.get(WHOLE))
+
+
 def _memory(tallies: Tallies, size: str) -> float | None:
     of = tallies[size]
     return None if of["failed"] else of["memory"]["timtrack"][WHOLE]
@@ -67,13 +73,14 @@ def _ratio(part: float | None, whole: float | None) -> float | None:
 
 
 TARGETS = (
-    Target("load + Parquet + tables [s]", lambda t, s: _seconds(t[s], "timtrack"), {"small": 1}),
-    Target("... / the script's", _against("script"), {"medium": 1 / 5}),
-    Target("... only its numbers / the script's", _alike, {}),
-    Target("... / the floor", _against("floor"), {"medium": 12}),
+    Target("whole / the script's", _whole, {"small": 0.8}),
+    Target("load + Parquet + tables [s]", lambda t, s: _seconds(t[s], "timtrack"), {"small": 0.7}),
+    Target("... / the script's", _against("script"), {"small": 0.35, "medium": 0.7}),
+    Target("... only its numbers / the script's", _alike, {"medium": 0.3}),
+    Target("... / the floor", _against("floor"), {}),
     Target("... per token / medium's", _per_token_against_medium, {"large": 1.2}),
-    Target("own memory [MB]", _memory, {"small": 1024, "medium": 1024, "large": 2048}),
-    Target("... / the script's", _memory_against_script, {"medium": 1 / 5}),
+    Target("own memory [MB]", _memory, {"small": 800, "medium": 800, "large": 800}),
+    Target("... / the script's", _memory_against_script, {}),
     Target(
         "tokens.parquet [bytes per token]",
         lambda tallies, size: tallies[size]["bytes_per_token"],

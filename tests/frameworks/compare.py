@@ -26,6 +26,7 @@ from timtrack.tasks.lake.steps import Step, token_files
 from timtrack.tasks.messages.errors import BadCapture, BadTokens
 from timtrack.tasks.tables import corrections
 from timtrack.tasks.tables.catalogue import catalogue
+from timtrack.tasks.tables.coefficients import coefficient
 from timtrack.tasks.tables.corrections import Setting
 from timtrack.tasks.tables.query import run_query
 
@@ -156,7 +157,7 @@ def compare_weights(found: Tally, file: str, step: Step, entries: list[Entry]) -
     """Each correction that the project has under a setting: its coefficient at every token."""
     named = [(entry, setting_named(entry["setting"])) for entry in entries]
     known = {s.name: s for _, s in named if s}
-    columns = [f'{s.filled(s.method.coefficient)} as "{name}"' for name, s in known.items()]
+    columns = [f'{coefficient(s)} as "{name}"' for name, s in known.items()]
     table = run_query([step], f"select row, pos, {', '.join(columns)} from token_weights")
     ours = {(row["row"], row["pos"]): row for row in table.to_dicts()}
     for entry, setting in named:

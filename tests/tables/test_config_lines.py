@@ -19,6 +19,7 @@ from tests.tables.oracles.framework_corrections import (
     vespo_trl,
 )
 from timtrack.tasks.tables import corrections
+from timtrack.tasks.tables.coefficients import coefficient
 
 GAPS = [0.02, 0.5, 3.0, 12.0, 40.0]
 FLOOR = 3e-9  # e^-20, to which weights are clipped; frameworks that do not clip go below
@@ -32,7 +33,7 @@ def step(request):
     signs = pl.Series(rng.choice([-1.0, 0.0, 0.7], len(tokens)), dtype=pl.Float32)
     tokens = tokens.with_columns(advantage=signs)
     settings = corrections.defaults().values()
-    columns = ", ".join(f"{s.filled(s.method.coefficient)} as c{i}" for i, s in enumerate(settings))
+    columns = ", ".join(f"{coefficient(s)} as c{i}" for i, s in enumerate(settings))
     with sql_connection(tokens, sequences) as connection:
         query = f"select row, {columns} from token_weights order by row, pos"
         table = connection.sql(query).pl()

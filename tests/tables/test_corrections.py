@@ -15,7 +15,7 @@ from tests.readme import text as documents
 from timtrack.flows.cli.main import main
 from timtrack.tasks.lake.publish import prune_tokens, write_tables
 from timtrack.tasks.lake.steps import all_steps
-from timtrack.tasks.tables import corrections
+from timtrack.tasks.tables import coefficients, corrections
 from timtrack.tasks.tables.catalogue import sql_version
 from timtrack.tasks.tables.compute import ADVISED_BY, compute_step
 from timtrack.tasks.verdicts import advice
@@ -81,7 +81,7 @@ def test_weights_and_masks_equal_numpy(gap):
     settings = corrections.defaults()
     assert set(settings) == set(by_numpy.SETTINGS)
     columns = [
-        f"{s.filled(s.method.coefficient)} as c{i}, {s.filled(s.method.target)} as t{i}"
+        f"{coefficients.coefficient(s)} as c{i}, {coefficients.target(s)} as t{i}"
         for i, s in enumerate(settings.values())
     ]
     with sql_connection(tokens, sequences) as connection:

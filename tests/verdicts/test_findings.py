@@ -10,6 +10,7 @@ from tests.given_tables import clean, codec, described, engines, judged, one_row
 from timtrack.flows.settings import Settings
 from timtrack.tasks.messages.errors import TimtrackError
 from timtrack.tasks.tables import frameworks, invariants
+from timtrack.tasks.tables.compute import parity_tables
 from timtrack.tasks.verdicts import advice
 from timtrack.tasks.verdicts.assessment import assess
 from timtrack.tasks.verdicts.bands import OURS
@@ -294,9 +295,10 @@ def test_undefined_numbers_break_nothing():
 
 def test_frameworks_are_logged_when_asked_for(published, monkeypatch):
     monkeypatch.delenv("TIMTRACK_PARITY", raising=False)
-    assert frameworks.metrics(published[1], Settings.read().parity) == {}
+    assert parity_tables(published[0], Settings.read().parity) == {}
     monkeypatch.setenv("TIMTRACK_PARITY", "verl,slime")
-    logged = frameworks.metrics(published[1], Settings.read().parity)
+    asked = Settings.read().parity
+    logged = frameworks.metrics(parity_tables(published[0], asked), asked)
     row = published[1]["step_metrics"].row(0, named=True)
     assert logged["verl/rollout_corr/kl"] == row["kl_k1"]
     assert logged["slime/mis_kl"] == pytest.approx(row["kl_k1_seqmean"], rel=1e-12)

@@ -43,16 +43,6 @@ with of_rows as (
     inner join sequences using (run, step, row)
 ),
 
-means as (
-    select
-        run,
-        step,
-        setting,
-        sum(c_sum) / sum(tokens) as mean_c
-    from of_rows
-    group by run, step, setting
-),
-
 of_steps as (
     select
         run,
@@ -69,8 +59,8 @@ of_steps as (
         sum(c_sum) / n as weight_mean,
         sum(c_sum) / nullif(sum(kept), 0) as weight_mean_kept,
         max(c_max) as weight_max,
-        sqrt(sum(tokens * (c_variance + pow(c_mean - mean_c, 2))) / nullif(n - 1, 0)) as weight_std,
-        sum(tokens * (c_variance + pow(c_mean, 2))) / n as second_moment,
+        sqrt(sum(c_deviation) / nullif(n - 1, 0)) as weight_std,
+        sum(c_deviation) / n + weight_mean * weight_mean as second_moment,
         coalesce(pow(weight_mean, 2) / nullif(second_moment, 0), 0) as ess_token,
         coalesce(pow(sum(c_mean), 2) / nullif(count(*) * sum(pow(c_mean, 2)), 0), 0) as ess_seq,
         if(absolute > 0, coalesce(pow(sum(positive_c + negative_c), 2) / nullif(n * sum(squared_ac), 0), 0), null)
@@ -86,7 +76,6 @@ of_steps as (
         sum(reward * kept_share) / nullif(sum(kept_share) filter (reward is not null), 0) as reward_kept,
         sum(reward * dropped) / nullif(sum(dropped) filter (reward is not null), 0) as reward_dropped
     from of_rows
-    inner join means using (run, step, setting)
     group by run, step, setting
 ),
 

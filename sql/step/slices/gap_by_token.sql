@@ -10,27 +10,15 @@
 -- include: gap
 
 -- Only those are sliced: their quantiles need all values, which the sums that choose them do not.
-with totals as (
-    select
-        run,
-        step,
-        token_id,
-        sum(-logp_diff) as k1_sum,
-        sum(abs_logp_diff) as abs_sum
-    from trained_tokens
-    where token_id is not null
-    group by run, step, token_id
-),
-
-ranked as (
+with ranked as (
     select
         run,
         step,
         token_id,
         row_number() over (partition by run, step order by abs_sum desc, token_id asc) as rank,
-        k1_sum / nullif(sum(k1_sum) over (partition by run, step), 0) as share_kl_k1,
+        tokens * logp_diff / nullif(sum(tokens * logp_diff) over (partition by run, step), 0) as share_kl_k1,
         abs_sum / nullif(sum(abs_sum) over (partition by run, step), 0) as share_abs_logp_diff
-    from totals
+    from token_id_means
     qualify rank <= 100
 ),
 

@@ -12,7 +12,8 @@ with binned as not materialized (
         run,
         step,
         logp_diff * logp_diff as squared,
-        floor(256 * log2(squared + 1e-30)) as bin
+        cast(32 * log2(squared + 1e-30) as int) as bin,
+        least(2, exp(clip(logp_diff, 20))) as tis_2
     from trained_tokens
 ),
 
@@ -23,6 +24,7 @@ bins as (
         bin,
         count(*) as tokens,
         sum(squared) as total,
+        sum(tis_2) as tis_2_sum,
         max(squared) as largest
     from binned
     group by run, step, bin
@@ -45,7 +47,8 @@ edges as (
         max(largest) filter (is_kept) as kept_bound,
         coalesce(max(tokens_so_far) filter (is_kept), 0) as kept_tokens,
         coalesce(max(total_so_far) filter (is_kept), 0) as kept_total,
-        min(bin) filter (not is_kept) as edge
+        min(bin) filter (not is_kept) as edge,
+        sum(tis_2_sum) / sum(tokens) as tis_2_mean
     from so_far
     group by run, step
 ),
@@ -68,15 +71,6 @@ within_edge as (
         max(squared) filter (is_kept) as edge_bound
     from in_edge
     group by run, step
-),
-
-means as (
-    select
-        run,
-        step,
-        avg(least(2, exp(clip(logp_diff, 20)))) as tis_2_mean
-    from trained_tokens
-    group by run, step
 )
 
 select
@@ -84,6 +78,5 @@ select
     step,
     coalesce(edge_bound, kept_bound) as m2po_bound,
     tis_2_mean
-from means
-inner join edges using (run, step)
+from edges
 left join within_edge using (run, step)
