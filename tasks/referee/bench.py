@@ -89,9 +89,10 @@ class Bench:
             for one in self.rollouts:
                 ids = torch.tensor([one.ids], device=self.reference.device)
                 last = len(one.prompt) - 1
+                cache = self.reference.cache()
                 with changed(model, change):
-                    cache = model.base_model(ids[:, :last], use_cache=True).past_key_values
-                made = model.base_model(ids[:, last:], past_key_values=cache, use_cache=True)
+                    model.base_model(ids[:, :last], **cache)
+                made = model.base_model(ids[:, last:], **cache)
                 states.append(made.last_hidden_state[0, :-1])
         return self._read(torch.cat(states), self.lines)
 

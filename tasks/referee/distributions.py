@@ -18,7 +18,7 @@ from timtrack.tasks.referee.rollouts import Floats
 LARGEST = 2048  # logits that are kept of each token
 ROOM = 1 << 25  # logits that are kept in all: 128 MB
 LAGS = range(-2, 3)
-INVERSE_TEMPERATURES = np.geomspace(1 / 4, 5, 24)
+INVERSE_TEMPERATURES = np.geomspace(1 / 4, 5, 16)
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Distributions:
     own_count: Floats  # times that the token itself did
     own_seen: Floats  # 1 where prompt or response had it before
     rest: Floats  # ln of the sum over ids that did not occur
-    tempered: Floats  # [N, 24], ln of the sum of e^(logit / temperature)
+    tempered: Floats  # [N, 16], ln of the sum of e^(logit / temperature)
     neighbours: Floats  # [N, 5], logit of the label so many places on; NaN beyond the row
     others: dict[int, Floats]  # log-prob of these ids instead
     rounded: dict[torch.dtype, Floats]  # log-prob where logits are rounded to a type

@@ -4,6 +4,7 @@ One rule: loading runs no code of the checkpoint and no pickle: safetensors only
 network, unless the user trusts the folder.
 """
 
+import inspect
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,6 +44,12 @@ class Reference:
     def device(self) -> torch.device:
         """Where it computes."""
         return next(self.model.parameters()).device
+
+    def cache(self) -> dict[str, Any]:
+        """Empty keys and values, as the argument by which the model takes them."""
+        takes = inspect.signature(self.model.base_model.forward).parameters  # type: ignore[union-attr, arg-type]
+        name = "cache" if "cache" in takes else "past_key_values"  # transformers 5.24 renamed it
+        return {name: _transformers().DynamicCache(config=self.config), "use_cache": True}
 
     @property
     def bytes(self) -> int:

@@ -9,7 +9,7 @@ it has none, which then counts as unchanged.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from timtrack.tasks.messages.formatting import number
@@ -25,7 +25,7 @@ class Choice:
     """A value to try that is more than a number, and how it is called in a sentence."""
 
     text: str
-    data: Any = None
+    data: Any = field(default=None, compare=False)
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class Hypothesis:
     is_cheap: bool = False  # needs no forward
     is_fitted: bool = False  # values are numbers, and those between them count as well
     is_rounding: bool = False  # a precision that engines run in: no fault
-    is_random: bool = False  # each value is a draw
+    is_random: bool = False  # its score is several draws [n, N], which it can be known by but not met
 
 
     def shown(self, value: Any) -> str:

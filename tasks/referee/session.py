@@ -77,17 +77,29 @@ def ask(
     Raises BadModel, NotRescorable, BadQuestion, NoSuchStep.
     """
     began = time.monotonic()
-    asked = known.chosen(question.hypotheses, causes)
     there = rollouts.read(step)
     taken = rollouts.chosen(there, question.count, question.seed, question.rows)
     loaded = reference or load(question.model, question.device, trusted=question.trusted)
-    bench = _bench(question, loaded, taken, there)
-    bench, told_by = _tempered(bench, question, step)
-    own = _noise(bench)
-    passed = time.monotonic() - began
-    views = {"reference": bench.plain, "reference_bf16": own[1]}
-    views |= {name: known.perturbed_scores(bench, name) for name in known.perturbations(question.hypotheses)}
-    noise = own[0]
+    bench, told_by = _tempered(_bench(question, loaded, taken, there), question, step)
+    return answer(bench, question, causes, told_by, say, began)
+
+
+def answer(
+    bench: Bench,
+    question: Question,
+    causes: Mapping[str, float],
+    told_by: str = "default",
+    say: Say = lambda name, number, count: None,
+    began: float | None = None,
+) -> Answer:
+    """Judge the engines on a bench, and try hypotheses on what is off."""
+    start = time.monotonic() if began is None else began
+    asked = known.chosen(question.hypotheses, causes)
+    noise, rounded = _noise(bench)
+    passed = time.monotonic() - start
+    views = {"reference": bench.plain, "reference_bf16": rounded}
+    more = known.perturbations(question.hypotheses)
+    views |= {name: known.perturbed_scores(bench, name) for name in more}
     away = [e for e in ENGINES if verdict.is_explicable(distance(bench, bench.logps(e)), noise)]
     every = bool(question.hypotheses)
     far = [e for e in away if every or verdict.is_far(distance(bench, bench.logps(e)), noise)]
@@ -95,7 +107,7 @@ def ask(
     limits = trial.Limits(far, not every, left)
     tried = trial.run(bench, asked if away else [], away, limits, say)
     judged = tuple(verdict.engines(bench, noise, tried))
-    seconds = time.monotonic() - began
+    seconds = time.monotonic() - start
     return Answer(question, bench, noise, judged, tried, views, seconds, passed, told_by)
 
 
@@ -144,5 +156,5 @@ def _noise(bench: Bench) -> tuple[Noise, Floats]:
     rounded = known.all_of()["computed_bf16"].score(bench, None)
     away = np.abs(rounded - bench.plain)
     edge = float(np.quantile(away, 0.99))
-    return Noise(distance(alone, single), distance(bench, rounded), edge), rounded
+    return Noise(distance(alone, single, alone.scored()), distance(bench, rounded), edge), rounded
 

@@ -10,12 +10,14 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+from scipy import stats
 
 from timtrack.tasks.referee.bench import Bench
 from timtrack.tasks.referee.registry import Choice, Hypothesis
 from timtrack.tasks.referee.rollouts import Floats
 
 ROUNDS = 4  # of halving the steps around a fitted value
+NAMED = 0.5  # explained from which a hypothesis is named
 PROMISING = 0.05  # explained on one sequence from which all are scored
 ENOUGH = 0.98  # explained from which no further hypothesis is worth its time
 
@@ -32,7 +34,6 @@ class Fit:
     nearer: tuple[int, ...]  # rows that are nearer to the changed reference
     mean: float  # mean |residual| [nats], over the nearer sequences' tokens
     median: float
-    left: float  # sum of squared residuals [nats^2]
     rows: int  # sequences that were scored
 
 
@@ -53,7 +54,12 @@ class Trial:
                 other is None or fit.explained_in_part > other.explained_in_part
             ):
                 best[fit.hypothesis.name] = fit
-        return sorted(best.values(), key=lambda fit: -fit.explained_in_part)
+        met = [fit.explained_in_part for fit in best.values() if not fit.hypothesis.is_random]
+        is_met = max(met, default=0.0) > NAMED  # then what is only alike comes after
+        return sorted(
+            best.values(),
+            key=lambda fit: (is_met and fit.hypothesis.is_random, -fit.explained_in_part),
+        )
 
     def is_enough(self, engines: Sequence[str]) -> bool:
         """Whether of each engine nearly all is explained."""
@@ -152,28 +158,56 @@ def _fits(
 
 
 def fit(bench: Bench, engine: str, one: Hypothesis, value: Any, made: Floats) -> Fit:
-    """How log-probs [N] of a changed reference fit an engine's."""
+    """How log-probs [N] of a changed reference fit an engine's; of a random one draws [n, N]."""
     logps = bench.logps(engine)
     away = np.nan_to_num(logps - bench.plain)
-    rest = np.where(np.isfinite(made), np.nan_to_num(logps - made), away)
+    drawn = made.mean(axis=0) if one.is_random else made
+    rest = np.where(np.isfinite(drawn), np.nan_to_num(logps - drawn), away)
     total = float(np.sum(away**2))
     rows = [(float(np.sum(away[p] ** 2)), float(np.sum(rest[p] ** 2))) for p in bench.slices]
     better = [place for place, (before, after) in enumerate(rows) if after < before]
-    least = sum(map(min, rows))
     inside = [rest[bench.slices[place]] for place in better]
     sizes = np.abs(np.concatenate(inside)) if inside else np.abs(away)
+    explained = 1 - float(np.sum(rest**2)) / total if total else 0.0
+    in_part = 1 - sum(map(min, rows)) / total if total else 0.0
+    if one.is_random:
+        explained = in_part = likeness(away, made - bench.plain)
+        better = list(range(len(rows)))
     return Fit(
         engine,
         one,
         value,
-        1 - float(np.sum(rest**2)) / total if total else 0.0,
-        1 - least / total if total else 0.0,
+        explained,
+        in_part,
         tuple(bench.rollouts[place].row for place in better),
         float(sizes.mean()),
         float(np.median(sizes)),
-        least,
-        len(bench.rollouts),
+        len(rows),
     )
+
+
+def likeness(away: Floats, draws: Floats) -> float:
+    """How like a draw a distance [N] is, 0 to 1: in its size, its mean, and where it is large.
+
+    Each of the three is as near to 1 as another draw [n, N] would be.
+    """
+    size, usual = _rms(away), _rms(draws)
+    if not size or not usual:
+        return 0.0
+    of_size = (min(size, usual) / max(size, usual)) ** 2
+    of_mean = max(0.0, 1 - abs(float(away.mean() - draws.mean())) / usual)
+    among = _rank_correlation(np.abs(draws[0]), np.abs(draws[1]))
+    with_it = np.mean([_rank_correlation(np.abs(away), np.abs(draw)) for draw in draws])
+    of_place = min(1.0, max(0.0, float(with_it) / among)) if among > 0 else 0.0
+    return of_size * of_mean * of_place
+
+
+def _rms(values: Floats) -> float:
+    return float(np.sqrt(np.mean(values**2)))
+
+
+def _rank_correlation(a: Floats, b: Floats) -> float:
+    return float(stats.spearmanr(a, b).statistic)
 
 
 def is_same(a: Any, b: Any) -> bool:

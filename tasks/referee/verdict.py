@@ -9,13 +9,12 @@ from scipy import stats
 from timtrack.tasks.messages.formatting import number, share
 from timtrack.tasks.referee.bench import ENGINES, Bench
 from timtrack.tasks.referee.rollouts import Floats
-from timtrack.tasks.referee.trial import Fit, Trial
+from timtrack.tasks.referee.trial import NAMED, Fit, Trial
 
 CALLED = {"rollout": "rollout engine", "train": "trainer"}
 BEYOND = 2.0  # times the noise of bfloat16 from which an engine is off
 FAR = 1.5  # times that noise from which its distance is worth more forwards
 ITS_OWN = 10.0  # times float32's noise below which there is nothing to explain
-NAMED = 0.5  # explained from which a hypothesis is named
 SURE = 0.8  # explained from which one accuses an engine within bfloat16's noise
 FEWEST_CLUSTERS = 5  # effective ones, for an interval
 
@@ -33,10 +32,10 @@ class Distance:
     high: float | None
 
 
-def distance(bench: Bench, logps: Floats) -> Distance:
-    """The distance of log-probs [N] to the plain reference."""
+def distance(bench: Bench, logps: Floats, plain: Floats | None = None) -> Distance:
+    """The distance of log-probs [N] to the plain reference, or to what is given for it."""
     known = np.isfinite(logps)
-    away = (logps - bench.plain)[known]
+    away = (logps - (bench.plain if plain is None else plain))[known]
     sizes = np.abs(away)
     low, high = interval(sizes, _clusters(bench)[known])
     k3 = np.exp(-away) - 1 + away

@@ -1,6 +1,5 @@
 """A tiny random model with a tokenizer of its own, and engines made of it."""
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from timtrack.tasks.referee.bench import Bench
+from timtrack.tasks.referee.checkpoints import opened
 from timtrack.tasks.referee.loading import load
 from timtrack.tasks.referee.rollouts import Rollout
 
@@ -76,6 +76,10 @@ class World:
     earlier: Path
     bench: Bench
 
+    def earlier_model(self) -> Any:
+        """The earlier model, opened by `transformers` alone."""
+        return AutoModelForCausalLM.from_pretrained(self.earlier).eval().requires_grad_(False)
+
     def engines(self, rollout: Any = None, train: Any = None) -> Bench:
         """The bench where engines have these log-probs [N]; those of the reference by default."""
         clean = self.bench.plain
@@ -104,7 +108,8 @@ def world(folder: Path, rows: int = 6, new: int = 40) -> World:
         sequences.append(
             Rollout(row, f"p{row // 2}", tuple(prompt), tuple(out), nothing, nothing)
         )
-    bench = Bench(reference, tuple(sequences), {one.row: one for one in sequences})
+    batch = {one.row: one for one in sequences}
+    bench = Bench(reference, tuple(sequences), batch, (opened(earlier, reference),))
     return World(model, earlier, bench)
 
 
@@ -121,7 +126,4 @@ def _sampled(model: Any, prompt: list[int], new: int, end: int) -> list[int]:
             logits = model(torch.tensor([ids])).logits[0, -1].float()
             logits[end] = -torch.inf
             ids.append(int(torch.multinomial(logits.softmax(-1), 1)))
-    return [*ids[len(prompt) :], end]
-
-
-Make = Callable[[Bench], Any]
+    return [*ids[len(prompt) :], end] if len(prompt) % 2 == new % 2 else ids[len(prompt) :]
