@@ -17,6 +17,7 @@ from timtrack.flows import runner
 from timtrack.flows.analyse import tell_of_runs
 from timtrack.flows.outcomes import CapturesFailed, Outcome, Refused, SweepFailed, warn
 from timtrack.flows.pipeline import take_on
+from timtrack.flows.referee import rescore
 from timtrack.flows.settings import Settings
 from timtrack.tasks import stages
 from timtrack.tasks.backlog import quarantine, survey
@@ -52,6 +53,8 @@ def watch(
     parity: str | None = None,
     bands: Path | None = None,
     critical_fails: bool = False,
+    referee: Path | None = None,
+    referee_every: int = 10,
 ) -> Any:
     """One sweep: captures below `root` that are new or changed, and steps that MLflow still lacks.
 
@@ -61,7 +64,8 @@ def watch(
     (tasks/verdicts/alerts.py), `columns` what a home-made dump calls its fields
     (tasks/readers/columns.py), `parity` the frameworks under whose names numbers are logged too
     (default: TIMTRACK_PARITY), `bands` a file of bands that take precedence (default:
-    TIMTRACK_BANDS).
+    TIMTRACK_BANDS), `referee` a folder of checkpoints, with which a few sequences of every
+    `referee_every`-th step are scored again.
 
     Returns the outcomes, list[Outcome], in a state that is called `Critical: <runs>` or
     `Warning: <runs>` for as long as there are such runs. With `critical_fails`, as deployed, the
@@ -80,6 +84,7 @@ def watch(
     outcomes = take_on(complete, home, settings, seen.unlogged, watched.named)
     for outcome in outcomes:
         _note(home, outcome, columns, before.get(outcome.path))
+    rescore(outcomes, home, settings, referee, referee_every)
     taken = [outcome.step for outcome in outcomes if outcome.step]
     stages.show_backlog(root, watched.look(home), taken, time.monotonic() - began)
     logged = {outcome.step.run for outcome in outcomes if outcome.link and outcome.step}
@@ -165,6 +170,8 @@ class Watched:
     columns: str | None = None
     parity: str | None = None
     bands: Path | None = None
+    referee: Path | None = None
+    referee_every: int = 10
 
     def look(self, home: Path) -> Backlog:
         """What is still to be done."""

@@ -36,6 +36,7 @@ from timtrack.tasks.lake.steps import (
 )
 from timtrack.tasks.messages.errors import Rival, printable
 from timtrack.tasks.messages.formatting import encodable, markdown
+from timtrack.tasks.referee import records
 from timtrack.tasks.reports import cells, run_page, step_page
 from timtrack.tasks.reports.charts import over_steps
 from timtrack.tasks.reports.charts.export import save_charts, save_page
@@ -152,6 +153,7 @@ def _draw(step: Step, into: Path, bands: Bands) -> None:
     save_charts(drawn, into)
     step_page.write(step, computed, drawn, assessment, into)
     summary.write(step, assessment, into / "summary.json")
+    records.write_files(step, into / "referee")
     (into / "tables").mkdir()
     for name, table in computed.items():
         cells.write_csv(table, into / "tables" / f"{name}.csv")
@@ -172,6 +174,7 @@ def log_step(step: Step, files: Path, home: Path, bands: Bands, parity: Sequence
     computed = stored_tables(step)
     numbers = {f"mismatch/{name}": value for name, value in logged(computed).items()}
     numbers |= frameworks.metrics(computed, parity)
+    numbers |= records.metrics_of(step)
     run_id = tracker.log_step(step, numbers, files, sql_version())
     link = tracker.link(run_id)
     note = summary.markdown(step, assess(step.facts(), computed, bands), link)
@@ -184,6 +187,20 @@ def log_step(step: Step, files: Path, home: Path, bands: Bands, parity: Sequence
     for mark in survey.logged_marks(home, parity):  # last: until then the step counts as not logged
         set_mark(step, mark)
     return link
+
+
+@task(task_run_name="renew {step.name}", cache_policy=NO_CACHE)
+def renew_step(step: Step, home: Path, bands: Bands) -> None:
+    """Page, `summary.json` and numbers of a logged step again, with what a referee found since.
+
+    Raises TrackingError for a step that is not logged.
+    """
+    tracker = Tracker(home)
+    tracker.require_step(step)
+    with tempfile.TemporaryDirectory(prefix="timtrack-") as folder:
+        files = Path(folder) / "step"
+        _draw(step, files, bands)
+        tracker.add_to_step(step, records.metrics_of(step), files)
 
 
 @task(

@@ -52,6 +52,8 @@ def watch(options: Namespace) -> int:
         options.columns,
         ",".join(settings.parity),
         settings.bands.own,
+        options.referee and options.referee.absolute(),
+        options.referee_every,
     )
     failed = watch_with_progress(watched, home, options.once, options.every, settings.runner)
     return FAILED if failed else DONE

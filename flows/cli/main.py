@@ -6,7 +6,7 @@ import sys
 from argparse import Namespace
 from collections.abc import Callable, Sequence
 
-from timtrack.flows.cli import captures, environment, lake, runs, steps
+from timtrack.flows.cli import captures, environment, lake, referee, runs, steps
 from timtrack.flows.cli.exits import DONE, INTERRUPTED, fail
 from timtrack.flows.cli.options import parser
 from timtrack.tasks.messages.errors import TimtrackError
@@ -25,6 +25,7 @@ VERBS: dict[str, Callable[[Namespace], int]] = {
     "repro": steps.repro,
     "whatif": steps.whatif,
     "diagnose": steps.diagnose,
+    "referee": referee.referee,
     "certify": steps.certify,
     "diff": steps.diff,
     "runs": runs.runs,

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from timtrack.flows.cli.argument_types import checked, positive, share, step_range
+from timtrack.flows.cli.referee_options import add_referee, add_watching_referee
 from timtrack.flows.cli.shared_options import (
     add_alerts,
     add_columns,
@@ -25,6 +26,7 @@ examples:
   tim sql "select step, kl_k1, frac_outside_5 from step_metrics"
   tim whatif my-run 20 --correction tis:3
   tim show my-run 20 --row 833 --around 39
+  tim referee my-run 20 --model /checkpoints/my-run/step_20
   tim tables step_metrics
   tim ui
 """
@@ -76,6 +78,7 @@ def parser() -> argparse.ArgumentParser:
     how.add_argument("--follow", action="store_true", help="run until interrupted (default)")
     how.add_argument("--once", action="store_true", help="analyse what is there, then exit")
     add_alerts(watch)
+    add_watching_referee(watch)
     for verb in (ingest, watch):
         add_columns(verb)
     watch.add_argument(
@@ -154,6 +157,7 @@ def parser() -> argparse.ArgumentParser:
     diagnose.add_argument("--json", action="store_true")
     add_columns(diagnose)
 
+    add_referee(verbs)
     _about_a_step(verbs)
     _about_runs(verbs)
 
@@ -231,6 +235,9 @@ def _about_a_step(verbs: Any) -> None:
     )
     repro.add_argument("--row", type=int, required=True, help="index of the sequence in the batch")
     repro.add_argument("-o", "--output", type=Path, help="default: <run>-step-<n>-row-<row>.zip")
+    repro.add_argument(
+        "--rescore", action="store_true", help="with what `tim referee` needs to score it again"
+    )
 
 
 def _about_runs(verbs: Any) -> None:

@@ -17,6 +17,7 @@ from timtrack.tasks.referee.trial import Say, Trial, is_same
 from timtrack.tasks.referee.verdict import Engine, Noise, distance
 
 ALONE = 2  # sequences that are scored by themselves too, for the noise of float32
+EDGE = 0.99  # share of the tokens within the reference's noise in bfloat16
 
 
 class BadQuestion(TimtrackError):
@@ -46,10 +47,10 @@ class Answer:
 
     question: Question
     bench: Bench
-    noise: Noise
+    own: Noise  # of the reference
     engines: tuple[Engine, ...]
     trial: Trial
-    views: Mapping[str, Floats]  # log-probs [N] by name; those of the reference as `reference`
+    perturbed: Mapping[str, Floats]  # log-probs [N] under noise, by name
     seconds: float
     seconds_of_reference: float
     told_by: str  # where the temperature comes from
@@ -57,7 +58,7 @@ class Answer:
     @property
     def sentences(self) -> list[str]:
         """The verdict, and what explains it."""
-        return verdict.sentences(self.engines, self.noise)
+        return verdict.sentences(self.engines, self.own)
 
     @property
     def temperature(self) -> float:
@@ -81,34 +82,34 @@ def ask(
     taken = rollouts.chosen(there, question.count, question.seed, question.rows)
     loaded = reference or load(question.model, question.device, trusted=question.trusted)
     bench, told_by = _tempered(_bench(question, loaded, taken, there), question, step)
-    return answer(bench, question, causes, told_by, say, began)
+    return judged(bench, question, causes, told_by, say, began)
 
 
-def answer(
+def judged(
     bench: Bench,
     question: Question,
     causes: Mapping[str, float],
     told_by: str = "default",
     say: Say = lambda name, number, count: None,
     began: float | None = None,
+    noise: Noise | None = None,
 ) -> Answer:
     """Judge the engines on a bench, and try hypotheses on what is off."""
     start = time.monotonic() if began is None else began
     asked = known.chosen(question.hypotheses, causes)
-    noise, rounded = _noise(bench)
+    own = noise or noise_of(bench)
     passed = time.monotonic() - start
-    views = {"reference": bench.plain, "reference_bf16": rounded}
     more = known.perturbations(question.hypotheses)
-    views |= {name: known.perturbed_scores(bench, name) for name in more}
-    away = [e for e in ENGINES if verdict.is_explicable(distance(bench, bench.logps(e)), noise)]
+    views = {name: known.perturbed_scores(bench, name) for name in more}
+    away = [e for e in ENGINES if verdict.is_explicable(distance(bench, bench.logps(e)), own)]
     every = bool(question.hypotheses)
-    far = [e for e in away if every or verdict.is_far(distance(bench, bench.logps(e)), noise)]
+    far = [e for e in away if every or verdict.is_far(distance(bench, bench.logps(e)), own)]
     left = None if question.minutes is None else question.minutes - passed / 60
     limits = trial.Limits(far, not every, left)
     tried = trial.run(bench, asked if away else [], away, limits, say)
-    judged = tuple(verdict.engines(bench, noise, tried))
+    found = tuple(verdict.engines(bench, own, tried))
     seconds = time.monotonic() - start
-    return Answer(question, bench, noise, judged, tried, views, seconds, passed, told_by)
+    return Answer(question, bench, own, found, tried, views, seconds, passed, told_by)
 
 
 def _bench(
@@ -149,12 +150,12 @@ def _tempered(bench: Bench, question: Question, step: Step) -> tuple[Bench, str]
     return bench, "default"
 
 
-def _noise(bench: Bench) -> tuple[Noise, Floats]:
-    """The reference's distance from itself, and its scores in bfloat16."""
+def noise_of(bench: Bench) -> Noise:
+    """The reference's distance from itself."""
     alone = bench.of(bench.rollouts[:ALONE])
     single = np.concatenate([alone.of([one]).scored() for one in alone.rollouts])
     rounded = known.all_of()["computed_bf16"].score(bench, None)
     away = np.abs(rounded - bench.plain)
-    edge = float(np.quantile(away, 0.99))
-    return Noise(distance(alone, single, alone.scored()), distance(bench, rounded), edge), rounded
-
+    edge = float(np.quantile(away, EDGE))
+    float32 = distance(alone, single, alone.scored())
+    return Noise(float32, distance(bench, rounded), edge, rounded)

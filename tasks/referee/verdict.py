@@ -80,6 +80,7 @@ class Noise:
     float32: Distance
     bfloat16: Distance
     edge: float  # |d| of bfloat16 that 99 % of the tokens stay below [nats]
+    rounded: Floats  # log-probs [N] in bfloat16
 
 
 @dataclass(frozen=True)

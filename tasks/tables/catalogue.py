@@ -20,7 +20,9 @@ SQL = Path(__file__).parents[2] / "sql"
 
 # tokens: views of tokens that others build on. intermediate: numbers that several tables share, not
 # stored, not shown to users. step: computed and stored for each step. run: need several steps.
-FOLDERS = ("tokens", "intermediate", "step", "run")
+# referee: over what a referee found later. The last two are computed when they are asked for.
+FOLDERS = ("tokens", "intermediate", "step", "run", "referee")
+WHEN_ASKED = ("run", "referee")
 
 COLUMN = re.compile(
     r"^-- (?:(?P<name>\w+) *\| (?P<text>.+)|include: (?P<other>\w+))$", re.MULTILINE
@@ -96,7 +98,7 @@ def catalogue() -> dict[str, Table]:
 def sql_version() -> str:
     """12 hex digits over the SQL of steps; stored tables are current if they carry this."""
     by_name = sorted(catalogue().values(), key=lambda table: table.name)
-    texts = "".join([*macros().values(), *(t.sql for t in by_name if t.folder != "run")])
+    texts = "".join([*macros().values(), *(t.sql for t in by_name if t.folder not in WHEN_ASKED)])
     return hashlib.sha256(texts.encode()).hexdigest()[:12]
 
 

@@ -50,6 +50,12 @@ def plain(model: Any, one: Rollout, **how: Any) -> np.ndarray:
     return read(logits(model, one.ids, len(one.prompt), **how), one.response)
 
 
+def clean_rows(world: World) -> list[np.ndarray]:
+    """The scores of each sequence with nothing wrong."""
+    pairs = zip(world.logits, world.bench.rollouts, strict=True)
+    return [read(found, one.response) for found, one in pairs]
+
+
 def by_model(world: World, change: Callable[[Any], None], kind: Any = torch.float32) -> np.ndarray:
     """Scores by a copy of the model that was changed."""
     model = copy.deepcopy(world.bench.reference.model).to(kind)
@@ -59,8 +65,7 @@ def by_model(world: World, change: Callable[[Any], None], kind: Any = torch.floa
 
 def by_logits(world: World, change: Callable[[torch.Tensor, Rollout], torch.Tensor]) -> np.ndarray:
     """Scores from logits that were changed."""
-    model = world.bench.reference.model
-    pairs = ((logits(model, o.ids, len(o.prompt)), o) for o in world.bench.rollouts)
+    pairs = zip(world.logits, world.bench.rollouts, strict=True)
     return of([read(change(found, one), one.response) for found, one in pairs])
 
 
@@ -143,16 +148,14 @@ def _(world: World) -> np.ndarray:
 
 @fault("first_candidate", "rollout")
 def _(world: World) -> np.ndarray:
-    model = world.bench.reference.model
-    pairs = ((logits(model, o.ids, len(o.prompt)), o) for o in world.bench.rollouts)
-    return of([found.log_softmax(-1).amax(-1).double().numpy() for found, _ in pairs])
+    return of([found.log_softmax(-1).amax(-1).double().numpy() for found in world.logits])
 
 
 @fault("phantom_vocabulary")
 def _(world: World) -> np.ndarray:
-    """As if the vocabulary was padded with rows of zeros."""
+    """As if the vocabulary was padded with rows that have a logit, too."""
     return by_logits(
-        world, lambda found, one: torch.cat([found, torch.zeros(len(found), 200)], -1)
+        world, lambda found, one: torch.cat([found, torch.full_like(found[:, :1], world.phantom)], -1)
     )
 
 
@@ -168,7 +171,7 @@ def _(world: World) -> np.ndarray:
 
 @fault("shift")
 def _(world: World) -> np.ndarray:
-    rows = [plain(world.bench.reference.model, one) for one in world.bench.rollouts]
+    rows = clean_rows(world)
     return of([np.concatenate([row[:1], row[:-1]]) for row in rows])
 
 
@@ -184,20 +187,16 @@ def _(world: World) -> np.ndarray:
 
 
 def ends(world: World, which: Callable[[Rollout], bool], value: Callable[..., float]) -> np.ndarray:
-    rows = [plain(world.bench.reference.model, one) for one in world.bench.rollouts]
+    rows = clean_rows(world)
     for row, one in zip(rows, world.bench.rollouts, strict=True):
         if which(one):
             row[-1] = value(one)
     return of(rows)
 
 
-def is_ended(one: Rollout) -> bool:
-    return one.response[-1] == 1
-
-
 @fault("end_zero", "rollout")
 def _(world: World) -> np.ndarray:
-    return ends(world, is_ended, lambda one: 0.0)
+    return ends(world, lambda one: one.response[-1] == world.end, lambda one: 0.0)
 
 
 @fault("last_zero")
@@ -208,7 +207,7 @@ def _(world: World) -> np.ndarray:
 @fault("last_is_other")
 def _(world: World) -> np.ndarray:
     """The padding is scored in place of the end."""
-    model, pad = world.bench.reference.model, 2
+    model, pad = world.bench.reference.model, world.pad
 
     def value(one: Rollout) -> float:
         ids = [*one.ids[:-1], pad]
@@ -219,7 +218,7 @@ def _(world: World) -> np.ndarray:
 
 @fault("placeholders", "rollout")
 def _(world: World) -> np.ndarray:
-    rows = [plain(world.bench.reference.model, one) for one in world.bench.rollouts]
+    rows = clean_rows(world)
     for row in rows[::2]:
         row[5:11] = 0.0
     return of(rows)
@@ -228,7 +227,7 @@ def _(world: World) -> np.ndarray:
 @fault("row_of_another", "rollout")
 def _(world: World) -> np.ndarray:
     """Of each prompt, the first row has the log-probs of the second, as far as they go."""
-    rows = [plain(world.bench.reference.model, one) for one in world.bench.rollouts]
+    rows = clean_rows(world)
     for at in range(0, len(rows), 2):
         count = min(len(rows[at]), len(rows[at + 1]))
         rows[at][:count] = rows[at + 1][:count]
@@ -315,7 +314,7 @@ def padded(world: World, in_place: bool) -> np.ndarray:
     rows = []
     for one in world.bench.rollouts:
         pad = longest - len(one.prompt)
-        ids = [*[2] * pad, *one.ids]
+        ids = [*[world.pad] * pad, *one.ids]
         positions = [*[0] * pad, *range(len(one.ids))] if in_place else [*range(len(ids))]
         seen = torch.ones(len(ids), len(ids), dtype=torch.bool).tril()
         model = world.bench.reference.model
@@ -348,7 +347,7 @@ def _(world: World) -> np.ndarray:
 @fault("rope_base")
 def _(world: World) -> np.ndarray:
     def change(model: Any) -> None:
-        size = 16
+        size = model.config.head_dim
         rates = 30_000.0 ** (-torch.arange(0, size, 2) / size)
         model.model.rotary_emb.inv_freq.copy_(rates)
 
@@ -393,17 +392,18 @@ def _(world: World) -> np.ndarray:
 
 @fault("system_out")
 def _(world: World) -> np.ndarray:
-    return by_prompt(world, lambda prompt: prompt[prompt.index(0, 1) :])
+    return by_prompt(world, lambda prompt: prompt[prompt.index(world.start, 1) :])
 
 
 @fault("answer_turn_out")
 def _(world: World) -> np.ndarray:
-    return by_prompt(world, lambda prompt: prompt[: len(prompt) - 1 - prompt[::-1].index(0)])
+    return by_prompt(world, lambda prompt: prompt[: len(prompt) - 1 - prompt[::-1].index(world.start)])
 
 
 @fault("template_out")
 def _(world: World) -> np.ndarray:
-    return by_prompt(world, lambda prompt: [token for token in prompt if token > 2])
+    special = (world.start, world.end, world.pad)
+    return by_prompt(world, lambda prompt: [token for token in prompt if token not in special])
 
 
 @fault("prompt_end")
@@ -536,17 +536,19 @@ def _(world: World) -> np.ndarray:
     """Between two stages, activations are projected on what power iterations found."""
     seen: list[torch.Tensor] = []
     plain_model = world.bench.reference.model
-    hook = plain_model.model.layers[1].register_forward_hook(lambda m, i, y: seen.append(y[0]))
+    half = len(plain_model.model.layers) // 2 - 1
+    hook = plain_model.model.layers[half].register_forward_hook(lambda m, i, y: seen.append(y[0]))
     for one in world.bench.rollouts:
         plain(plain_model, one)
     hook.remove()
     states = torch.cat(seen)
     torch.manual_seed(3)
-    basis = torch.linalg.qr(torch.randn(64, 16)).Q
+    width = states.shape[1]
+    basis = torch.linalg.qr(torch.randn(width, width // 4)).Q
     for _ in range(20):
         basis = torch.linalg.qr(states.T @ (states @ basis)).Q
 
     def change(model: Any) -> None:
-        model.model.layers[1].register_forward_hook(lambda m, i, y: (y @ basis) @ basis.T)
+        model.model.layers[half].register_forward_hook(lambda m, i, y: (y @ basis) @ basis.T)
 
     return by_model(world, change)

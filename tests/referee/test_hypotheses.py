@@ -2,26 +2,18 @@
 
 import numpy as np
 import pytest
-import torch
 
 from tests.referee.faults import FAULTS
-from tests.referee.tiny import World, world
-from timtrack.tasks.referee import known
-from timtrack.tasks.referee.session import Answer, Question, answer
+from tests.referee.tiny import World
+from timtrack.tasks.referee.session import Answer, Question, judged
 from timtrack.tasks.referee.verdict import guilty
 
 ALL = ("all",)
 
 
-@pytest.fixture(scope="module")
-def tiny(tmp_path_factory) -> World:
-    torch.set_num_threads(1)
-    return world(tmp_path_factory.mktemp("tiny"))
-
-
 def asked(tiny: World, **engines: np.ndarray) -> Answer:
     bench = tiny.engines(**engines)
-    return answer(bench, Question(tiny.model, hypotheses=ALL), {})
+    return judged(bench, Question(tiny.model, hypotheses=ALL), {})
 
 
 @pytest.mark.parametrize("name", [name for name in FAULTS if name != "computed_bf16"])

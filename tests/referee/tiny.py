@@ -1,6 +1,7 @@
 """A tiny random model with a tokenizer of its own, and engines made of it."""
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -75,6 +76,20 @@ class World:
     model: Path
     earlier: Path
     bench: Bench
+    start: int = 0  # id that begins a turn
+    end: int = 1  # id that ends a response
+    pad: int = 2
+    phantom: float = 5.3  # ln of what padded rows of the vocabulary add to the normaliser
+
+    @cached_property
+    def logits(self) -> list[torch.Tensor]:
+        """What predicts each response, [T, V], a sequence at a time."""
+        model: Any = self.bench.reference.model
+        with torch.no_grad():
+            return [
+                model(torch.tensor([one.ids])).logits[0, len(one.prompt) - 1 : -1].float()
+                for one in self.bench.rollouts
+            ]
 
     def earlier_model(self) -> Any:
         """The earlier model, opened by `transformers` alone."""
@@ -127,3 +142,27 @@ def _sampled(model: Any, prompt: list[int], new: int, end: int) -> list[int]:
             logits[end] = -torch.inf
             ids.append(int(torch.multinomial(logits.softmax(-1), 1)))
     return [*ids[len(prompt) :], end] if len(prompt) % 2 == new % 2 else ids[len(prompt) :]
+
+
+def capture_fields(bench: Bench) -> dict[str, Any]:
+    """A batch as trainers hold it, with the bench's sequences and log-probs."""
+    there = bench.rollouts
+    width, prompt = (max(len(getattr(o, n)) for o in there) for n in ("response", "prompt"))
+    fields = {
+        "prompts": torch.zeros(len(there), prompt, dtype=torch.long),
+        "responses": torch.zeros(len(there), width, dtype=torch.long),
+        "response_mask": torch.zeros(len(there), width, dtype=torch.long),
+        "rollout_log_probs": torch.zeros(len(there), width),
+        "old_log_probs": torch.zeros(len(there), width),
+    }
+    prompt_mask = torch.zeros(len(there), prompt, dtype=torch.long)
+    for row, one in enumerate(there):
+        real = slice(prompt - len(one.prompt), prompt)
+        fields["prompts"][row, real], prompt_mask[row, real] = torch.tensor(one.prompt), 1
+        here = slice(len(one.response))
+        fields["responses"][row, here] = torch.tensor(one.response)
+        fields["response_mask"][row, here] = 1
+        fields["rollout_log_probs"][row, here] = torch.tensor(one.rollout).float()
+        fields["old_log_probs"][row, here] = torch.tensor(one.train).float()
+    mask = torch.cat([prompt_mask, fields["response_mask"]], 1)
+    return {**fields, "attention_mask": mask, "uid": [one.uid for one in there]}
