@@ -90,7 +90,11 @@ def _print(step: "Step", record: dict[str, Any], found: Any) -> None:
         table = found.filter(engine=engine).head(SHOWN)
         if len(table):
             shown = [
-                [row["hypothesis"], row["value"] or "", formatting.share(max(0.0, row["explained"]))]
+                [
+                    row["hypothesis"],
+                    row["value"] or "",
+                    formatting.share(max(0.0, row["explained"])),
+                ]
                 for row in table.to_dicts()
             ]
             say("")

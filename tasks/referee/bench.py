@@ -44,7 +44,9 @@ class Bench:
     def slices(self) -> list[slice]:
         """Where the tokens of each sequence are."""
         ends = np.cumsum([len(one.response) for one in self.rollouts])
-        return [slice(end - len(r.response), end) for end, r in zip(ends, self.rollouts, strict=True)]
+        return [
+            slice(end - len(r.response), end) for end, r in zip(ends, self.rollouts, strict=True)
+        ]
 
     @cached_property
     def distributions(self) -> Distributions:

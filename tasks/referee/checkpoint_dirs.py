@@ -13,7 +13,9 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-STEP = re.compile(r"(?:global_step_|checkpoint-|step[_-]|iter_|rollout_)?0*(?P<step>\d+)(?:[_-]hf)?")
+STEP = re.compile(
+    r"(?:global_step_|checkpoint-|step[_-]|iter_|rollout_)?0*(?P<step>\d+)(?:[_-]hf)?"
+)
 DEPTH = 4  # folders between a step's and its model
 
 

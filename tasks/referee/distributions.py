@@ -79,7 +79,7 @@ def _of_line(
 def _occurred(line: Line) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Ids of a line [S], whether each occurred before a token [T, S], how often in the response."""
     ids = torch.tensor(line.ids)
-    known, places = ids.unique(return_inverse=True)
+    known, places = torch.unique(ids, return_inverse=True)
     hits = torch.zeros(len(ids), len(known), dtype=torch.int32)
     hits[torch.arange(len(ids)), places] = 1
     prompt, response = hits[: line.first], hits[line.first : line.first + line.length]
@@ -120,7 +120,7 @@ def _block(
         _plain(unseen.logsumexp(1)),
         _plain(torch.stack(tempered, 1)),
         _plain(neighbours),
-        {other: _plain((logits[:, other] - total[:, 0])) for other in others},
+        {other: _plain(logits[:, other] - total[:, 0]) for other in others},
         {kind: _plain(logps) for kind, logps in rounded.items()},
     )
 

@@ -47,7 +47,8 @@ def chosen(names: Sequence[str], causes: Mapping[str, float]) -> list[Hypothesis
     wanted = [name for name in names if not PERTURBED.fullmatch(name) and name != ALL]
     if unknown := [name for name in wanted if name not in known]:
         raise UnknownHypothesis(
-            f"no hypothesis {unknown[0]!r}; there are {', '.join(known)}, and perturbed_<sigma>_<draw>"
+            f"no hypothesis {unknown[0]!r}; there are {', '.join(known)}, "
+            "and perturbed_<sigma>_<draw>"
         )
     if names and ALL not in names:
         return [known[name] for name in wanted]

@@ -47,7 +47,7 @@ class Reference:
 
     def cache(self) -> dict[str, Any]:
         """Empty keys and values, as the argument by which the model takes them."""
-        takes = inspect.signature(self.model.base_model.forward).parameters  # type: ignore[union-attr, arg-type]
+        takes = inspect.signature(self.model.base_model.forward).parameters  # type: ignore[union-attr]
         name = "cache" if "cache" in takes else "past_key_values"  # transformers 5.24 renamed it
         return {name: _transformers().DynamicCache(config=self.config), "use_cache": True}
 
@@ -61,7 +61,9 @@ class Reference:
         """Ids that end a response."""
         settings = getattr(self.model, "generation_config", None)
         found = (getattr(place, "eos_token_id", None) for place in (settings, self.config))
-        return {i for ids in found for i in (ids if isinstance(ids, list) else [ids]) if i is not None}
+        return {
+            i for ids in found for i in (ids if isinstance(ids, list) else [ids]) if i is not None
+        }
 
 
 def load(
@@ -106,8 +108,8 @@ def _check(folder: Path, trusted: bool) -> None:
     config = folder / "config.json"
     if not config.is_file():
         raise BadModel(
-            f"{folder} has no config.json; --model is a checkpoint in Hugging Face form: config.json, "
-            "*.safetensors and, for hypotheses about text, tokenizer.json"
+            f"{folder} has no config.json; --model is a checkpoint in Hugging Face form: "
+            "config.json, *.safetensors and, for hypotheses about text, tokenizer.json"
         )
     if trusted:
         return
@@ -118,7 +120,8 @@ def _check(folder: Path, trusted: bool) -> None:
         )
     if "auto_map" in json.loads(config.read_text()):
         raise BadModel(
-            f"{config} names code of its own (auto_map), which is not run unless you say --trust-model"
+            f"{config} names code of its own (auto_map), which is not run unless you say "
+            "--trust-model"
         )
 
 
@@ -140,6 +143,6 @@ def _check_head(folder: Path, model: Any, head: Head) -> None:
         ours = head.logits(model.base_model(ids).last_hidden_state)
     if not torch.allclose(whole, ours, atol=SAME * float(whole.abs().max())):
         raise BadModel(
-            f"{folder}: {type(model).__name__} does something with its logits that the referee does "
-            "not know; scores would be wrong"
+            f"{folder}: {type(model).__name__} does something with its logits that the referee "
+            "does not know; scores would be wrong"
         )

@@ -56,7 +56,7 @@ HEADER = ("nats", "mean |d|", "95 % interval", "median", "k3", "in noise")
 
 
 def rows(record: Record) -> list[Sequence[str]]:
-    """Both engines' distances d to the reference, and its own in bfloat16, as cells under HEADER."""
+    """Both engines' distances d to the reference, and its own in bfloat16, under HEADER."""
     named = {"rollout": "rollout", "train": "trainer"}
     found = [_cells(named[one["engine"]], one) for one in record["engines"]]
     return [*found, _cells("bfloat16", record["noise"]["bfloat16"])]

@@ -1,4 +1,4 @@
-"""What a hypothesis is. Those that are known are in tasks/referee/hypotheses/, one small entry each.
+"""What a hypothesis is; those that are known are small entries in tasks/referee/hypotheses/.
 
     @hypothesis("bos_doubled", "the first id stands twice", "two layers add it", causes=("F39",))
     def _(bench, _value):
@@ -41,8 +41,9 @@ class Hypothesis:
     is_cheap: bool = False  # needs no forward
     is_fitted: bool = False  # values are numbers, and those between them count as well
     is_rounding: bool = False  # a precision that engines run in: no fault
-    is_random: bool = False  # its score is several draws [n, N], which it can be known by but not met
-
+    is_random: bool = (
+        False  # its score is several draws [n, N], which it can be known by but not met
+    )
 
     def shown(self, value: Any) -> str:
         """A value in words; empty where there is none."""

@@ -10,7 +10,7 @@ import torch
 from timtrack.tasks import hook
 from timtrack.tasks.lake.steps import Step, referee_folder
 from timtrack.tasks.referee.records import FILE
-from timtrack.tasks.referee.rollouts import NotRescorable, Rollout, read
+from timtrack.tasks.referee.rollouts import Floats, NotRescorable, Rollout, read
 
 
 def files(step: Step, row: int) -> dict[str, bytes]:
@@ -21,7 +21,7 @@ def files(step: Step, row: int) -> dict[str, bytes]:
     there = read(step)
     mine = next((one for one in there if one.row == row), None)
     if mine is None:
-        raise NotRescorable(f"{step.name}: row {row} has no prompt ids, no model can score it again")
+        raise NotRescorable(f"{step.name}: row {row} has no prompt ids: no model can score it")
     group = [one for one in there if one.row == row or (one.uid and one.uid == mine.uid)]
     found = {"step_batch.pt": _capture(step, group)}
     if folder := referee_folder(step):
@@ -54,6 +54,8 @@ def _fields(group: Sequence[Rollout]) -> dict[str, object]:
     }
 
 
-def _padded(rows: Sequence[Sequence[float]], kind: torch.dtype = torch.float32) -> torch.Tensor:
+def _padded(
+    rows: Sequence[Sequence[float] | Floats], kind: torch.dtype = torch.float32
+) -> torch.Tensor:
     parts = [torch.tensor(np.asarray(row, dtype=np.float64)).to(kind) for row in rows]
     return torch.nn.utils.rnn.pad_sequence(parts, batch_first=True)

@@ -3,10 +3,10 @@
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import polars as pl
 
 from timtrack.tasks.lake.steps import Step, require_tokens
 from timtrack.tasks.messages.errors import TimtrackError
@@ -73,21 +73,28 @@ def read(step: Step) -> list[Rollout]:
     return found
 
 
-def _lacks(step: Step, rows: Sequence[dict[str, object]]) -> str:
+def _lacks(step: Step, rows: Sequence[dict[str, Any]]) -> str:
     without = sum(not row["prompt_ids"] for row in rows)
     if without:
         return (
-            f"{step.name}: {without} of {len(rows)} sequences have no prompt ids; a model can score "
-            "them again only with the field `prompts` (step_batch), or as its format has them: "
-            "tim formats"
+            f"{step.name}: {without} of {len(rows)} sequences have no prompt ids; a model can "
+            "score them again only with the field `prompts` (step_batch), or as its format has "
+            "them: tim formats"
         )
     return f"{step.name}: no sequence has token ids for all of its response"
 
 
-def _rollout(row: dict[str, object]) -> Rollout:
-    logps = (np.array(row[name], dtype=np.float64) for name in ("rollout", "train"))
-    ids = (tuple(row[name]) for name in ("prompt_ids", "response"))  # type: ignore[arg-type]
-    return Rollout(row["row"], row["uid"], *ids, *logps, row["temperature"], row["pack"])  # type: ignore[arg-type]
+def _rollout(row: dict[str, Any]) -> Rollout:
+    return Rollout(
+        row["row"],
+        row["uid"],
+        tuple(row["prompt_ids"]),
+        tuple(row["response"]),
+        np.array(row["rollout"], dtype=np.float64),
+        np.array(row["train"], dtype=np.float64),
+        row["temperature"],
+        row["pack"],
+    )
 
 
 def chosen(
@@ -123,9 +130,8 @@ def _novelty(one: Rollout, taken: Sequence[Rollout]) -> tuple[int, int]:
 def _named(there: Sequence[Rollout], named: Sequence[int]) -> list[Rollout]:
     known = {one.row: one for one in there}
     if missing := sorted(set(named) - known.keys()):
-        rows = pl.Series(sorted(known))
         raise NotRescorable(
-            f"no row {missing[0]} that can be scored; there are {len(known)}, from {rows.min()} to "
-            f"{rows.max()}"
+            f"no row {missing[0]} that can be scored; there are {len(known)}, from {min(known)} to "
+            f"{max(known)}"
         )
     return [known[row] for row in sorted(set(named))]

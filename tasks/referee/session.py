@@ -118,8 +118,8 @@ def _bench(
     vocabulary = loaded.head.layer.weight.shape[0]
     if over := [one.row for one in taken if max(one.ids) >= vocabulary]:
         raise BadQuestion(
-            f"{len(over)} of {len(taken)} sequences have token ids beyond the model's vocabulary of "
-            f"{vocabulary}, first row {over[0]}: {question.model} is not the model of this capture"
+            f"{len(over)} of {len(taken)} sequences have token ids beyond the model's vocabulary "
+            f"of {vocabulary}, first row {over[0]}: {question.model} is not this capture's model"
         )
     adapter = checkpoints.adapter(question.adapter) if question.adapter else None
     if adapter:

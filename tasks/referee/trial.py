@@ -92,7 +92,7 @@ def run(
     for number, one in enumerate(hypotheses):
         of = engines if one.is_cheap else limits.worth
         late = limits.minutes is not None and time.monotonic() - began > 60 * limits.minutes
-        if late or not of or not one.is_cheap and limits.stops and trial.is_enough(of):
+        if late or not of or (not one.is_cheap and limits.stops and trial.is_enough(of)):
             trial.skipped.append(one.name)
             continue
         say(one.name, number, len(hypotheses))

@@ -169,7 +169,9 @@ def _explained(one: Engine) -> str:
             f"{owner}: no hypothesis explains more than half of the distance; first is "
             f"{first.hypothesis.name}, {share(max(0.0, first.explained_in_part))}."
         )
-    where = "" if len(best.nearer) == best.rows else f" in {len(best.nearer)} of {best.rows} sequences"
+    where = (
+        "" if len(best.nearer) == best.rows else f" in {len(best.nearer)} of {best.rows} sequences"
+    )
     second = next(iter(one.fits[1:]), None)
     after = (
         f" Next best: {second.hypothesis.name}, {share(max(0.0, second.explained_in_part))}."
@@ -181,4 +183,3 @@ def _explained(one: Engine) -> str:
         f"the distance) when {best.hypothesis.sentence(best.value)}{where}: "
         f"{best.hypothesis.means}.{after}"
     )
-

@@ -155,7 +155,8 @@ def _(world: World) -> np.ndarray:
 def _(world: World) -> np.ndarray:
     """As if the vocabulary was padded with rows that have a logit, too."""
     return by_logits(
-        world, lambda found, one: torch.cat([found, torch.full_like(found[:, :1], world.phantom)], -1)
+        world,
+        lambda found, one: torch.cat([found, torch.full_like(found[:, :1], world.phantom)], -1),
     )
 
 
@@ -241,11 +242,13 @@ def _(world: World) -> np.ndarray:
 
 
 def older(world: World, belongs: Callable[[str], bool]) -> np.ndarray:
-    """Scores where some tensors are those of the earlier model."""
+    """Scores where some tensors are those of the earlier model; what is tied comes apart."""
     before = world.earlier_model().state_dict()
 
     def change(model: Any) -> None:
-        model.load_state_dict({n: v for n, v in before.items() if belongs(n)}, strict=False)
+        for name in filter(belongs, before):
+            module, _, own = name.rpartition(".")
+            setattr(model.get_submodule(module), own, torch.nn.Parameter(before[name]))
 
     return by_model(world, change)
 
@@ -397,7 +400,9 @@ def _(world: World) -> np.ndarray:
 
 @fault("answer_turn_out")
 def _(world: World) -> np.ndarray:
-    return by_prompt(world, lambda prompt: prompt[: len(prompt) - 1 - prompt[::-1].index(world.start)])
+    return by_prompt(
+        world, lambda prompt: prompt[: len(prompt) - 1 - prompt[::-1].index(world.start)]
+    )
 
 
 @fault("template_out")
@@ -509,8 +514,12 @@ def _(world: World) -> np.ndarray:
 def _(world: World) -> np.ndarray:
     def change(model: Any) -> None:
         layers = model.model.layers
-        layers[1].load_state_dict(copy.deepcopy(world.bench.reference.model.model.layers[2].state_dict()))
-        layers[2].load_state_dict(copy.deepcopy(world.bench.reference.model.model.layers[1].state_dict()))
+        layers[1].load_state_dict(
+            copy.deepcopy(world.bench.reference.model.model.layers[2].state_dict())
+        )
+        layers[2].load_state_dict(
+            copy.deepcopy(world.bench.reference.model.model.layers[1].state_dict())
+        )
 
     return by_model(world, change)
 

@@ -51,7 +51,9 @@ def sampled(folder: Path, model: Any, words: Any) -> list[list[list[int]]]:
         pairs = []
         for row in range(ROWS):
             told = [{"role": "user", "content": TEXTS[row % 2]}]
-            ids = list(words.apply_chat_template(told, add_generation_prompt=True, return_dict=False))
+            ids = list(
+                words.apply_chat_template(told, add_generation_prompt=True, return_dict=False)
+            )
             torch.manual_seed(row)
             how = {"do_sample": True, "temperature": 1.0, "top_k": 0, "max_new_tokens": NEW}
             pairs.append([ids, model.generate(torch.tensor([ids]), **how)[0, len(ids) :].tolist()])
@@ -64,18 +66,34 @@ def world(folder: Path) -> World:
     reference = load(folder / "model", "cpu")
     earlier = folder / "referee-earlier"
     if not earlier.exists():
-        write_model(earlier, seed=1, like=folder / "model", step=0.01)
+        write_model(earlier, seed=1, like=folder / "model", step=0.05)
     pairs = sampled(folder, reference.model, reference.tokenizer)
     rows = tuple(
         Rollout(2 * row, f"p{row % 2}", tuple(p), tuple(r), np.zeros(len(r)), np.zeros(len(r)))
         for row, (p, r) in enumerate(sorted(pairs))
     )
     rows = tuple(replace(one, row=row) for row, one in enumerate(rows))
-    bench = Bench(
-        reference, rows, {one.row: one for one in rows}, (opened(earlier, reference),)
-    )
+    bench = Bench(reference, rows, {one.row: one for one in rows}, (opened(earlier, reference),))
     phantom = float(np.median(bench.distributions.total)) - 1
     return World(folder / "model", earlier, bench, start=1, end=2, pad=2, phantom=phantom)
+
+
+def written() -> list[Refereed]:
+    """What was said when it was last written."""
+    if not RESULTS.exists():
+        return []
+    return [Refereed(**{**e, "off": tuple(e["off"])}) for e in json.loads(RESULTS.read_text())]
+
+
+def counts(told: list[Refereed]) -> list[tuple[str, str]]:
+    """How many faults were named and caught, and whether the clean one was accused."""
+    faults = [one for one in told if one.wrong]
+    clean = [one for one in told if not one.wrong]
+    return [
+        ("true hypothesis first", f"{sum(o.first == o.made for o in faults)} of {len(faults)}"),
+        ("engine right", f"{sum(o.off == (o.wrong,) for o in faults)} of {len(faults)}"),
+        ("clean engines accused", f"{sum(len(o.off) for o in clean)} of {2 * len(clean)}"),
+    ]
 
 
 def main() -> None:
@@ -89,7 +107,8 @@ def main() -> None:
     torch.set_num_threads(options.threads)
     there = world(options.folder)
     rounded = FAULTS[CLEAN][1](there)
-    noise, done = None, []
+    noise: Any = None
+    done = {one.made: one for one in written()}
     names = [*(n for n in FAULTS if n not in LAST), *LAST]
     for name in options.only or names:
         engine, make = FAULTS[name]
@@ -108,10 +127,10 @@ def main() -> None:
             *(first and first.hypothesis.name, first and first.explained_in_part, of.margin),
             time.monotonic() - began - made,
         )
-        done.append(told)
+        done[name] = told
         print(f"{told} (made in {made:.0f} s)", *answer.sentences, sep="\n  ", flush=True)
         if options.write:
-            lines = ",\n".join(json.dumps(asdict(one)) for one in done)
+            lines = ",\n".join(json.dumps(asdict(one)) for one in done.values())
             RESULTS.write_text(f"[\n{lines}\n]\n")
 
 

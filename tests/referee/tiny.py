@@ -8,7 +8,12 @@ from typing import Any
 import numpy as np
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers import (
+    AutoModelForCausalLM,
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedTokenizerFast,
+)
 
 from timtrack.tasks.referee.bench import Bench
 from timtrack.tasks.referee.checkpoints import opened
@@ -63,7 +68,9 @@ def write_model(folder: Path, seed: int = 0, like: Path | None = None, step: flo
     else:
         model = AutoModelForCausalLM.from_pretrained(like)
     for value in model.parameters():
-        value.data += (0.1 if like is None else step) * value.data.abs().mean() * torch.randn_like(value)
+        value.data += (
+            (0.1 if like is None else step) * value.data.abs().mean() * torch.randn_like(value)
+        )
     model.save_pretrained(folder)
     words.save_pretrained(folder)
     return folder
@@ -120,9 +127,7 @@ def world(folder: Path, rows: int = 6, new: int = 40) -> World:
     for row, prompt in enumerate(prompts):
         out = _sampled(reference.model, prompt, new - 3 * row, reference.tokenizer.eos_token_id)
         nothing = np.zeros(len(out))
-        sequences.append(
-            Rollout(row, f"p{row // 2}", tuple(prompt), tuple(out), nothing, nothing)
-        )
+        sequences.append(Rollout(row, f"p{row // 2}", tuple(prompt), tuple(out), nothing, nothing))
     batch = {one.row: one for one in sequences}
     bench = Bench(reference, tuple(sequences), batch, (opened(earlier, reference),))
     return World(model, earlier, bench)

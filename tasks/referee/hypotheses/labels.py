@@ -127,9 +127,7 @@ def _(bench: Bench, value: Choice) -> Floats:
     made = np.full(len(bench.plain), np.nan)
     others = [bench.batch.get(one.row + value.data) for one in bench.rollouts]
     pairs = zip(bench.rollouts, others, bench.slices, strict=True)
-    found = [
-        (o, part) for one, o, part in pairs if o and o.response and o.prompt == one.prompt
-    ]
+    found = [(o, part) for one, o, part in pairs if o and o.response and o.prompt == one.prompt]
     if found:
         there = bench.of([other for other, _ in found])
         scores = there.scored()

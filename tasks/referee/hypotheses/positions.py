@@ -115,10 +115,7 @@ def _(bench: Bench, value: Choice) -> Floats:
 def _(bench: Bench, value: Choice) -> Floats:
     padded = _left_padded(bench, value.data)
     return bench.scored(
-        [
-            replace(line, positions=[*[0] * pad, *range(len(line.ids) - pad)])
-            for line, pad in padded
-        ]
+        [replace(line, positions=[*[0] * pad, *range(len(line.ids) - pad)]) for line, pad in padded]
     )
 
 
@@ -176,7 +173,8 @@ def _base(bench: Bench) -> float | None:
 
 def _with_rates(bench: Bench, changed: Callable[[torch.Tensor], torch.Tensor]) -> Floats:
     modules = bench.reference.model.modules()
-    rates = [(m, "inv_freq", changed(m.inv_freq)) for m in modules if hasattr(m, "inv_freq")]
+    found = [(m, m._buffers.get("inv_freq")) for m in modules]
+    rates = [(m, "inv_freq", changed(value)) for m, value in found if value is not None]
     with changes.attributes(rates):
         return bench.scored()
 

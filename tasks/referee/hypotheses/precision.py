@@ -1,4 +1,4 @@
-"""Hypotheses about precision: weights rounded or quantised, in the layers' matrices or everywhere."""
+"""Hypotheses about precision: weights that are rounded or quantised."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -79,7 +79,9 @@ def _(bench: Bench, value: Choice) -> Floats:
 def _to_bits(weight: torch.Tensor, bits: int, group: int | None) -> torch.Tensor:
     """Symmetric rounding, a scale for each row or each group of inputs."""
     size = weight.shape[-1]
-    parts = weight.unflatten(-1, (-1, group)) if group and size % group == 0 else weight
+    parts = weight
+    if group and size % group == 0:
+        parts = weight.reshape(*weight.shape[:-1], -1, group)
     most = parts.abs().amax(-1, keepdim=True).clamp(min=1e-12) / (2 ** (bits - 1) - 1)
     return ((parts / most).round() * most).reshape(weight.shape)
 

@@ -3,6 +3,7 @@
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from timtrack.tasks.referee.bench import Bench
@@ -10,21 +11,23 @@ from timtrack.tasks.referee.distributions import Distributions
 from timtrack.tasks.referee.registry import hypothesis
 from timtrack.tasks.referee.rollouts import Floats
 
+Kept = npt.NDArray[np.bool_]
+
 
 @hypothesis(
     "temperature",
     "logits are divided by a temperature of {value}",
     "one side computes at another temperature",
     ("F1", "F2"),
-    lambda _: np.geomspace(0.3, 3, 24),
+    lambda _: tuple(np.geomspace(0.3, 3, 24)),
     is_cheap=True,
     is_fitted=True,
 )
 def _(bench: Bench, value: float) -> Floats:
-    return bench.distributions.at_temperature(value)
+    return bench.distributions.at_temperature(value / bench.reference.head.temperature)
 
 
-def _renormalised(known: Distributions, kept: Floats, least: float = 0.0) -> Floats:
+def _renormalised(known: Distributions, kept: Kept, least: float = 0.0) -> Floats:
     """Log-probs over the kept ones of the largest logits [N, K]; their mass is `least` at least."""
     mass = np.sum(np.exp(known.top - known.total[:, None]) * kept, axis=1)
     return known.logps - np.log(np.maximum(mass, max(least, 1e-9)))
@@ -142,9 +145,9 @@ def _(bench: Bench, _value: None) -> Floats:
     return known.top[:, 0] - known.total
 
 
-def _masses(bench: Bench) -> Floats:
+def _masses(bench: Bench) -> list[float]:
     total = bench.distributions.total
-    return np.linspace(float(total.min()) - 6, float(total.max()) + 2, 12)
+    return list(np.linspace(float(total.min()) - 6, float(total.max()) + 2, 12))
 
 
 @hypothesis(
