@@ -22,7 +22,7 @@ def rescore(
     """Ask about the steps that were analysed now; one that cannot be scored keeps no other out."""
     if root is None:
         return
-    from timtrack.tasks.referee.checkpoint_dirs import checkpoint_of
+    from timtrack.tasks.referee.model.checkpoint_dirs import checkpoint_of
 
     for step in [one.step for one in outcomes if one.step and one.link]:
         model = None if step.step % every else checkpoint_of(root, step.step)

@@ -35,8 +35,8 @@ HOMES = {
         "tasks/demo/toy_grpo",
         "tasks/referee",
     },
-    "transformers": {"tasks/referee/loading.py"},
-    "safetensors": {"tasks/referee/checkpoints.py"},
+    "transformers": {"tasks/referee/model/loading.py"},
+    "safetensors": {"tasks/referee/model/checkpoints.py"},
 }
 
 

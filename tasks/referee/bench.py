@@ -13,11 +13,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from timtrack.tasks.referee.changes import Change
-from timtrack.tasks.referee.checkpoints import Adapter, Checkpoint
-from timtrack.tasks.referee.distributions import Distributions, summary
-from timtrack.tasks.referee.lines import Line, hidden_states
-from timtrack.tasks.referee.loading import Reference
+from timtrack.tasks.referee.model.changes import Change
+from timtrack.tasks.referee.model.checkpoints import Adapter, Checkpoint
+from timtrack.tasks.referee.model.distributions import Distributions, summary
+from timtrack.tasks.referee.model.lines import Line, hidden_states
+from timtrack.tasks.referee.model.loading import Reference
 from timtrack.tasks.referee.rollouts import Floats, Rollout
 
 ENGINES = ("rollout", "train")

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from timtrack.tasks.messages.errors import TimtrackError
 from timtrack.tasks.referee.bench import Bench
 from timtrack.tasks.referee.hypotheses import (
+    batching,
     checkpoints,
     labels,
     layers,
@@ -20,7 +21,7 @@ from timtrack.tasks.referee.registry import KNOWN, Hypothesis
 from timtrack.tasks.referee.rollouts import Floats
 
 # Those first that need no forward, then by what goes wrong most often.
-MODULES = (sampler, labels, checkpoints, positions, prompts, precision, layers)
+MODULES = (sampler, labels, checkpoints, positions, batching, prompts, precision, layers)
 ALL = "all"
 PERTURBED = re.compile(r"perturbed_(?P<sigma>\d+(?:\.\d+)?)_(?P<draw>\d+)")
 

@@ -9,9 +9,10 @@ import numpy as np
 
 from timtrack.tasks.lake.steps import Step
 from timtrack.tasks.messages.errors import TimtrackError
-from timtrack.tasks.referee import checkpoints, known, rollouts, trial, verdict
+from timtrack.tasks.referee import known, rollouts, trial, verdict
 from timtrack.tasks.referee.bench import ENGINES, Bench
-from timtrack.tasks.referee.loading import Reference, load
+from timtrack.tasks.referee.model import checkpoints
+from timtrack.tasks.referee.model.loading import Reference, load
 from timtrack.tasks.referee.rollouts import Floats, Rollout
 from timtrack.tasks.referee.trial import Say, Trial, is_same
 from timtrack.tasks.referee.verdict import Engine, Noise, distance

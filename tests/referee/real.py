@@ -17,8 +17,8 @@ import torch
 from tests.referee.faults import FAULTS
 from tests.referee.tiny import World, write_model
 from timtrack.tasks.referee.bench import Bench
-from timtrack.tasks.referee.checkpoints import opened
-from timtrack.tasks.referee.loading import load
+from timtrack.tasks.referee.model.checkpoints import opened
+from timtrack.tasks.referee.model.loading import load
 from timtrack.tasks.referee.rollouts import Rollout
 from timtrack.tasks.referee.session import Question, judged
 from timtrack.tasks.referee.verdict import guilty

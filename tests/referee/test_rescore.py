@@ -11,7 +11,7 @@ from tests.referee.test_verb import told
 from tests.referee.tiny import capture_fields
 from timtrack.flows.cli.main import main
 from timtrack.tasks.referee import rollouts
-from timtrack.tasks.referee.checkpoint_dirs import checkpoint_of
+from timtrack.tasks.referee.model.checkpoint_dirs import checkpoint_of
 
 
 def test_a_repro_holds_what_the_referee_needs(tiny, saved, home, tmp_path, capsys):

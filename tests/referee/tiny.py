@@ -16,8 +16,8 @@ from transformers import (
 )
 
 from timtrack.tasks.referee.bench import Bench
-from timtrack.tasks.referee.checkpoints import opened
-from timtrack.tasks.referee.loading import load
+from timtrack.tasks.referee.model.checkpoints import opened
+from timtrack.tasks.referee.model.loading import load
 from timtrack.tasks.referee.rollouts import Rollout
 
 START, END, PAD = "<|start|>", "<|end|>", "<|pad|>"

@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 
 from timtrack.tasks.lake.conversion import step_of
-from timtrack.tasks.referee.loading import load
+from timtrack.tasks.referee.model.loading import load
 from timtrack.tasks.referee.session import Answer, Question, ask
 from timtrack.tasks.referee.verdict import guilty
 from timtrack.tasks.verdicts.causes import diagnose

@@ -5,9 +5,9 @@ from typing import Any
 
 import torch
 
-from timtrack.tasks.referee import changes
 from timtrack.tasks.referee.bench import Bench
-from timtrack.tasks.referee.checkpoints import Checkpoint
+from timtrack.tasks.referee.model import changes
+from timtrack.tasks.referee.model.checkpoints import Checkpoint
 from timtrack.tasks.referee.registry import Choice, hypothesis
 from timtrack.tasks.referee.rollouts import Floats
 

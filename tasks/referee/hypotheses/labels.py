@@ -3,7 +3,7 @@
 import numpy as np
 
 from timtrack.tasks.referee.bench import Bench
-from timtrack.tasks.referee.distributions import LAGS
+from timtrack.tasks.referee.model.distributions import LAGS
 from timtrack.tasks.referee.registry import Choice, hypothesis
 from timtrack.tasks.referee.rollouts import Floats
 

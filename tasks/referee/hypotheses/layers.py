@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from timtrack.tasks.referee import changes
 from timtrack.tasks.referee.bench import Bench
-from timtrack.tasks.referee.lines import hidden_states
+from timtrack.tasks.referee.model import changes
+from timtrack.tasks.referee.model.lines import hidden_states
 from timtrack.tasks.referee.registry import Choice, hypothesis
 from timtrack.tasks.referee.rollouts import Floats
 

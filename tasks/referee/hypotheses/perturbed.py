@@ -4,8 +4,8 @@ from collections.abc import Callable
 
 import torch
 
-from timtrack.tasks.referee import changes
 from timtrack.tasks.referee.bench import Bench
+from timtrack.tasks.referee.model import changes
 from timtrack.tasks.referee.rollouts import Floats
 
 

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from timtrack.tasks.referee.bench import Bench
-from timtrack.tasks.referee.lines import Line
+from timtrack.tasks.referee.model.lines import Line
 from timtrack.tasks.referee.registry import Choice, hypothesis
 from timtrack.tasks.referee.rollouts import Floats, Rollout
 

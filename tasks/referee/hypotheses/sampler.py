@@ -7,7 +7,7 @@ import numpy.typing as npt
 import torch
 
 from timtrack.tasks.referee.bench import Bench
-from timtrack.tasks.referee.distributions import Distributions
+from timtrack.tasks.referee.model.distributions import Distributions
 from timtrack.tasks.referee.registry import hypothesis
 from timtrack.tasks.referee.rollouts import Floats
 

@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from scipy.interpolate import CubicSpline
 
-from timtrack.tasks.referee.head import Head
-from timtrack.tasks.referee.lines import Line
+from timtrack.tasks.referee.model.head import Head
+from timtrack.tasks.referee.model.lines import Line
 from timtrack.tasks.referee.rollouts import Floats
 
 LARGEST = 2048  # logits that are kept of each token

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from timtrack.tasks.messages.errors import TimtrackError
-from timtrack.tasks.referee.head import Head
+from timtrack.tasks.referee.model.head import Head
 
 if TYPE_CHECKING:
     from torch import nn

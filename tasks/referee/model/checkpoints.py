@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 
-from timtrack.tasks.referee.loading import BadModel, Reference, load
+from timtrack.tasks.referee.model.loading import BadModel, Reference, load
 
 ADAPTER = "base_model.model."  # what peft puts before a name
 
