@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from timtrack.tasks.referee.trial import Say
 
 WIDTH = 80
+NAMED = 0.5  # explained from which also an engine is shown that is not off
 SHOWN = 8  # hypotheses of each engine in the terminal; all are in the table
 
 
@@ -88,7 +89,7 @@ def _print(step: "Step", record: dict[str, Any], found: Any) -> None:
     print_grid(grid(list(records.HEADER), [list(row) for row in records.rows(record)]))
     for engine, name in (("rollout", "rollout engine"), ("train", "trainer")):
         table = found.filter(engine=engine).head(SHOWN)
-        if len(table):
+        if len(table) and (engine in record["off"] or table["explained"][0] > NAMED):
             shown = [
                 [
                     row["hypothesis"],

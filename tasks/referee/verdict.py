@@ -141,8 +141,9 @@ def guilty(judged: Sequence[Engine]) -> tuple[str, ...]:
 
 
 def sentences(judged: Sequence[Engine], noise: Noise) -> list[str]:
-    """The verdict on both engines, then what explains each that is off."""
-    return [_verdict(judged, noise), *(_explained(one) for one in judged if one.fits)]
+    """The verdict on both engines, then what explains each that is off, or within noise."""
+    told = (_explained(one) for one in judged if one.fits and (one.is_off or one.best))
+    return [_verdict(judged, noise), *told]
 
 
 def _verdict(judged: Sequence[Engine], noise: Noise) -> str:

@@ -84,9 +84,10 @@ def load(
         safe["use_safetensors"] = True
     transformers.utils.logging.disable_progress_bar()
     try:
-        model = transformers.AutoModelForCausalLM.from_pretrained(
-            folder, dtype=dtype, attn_implementation="sdpa", **safe
-        )
+        config = transformers.AutoConfig.from_pretrained(folder, **_of_text(safe))
+        if getattr(config, "attn_logit_softcapping", None):
+            safe["attn_implementation"] = "eager"  # faster kernels leave the softcap out
+        model = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, **safe)
     except Exception as error:  # whatever the library thinks of what it found
         reason = " ".join(str(error).split())[:300]
         raise BadModel(f"{folder}: no model could be loaded: {reason}") from error
@@ -125,12 +126,16 @@ def _check(folder: Path, trusted: bool) -> None:
         )
 
 
+def _of_text(safe: dict[str, Any]) -> dict[str, Any]:
+    """The part that is not about weights."""
+    return {name: safe[name] for name in ("local_files_only", "trust_remote_code")}
+
+
 def _tokenizer(transformers: Any, folder: Path, safe: dict[str, Any]) -> Any:
     if not (folder / "tokenizer.json").is_file():
         return None
-    known = {name: value for name, value in safe.items() if name != "use_safetensors"}
     try:
-        return transformers.AutoTokenizer.from_pretrained(folder, **known)
+        return transformers.AutoTokenizer.from_pretrained(folder, **_of_text(safe))
     except Exception:  # one that this version does not know: hypotheses about text are left out
         return None
 
