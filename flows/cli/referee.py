@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from timtrack.tasks.referee.trial import Say
 
 WIDTH = 80
-NAMED = 0.5  # explained from which also an engine is shown that is not off
 SHOWN = 8  # hypotheses of each engine in the terminal; all are in the table
 
 
@@ -87,9 +86,10 @@ def _print(step: "Step", record: dict[str, Any], found: Any) -> None:
 
     say(step.name, "", *_wrapped(record["sentences"]), "")
     print_grid(grid(list(records.HEADER), [list(row) for row in records.rows(record)]))
+    told = {one["engine"] for one in record["engines"] if one["is_off"] or one["best"]}
     for engine, name in (("rollout", "rollout engine"), ("train", "trainer")):
         table = found.filter(engine=engine).head(SHOWN)
-        if len(table) and (engine in record["off"] or table["explained"][0] > NAMED):
+        if len(table) and engine in told:
             shown = [
                 [
                     row["hypothesis"],
