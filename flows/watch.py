@@ -18,6 +18,7 @@ from timtrack.flows import runner
 from timtrack.flows.analyse import forget_lost, tell_of_runs
 from timtrack.flows.outcomes import CapturesFailed, Outcome, Refused, SweepFailed, warn
 from timtrack.flows.pipeline import take_on
+from timtrack.flows.referee import rescore
 from timtrack.flows.settings import Settings
 from timtrack.flows.sweep_names import few, is_news, name_sweep
 from timtrack.tasks import stages
@@ -52,6 +53,8 @@ def watch(
     parity: str | None = None,
     bands: Path | None = None,
     critical_fails: bool = False,
+    referee: Path | None = None,
+    referee_every: int = 10,
     follows: bool = False,
 ) -> Any:
     """One sweep: captures below `root` that are new or changed, and steps that MLflow still lacks.
@@ -62,8 +65,9 @@ def watch(
     (tasks/verdicts/alerts.py), `columns` what a home-made dump calls its fields
     (tasks/readers/columns.py), `parity` the frameworks under whose names numbers are logged too
     (default: TIMTRACK_PARITY), `bands` a file of bands that take precedence (default:
-    TIMTRACK_BANDS). With `follows`, runs that were logged to are marked as running in MLflow, by a
-    process that ends that itself.
+    TIMTRACK_BANDS), `referee` a folder of checkpoints, with which a few sequences of every
+    `referee_every`-th step are scored again. With `follows`, runs that were logged to are marked
+    as running in MLflow, by a process that ends that itself.
 
     Returns the outcomes, list[Outcome], in a state that is called `Critical: <runs>` or
     `Warning: <runs>` for as long as there are such runs. With `critical_fails`, as deployed, the
@@ -82,6 +86,7 @@ def watch(
     outcomes = take_on(complete, home, settings, seen.unlogged, watched.named, follows)
     for outcome in outcomes:
         _note(home, outcome, columns, before.get(outcome.path))
+    rescore(outcomes, home, settings, referee, referee_every)
     taken = [outcome.step for outcome in outcomes if outcome.step]
     after = watched.look(home)
     if is_news(home, root, after) or outcomes:
@@ -156,6 +161,8 @@ class Watched:
     columns: str | None = None
     parity: str | None = None
     bands: Path | None = None
+    referee: Path | None = None
+    referee_every: int = 10
     follows: bool = False
 
     def look(self, home: Path) -> Backlog:

@@ -14,6 +14,7 @@ import polars as pl
 from timtrack.tasks.backlog import survey
 from timtrack.tasks.lake.publish import write_tables
 from timtrack.tasks.lake.steps import Step, all_steps, is_pruned, set_mark, steps_between
+from timtrack.tasks.referee import records
 from timtrack.tasks.reports import cells, run_page, step_page
 from timtrack.tasks.reports.charts import over_steps
 from timtrack.tasks.reports.charts.export import pictures, save_charts
@@ -58,6 +59,7 @@ def _draw(step: Step, into: Path, bands: Bands) -> None:
     save_charts(drawn, into)
     step_page.write(step, computed, drawn, assessment, into)
     summary.write(step, assessment, into / "summary.json")
+    records.write_files(step, into / "referee")
     (into / "tables").mkdir()
     for name, table in computed.items():
         cells.write_csv(_tokens_first(table), into / "tables" / f"{name}.csv")
@@ -79,11 +81,22 @@ def log_step(
     computed = stored_tables(step)
     numbers = {f"mismatch/{name}": value for name, value in logged(computed).items()}
     numbers |= frameworks.metrics(parity_tables(step, parity), parity)
+    numbers |= records.metrics_of(step)
     run_id = tracker.log_step(step, numbers, files, sql_version(), followed)
     assessment = assess(step.facts(), computed, bands)
     note = summary.markdown(step, assessment)
     tracker.note(run_id, step.step, note)
     return tracker.link(run_id), note, assessment
+
+
+def renew_step(step: Step, home: Path, bands: Bands) -> None:
+    """Page, `summary.json` and numbers of a logged step again; raises TrackingError."""
+    tracker = Tracker(home)
+    tracker.require_step(step)
+    with tempfile.TemporaryDirectory(prefix="timtrack-") as folder:
+        files = Path(folder) / "step"
+        _draw(step, files, bands)
+        tracker.add_to_step(step, records.metrics_of(step), files)
 
 
 def note_logged(step: Step, home: Path, parity: Sequence[str], link: str) -> None:

@@ -157,6 +157,17 @@ def log_step(
     return link
 
 
+@task(task_run_name="renew {step.name}", cache_policy=NO_CACHE)
+def renew_step(step: Step, home: Path, bands: "Bands") -> None:
+    """Page, `summary.json` and numbers of a logged step again, with what a referee found since.
+
+    Raises TrackingError for a step that is not logged.
+    """
+    from timtrack.tasks import outputs
+
+    outputs.renew_step(step, home, bands)
+
+
 @task(
     task_run_name="draw the trend of {run}",
     cache_policy=NO_CACHE,

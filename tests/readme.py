@@ -4,8 +4,10 @@ import re
 from pathlib import Path
 
 from tests.backtest import __main__ as backtest
+from tests.referee import real
 from tests.zoo import judge as zoo
 from timtrack.tasks.readers.registry import readers
+from timtrack.tasks.referee.known import all_of
 from timtrack.tasks.tables import causes, corrections
 from timtrack.tasks.tables.catalogue import catalogue
 from timtrack.tasks.tables.corrections import Method
@@ -22,6 +24,7 @@ DOCUMENTS = [
         "sql/README.md",
         "tasks/demo/README.md",
         "tasks/readers/README.md",
+        "tasks/referee/README.md",
         "tests/bench/README.md",
     )
 ]
@@ -68,7 +71,15 @@ def parts() -> dict[str, str]:
     made = ("half", "size", "captures", "first", "second", "wrong", "silent")
     tried = ("runs", "number", "level moved", "ahead", "lead", "too soon")
     missed = ("fault", "cause", "size", "half", "named")
+    tried_out = [
+        (f"`{h.name}`", h.when.format(value="…"), h.means, ", ".join(h.causes) or "–")
+        for h in all_of().values()
+    ]
     return {
+        "hypotheses": markdown(
+            ("hypothesis", "log-probs are reproduced when", "then", "evidence for"), tried_out
+        ),
+        "refereed": markdown(("on the real model", ""), real.counts(real.written())),
         "zoo": markdown(made, zoo.counts(judged)),
         "backtest": markdown(tried, backtest.table(backtest.written())),
         "confusions": markdown(missed, zoo.confusions(judged)),

@@ -11,8 +11,14 @@ import pytest
 
 import timtrack
 from tests.given import batch_fields
+from tests.referee.faults import by_prompt
+from tests.referee.tiny import world
 from timtrack.tasks.captures.discovery import find_captures
 from timtrack.tasks.readers import registry
+from timtrack.tasks.referee import known
+from timtrack.tasks.referee.registry import KNOWN
+from timtrack.tasks.referee.session import Question, judged
+from timtrack.tasks.referee.verdict import guilty
 from timtrack.tasks.tables import catalogue, causes
 
 ROOT = Path(__file__).parents[1]
@@ -125,3 +131,24 @@ def test_what_is_registered_and_no_reader_is_named(plugin):
     plugin.write_text("[timtrack.readers]\nmy_format = my_package.gone:READER\n")
     with pytest.raises(registry.BadReader, match=r"No module named .my_package\.gone"):
         registry.readers()
+
+
+@pytest.fixture
+def added():
+    """The recipe's hypothesis among the known ones."""
+    before = dict(KNOWN)
+    known.all_of.cache_clear()
+    exec(recipe("A hypothesis", "python"), {})
+    yield
+    KNOWN.clear()
+    KNOWN.update(before)
+    known.all_of.cache_clear()
+
+
+@pytest.mark.usefixtures("added")
+def test_a_hypothesis_is_a_few_lines_and_wins_where_it_is_true(tmp_path):
+    tiny = world(tmp_path)
+    bench = tiny.engines(train=by_prompt(tiny, lambda prompt: prompt * 2))
+    found = judged(bench, Question(tiny.model, hypotheses=("all",)), {})
+    assert found.engines[1].fits[0].hypothesis.name == "prompt_twice"
+    assert guilty(found.engines) == ("train",)

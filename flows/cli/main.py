@@ -10,7 +10,7 @@ from timtrack.flows.cli import environment
 from timtrack.flows.cli.exits import DONE, INTERRUPTED, fail
 from timtrack.flows.cli.options.parser import parser
 from timtrack.flows.cli.printing import complain
-from timtrack.flows.cli.verbs import captures, itself, lake, query, runs, steps
+from timtrack.flows.cli.verbs import captures, itself, lake, query, referee, runs, steps
 from timtrack.tasks.messages.errors import TimtrackError
 
 VERBS: dict[str, Callable[[Namespace], int]] = {
@@ -27,6 +27,7 @@ VERBS: dict[str, Callable[[Namespace], int]] = {
     "repro": steps.repro,
     "whatif": steps.whatif,
     "diagnose": steps.diagnose,
+    "referee": referee.referee,
     "certify": steps.certify,
     "diff": steps.diff,
     "runs": runs.runs,

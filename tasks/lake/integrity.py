@@ -1,6 +1,7 @@
 """Integrity of the lake: size and SHA-256 of every file, recorded when it is written.
 
-`capture.json` has those of the token tables, `sums.json` those of one version of the tables.
+`capture.json` has those of the token tables, `sums.json` those of one version of the tables,
+or of the referee's.
 """
 
 import hashlib
@@ -40,7 +41,7 @@ def faults(step: Path, is_pruned: bool) -> Iterator[str]:
         yield f"{step / 'capture.json'}: cannot be read: {error}"
         return
     yield from _faults(step, {} if is_pruned else kept)
-    for folder in sorted(step.glob("tables-*")):
+    for folder in sorted((*step.glob("tables-*"), *step.glob("referee-*"))):
         try:
             yield from _faults(folder, json.loads((folder / SUMS).read_text()))
         except FileNotFoundError:

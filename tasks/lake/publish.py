@@ -2,10 +2,11 @@
 
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from itertools import chain
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import polars as pl
@@ -150,14 +151,27 @@ def _step_lock(step: Step) -> FileLock:
 
 def write_tables(step: Step, version: str, tables: dict[str, pl.DataFrame]) -> None:
     """Add a step's tables to it, all at once; tables of another version go."""
+    write_beside(step, "tables", version, tables)
+
+
+def write_beside(
+    step: Step,
+    kind: str,
+    version: str,
+    tables: Mapping[str, pl.DataFrame],
+    texts: Mapping[str, str] = MappingProxyType({}),
+) -> None:
+    """Add a folder `<kind>-<version>` of tables and texts to a step; its other versions go."""
     lake = step.path.parents[2]
     with aside(lake) as folder:
         for name, table in tables.items():
             parquet.write_small(folder / f"{name}.parquet", table)
+        for name, text in texts.items():
+            (folder / name).write_text(text)
         integrity.write_sums(folder)
-        publish(folder, step.path / f"tables-{version}")
-    others = step.path.glob("tables-*")
-    discard(lake, [other for other in others if other.name != f"tables-{version}"])
+        publish(folder, step.path / f"{kind}-{version}")
+    others = step.path.glob(f"{kind}-*")
+    discard(lake, [other for other in others if other.name != f"{kind}-{version}"])
 
 
 def publish(folder: Path, path: Path) -> None:

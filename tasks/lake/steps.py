@@ -7,6 +7,7 @@
                                            vocabulary.parquet   text of the token ids that occur
                                            capture.json         where all this came from
                                            tables-<version>/    the step's tables (tasks/tables)
+                                           referee-<id>/        what tim referee found, once asked
 
 What is visible never changes. A changed capture has another id, so it is a new folder; the old one
 goes after the new one is in, and until then `all_steps` gives the newer of the two.
@@ -138,6 +139,14 @@ def step_files(step: Step, name: str) -> list[Path]:
     A prune that was killed may have left some, which are no step.
     """
     return [] if has_mark(step, PRUNED) else parquet.files(step.path, name)
+
+
+REFEREE = "referee"  # how the folder begins of what a referee found
+
+
+def referee_folder(step: Step) -> Path | None:
+    """Where the referee's answer about a step lies, if it was asked."""
+    return next(iter(sorted(step.path.glob(f"{REFEREE}-*"))), None)
 
 
 def require_tokens(step: Step) -> None:

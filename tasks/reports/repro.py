@@ -2,8 +2,10 @@
 
 import io
 import zipfile
+from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
+from types import MappingProxyType
 
 from timtrack.tasks.lake.steps import Step
 from timtrack.tasks.messages.formatting import as_json, markdown
@@ -30,13 +32,29 @@ Written by timtrack {version}.
 """
 
 
-def write(step: Step, sample: Sample, path: Path) -> None:
-    """The zip; written beside its name and renamed, so that it is whole or not there."""
-    files = {
-        "README.md": _readme(step, sample),
+RESCORE = """
+To score it again with a checkpoint and see which engine is off (`pip install 'timtrack[referee]'`):
+
+    tim referee step_batch.pt --model CHECKPOINT
+
+`step_batch.pt` is a capture of this rollout and the others of its prompt; `referee.json`, if it is
+here, what the referee said of the whole step.
+"""
+
+
+def write(
+    step: Step, sample: Sample, path: Path, more: Mapping[str, bytes] = MappingProxyType({})
+) -> None:
+    """The zip; written beside its name and renamed, so that it is whole or not there.
+
+    `more` is what a referee needs.
+    """
+    files: dict[str, str | bytes] = {
+        "README.md": _readme(step, sample) + (RESCORE if more else ""),
         "tokens.csv": cells.csv(sample.tokens.drop("row")),
         "sample.json": as_json(_sample(sample), indent=2),
         "capture.json": as_json(step.facts(), indent=2),
+        **more,
     }
     whole = io.BytesIO()
     with zipfile.ZipFile(whole, "w", zipfile.ZIP_DEFLATED) as archive:

@@ -20,8 +20,10 @@ SQL = Path(__file__).parents[2] / "sql"
 
 # tokens: views of tokens that others build on. intermediate: numbers that several tables share, not
 # stored, not shown to users. step: computed and stored for each step. frameworks: computed for each
-# step, where they are asked for. run: need several steps.
-FOLDERS = ("tokens", "intermediate", "step", "frameworks", "run")
+# step, where they are asked for. run: need several steps. referee: over what a referee found later.
+# The last two are computed when they are asked for.
+FOLDERS = ("tokens", "intermediate", "step", "frameworks", "run", "referee")
+WHEN_ASKED = ("run", "referee")
 
 COLUMN = re.compile(
     r"^-- (?:(?P<name>\w+) *\| (?P<text>.+)|include: (?P<other>\w+))$", re.MULTILINE
@@ -108,7 +110,9 @@ def sql_version() -> str:
 
 def stored() -> set[str]:
     """The tables that are stored with a step, and those that they select from."""
-    return {n for n, table in catalogue().items() if table.folder not in ("frameworks", "run")}
+    return {
+        n for n, table in catalogue().items() if table.folder not in ("frameworks", *WHEN_ASKED)
+    }
 
 
 def tables_named(asked: str, are_stored: bool = False) -> set[str]:

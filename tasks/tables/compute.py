@@ -13,7 +13,14 @@ import polars as pl
 from timtrack.tasks.lake.steps import Step, is_pruned, require_tokens
 from timtrack.tasks.messages.errors import BadTables
 from timtrack.tasks.tables import coefficients, corrections, invariants
-from timtrack.tasks.tables.catalogue import SQL, Table, catalogue, stored, tables_named
+from timtrack.tasks.tables.catalogue import (
+    SQL,
+    WHEN_ASKED,
+    Table,
+    catalogue,
+    stored,
+    tables_named,
+)
 from timtrack.tasks.tables.corrections import Setting
 from timtrack.tasks.tables.database import open_inputs
 from timtrack.tasks.tables.stored import stored_tables
@@ -81,7 +88,7 @@ def computed_tables(
 
     No table is planned or run more than once. `instead` has other SQL for some of them.
     """
-    chosen = {n: t for n, t in catalogue().items() if n in wanted and t.folder != "run"}
+    chosen = {n: t for n, t in catalogue().items() if n in wanted and t.folder not in WHEN_ASKED}
     needs = {name: table.sources & chosen.keys() for name, table in chosen.items()}
     order = graphlib.TopologicalSorter(needs)
     order.prepare()

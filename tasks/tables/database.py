@@ -9,7 +9,8 @@ from typing import Any
 import duckdb
 import polars as pl
 
-from timtrack.tasks.lake.steps import Step, step_files
+from timtrack.tasks.lake import parquet
+from timtrack.tasks.lake.steps import Step, referee_folder, step_files
 from timtrack.tasks.messages import formatting
 from timtrack.tasks.system import memory
 from timtrack.tasks.tables.catalogue import macros
@@ -32,12 +33,35 @@ CAPTURES = pl.Schema(
     }
 )
 
+# What a referee found, by file: every hypothesis, and the scorings of the same tokens, a row each.
+HYPOTHESES = pl.Schema(
+    {
+        "engine": pl.String(),
+        "rank": pl.Int32(),
+        "hypothesis": pl.String(),
+        "value": pl.String(),
+        "explained": pl.Float64(),
+        "explained_everywhere": pl.Float64(),
+        "rows_nearer": pl.Int32(),
+        "rows_scored": pl.Int32(),
+        "residual_mean": pl.Float64(),
+        "residual_p50": pl.Float64(),
+        "causes": pl.String(),
+    }
+)
+RESCORED = pl.Schema(
+    {"row": pl.Int32(), "pos": pl.Int32(), "view_name": pl.String(), "logp": pl.Float64()}
+)
+OF_REFEREE = ("hypotheses", "rescored")
+
 # What tables select from that is no table: of the lake's files, and of `capture.json`.
 INPUTS: dict[str, tuple[str, pl.Schema]] = {
     "tokens_file": ("tokens", TOKENS),
     "sequences": ("sequences", SEQUENCES),
     "vocabulary": ("vocabulary", VOCABULARY),
     "capture_files": ("capture", CAPTURES),
+    "hypotheses_file": ("hypotheses", HYPOTHESES),
+    "rescored": ("rescored", RESCORED),
 }
 
 SQL_TYPES = {
@@ -120,6 +144,9 @@ def _absent(name: str, schema: pl.Schema, facts: list[dict[str, Any]]) -> dict[s
 
 
 def _files(steps: Iterable[Step], name: str) -> list[Path]:
+    if name in OF_REFEREE:
+        folders = (folder for step in steps if (folder := referee_folder(step)))
+        return [file for folder in folders for file in parquet.files(folder, name)]
     return [file for step in steps for file in step_files(step, name)]
 
 

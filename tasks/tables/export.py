@@ -18,7 +18,7 @@ from timtrack.tasks.lake.steps import Step
 from timtrack.tasks.messages.errors import TimtrackError
 from timtrack.tasks.system import durable
 from timtrack.tasks.tables.catalogue import Table, catalogue, macros, tables_named, words_of
-from timtrack.tasks.tables.database import INPUTS, hive, literal, open_inputs
+from timtrack.tasks.tables.database import INPUTS, OF_REFEREE, hive, literal, open_inputs
 from timtrack.tasks.tables.read_only import as_itself
 
 CAPTURE = "lake/run=*/step=*/capture=*"
@@ -102,7 +102,8 @@ def _input(home: Path, name: str, types: Types) -> str:
     stem = INPUTS[name][0]
     if name == "capture_files":
         return _typed(_json(home, types), types)
-    patterns = [f"{CAPTURE}/{stem}.parquet", f"{CAPTURE}/{stem}/part-*.parquet"]
+    below = f"{CAPTURE}/referee-*" if stem in OF_REFEREE else CAPTURE
+    patterns = [f"{below}/{stem}.parquet", f"{below}/{stem}/part-*.parquet"]
     return _typed(_parquet(home, patterns, f"hive_partitioning = true, {hive()}"), types)
 
 

@@ -177,6 +177,21 @@ class Tracker:
         with self._lock:
             self.client.log_artifacts(self._there(run).info.run_id, str(files), folder)
 
+    def require_step(self, step: Step) -> None:
+        """Raise TrackingError for a step that is not logged, or from another capture."""
+        logged = logged_steps(self._there(step.run)).get(step.step)
+        if logged is None or logged.digest != step.capture:
+            raise TrackingError(f"{step.name} was not logged to {self.uri} yet")
+
+    def add_to_step(self, step: Step, metrics: Mapping[str, float | None], files: Path) -> None:
+        """More metrics and files of a step that is logged already; raises TrackingError."""
+        with self._lock:
+            self.require_step(step)
+            run = self._there(step.run)
+            dated = logged_steps(run)[step.step].timestamp
+            self._log_points(run.info.run_id, step.step, metrics, dated)
+            self.client.log_artifacts(run.info.run_id, str(files), f"steps/{step.step}")
+
     def tag(self, run: str, tags: Mapping[str, str]) -> None:
         """Set tags of a training run."""
         with self._lock:

@@ -8,6 +8,7 @@ from typing import Any
 
 from timtrack.tasks.lake.steps import Step
 from timtrack.tasks.messages import formatting
+from timtrack.tasks.referee import records
 from timtrack.tasks.verdicts.assessment import Assessment
 from timtrack.tasks.verdicts.finding import Finding
 
@@ -40,7 +41,7 @@ LABELS = {
 }
 # What a line about one step of many has room for, under the columns' own names.
 SHORT = ("trained_tokens", "abs_logp_diff_p50", "frac_outside_5", "kl_k1", "kl_k3", "pearson_logp")
-# 2: findings; 3: verdict, whatif; 4: levels are ok, watch, bad; 5: causes; 6: verdict.lines
+# 2: findings; 3: verdict, whatif; 4: levels are ok, watch, bad; 5: causes; 6: lines, referee
 SUMMARY_VERSION = 6
 
 
@@ -91,6 +92,7 @@ def write(step: Step, assessment: Assessment, path: Path) -> None:
         "causes": [cause.as_dict(step.run, step.step) for cause in assessment.causes],
         "findings": [asdict(finding) for finding in assessment.findings],
         "whatif": _what_if(assessment),
+        "referee": records.read(step),
     }
     path.write_text(formatting.as_json(content, indent=2) + "\n")
 

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+from timtrack.flows.cli.options.referee import add_referee
 from timtrack.flows.cli.options.shared import (
     TABLES,
     add_columns,
@@ -24,6 +25,7 @@ def add(verbs: Any) -> None:
         parents=[placed()],
     )
     add_format(diagnose)
+    add_referee(verbs)
     _whatif(verbs)
     certify = verbs.add(
         "certify",
@@ -46,6 +48,9 @@ def add(verbs: Any) -> None:
     )
     repro.add_argument("--row", type=int, required=True, help="index of the sequence in the batch")
     repro.add_argument("-o", "--output", type=Path, help="default: <run>-step-<n>-row-<row>.zip")
+    repro.add_argument(
+        "--rescore", action="store_true", help="with what `tim referee` needs to score it again"
+    )
 
 
 def _whatif(verbs: Any) -> None:

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+from timtrack.flows.cli.options.referee import add_watching_referee
 from timtrack.flows.cli.options.shared import (
     add_alerts,
     add_columns,
@@ -109,6 +110,7 @@ def _watch(verbs: Any) -> None:
     how.add_argument("--follow", action="store_true", help="run until interrupted (default)")
     how.add_argument("--once", action="store_true", help="analyse what is there, then exit")
     add_alerts(watch)
+    add_watching_referee(watch)
     add_columns(watch)
     watch.add_argument(
         "--every", type=float, default=2.0, help="seconds between scans (default: %(default)g)"

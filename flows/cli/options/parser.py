@@ -18,6 +18,7 @@ examples:
   tim ingest step_batch.pt --run my-run --step 20
   tim sql "select step, kl_k1, frac_outside_5 from step_metrics"
   tim whatif my-run 20 --correction tis:3
+  tim referee my-run 20 --model /checkpoints/my-run/step_20
 
 `tim VERB --help` has a verb's options and examples.
 """

@@ -59,6 +59,8 @@ def watch(options: Namespace) -> int:
         options.columns,
         ",".join(settings.parity),
         settings.bands.own,
+        options.referee and options.referee.absolute(),
+        options.referee_every,
         follows=not options.once,
     )
     failed = watch_with_progress(watched, home, options.once, options.every, settings.runner)

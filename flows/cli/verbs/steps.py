@@ -56,7 +56,12 @@ def repro(options: Namespace) -> int:
     with _step(options) as step:
         sample = samples.read(step, [options.row])[options.row]
         output = options.output or Path(f"{_file_name(step)}-row-{options.row}.zip")
-        return written(output, lambda: repro.write(step, sample, output))
+        more = {}
+        if options.rescore:
+            from timtrack.tasks.referee import rescore
+
+            more = rescore.files(step, options.row)
+        return written(output, lambda: repro.write(step, sample, output, more))
 
 
 def whatif(options: Namespace) -> int:
