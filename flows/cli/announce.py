@@ -9,6 +9,8 @@ import time
 import urllib.request
 import webbrowser
 
+from timtrack.flows.cli.printing import say
+
 PAUSE = 0.2  # seconds between two tries
 
 
@@ -19,7 +21,8 @@ def announce(server: str, path: str, opens: bool) -> None:
         if os.getppid() != parent:
             return
         time.sleep(PAUSE)
-    print(f"{server}{path}", flush=True)
+    say(f"{server}{path}")
+    sys.stdout.flush()
     if opens:
         webbrowser.open(f"{server}{path}")
 

@@ -16,6 +16,7 @@ from markupsafe import Markup
 
 from timtrack.tasks.lake.steps import Step, is_pruned
 from timtrack.tasks.messages import formatting
+from timtrack.tasks.referee import records
 from timtrack.tasks.reports import html, samples, token_strip
 from timtrack.tasks.reports.charts.export import Picture
 from timtrack.tasks.reports.samples import Choice, Sample
@@ -162,6 +163,7 @@ def render(
         trained=f"{computed['step_metrics']['trained_tokens'].item():,}",
         headline=headline(assessment),
         intervals=intervals(assessment.numbers),
+        referee=referee(step),
         findings=findings,
         remarks=remarks,
         main=main,
@@ -172,6 +174,23 @@ def render(
         sha256=facts["sha256"],
         version=version("timtrack"),
     )
+
+
+def referee(step: Step) -> dict[str, Any] | None:
+    """What a referee said of the engines; None where none was asked."""
+    if (record := records.read(step)) is None:
+        return None
+    body = Markup().join(
+        Markup("<tr>{}</tr>").format(
+            Markup().join(Markup('<td class="n">{}</td>').format(cell) for cell in row)
+        )
+        for row in records.rows(record)
+    )
+    return {
+        "lines": records.lines(record),
+        "table": html.scrolled("referee", html.head(records.HEADER), body),
+        "footnote": records.footnote(record),
+    }
 
 
 def main_chart(drawn: Drawn, assessment: Assessment) -> str | None:

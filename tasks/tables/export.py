@@ -53,7 +53,8 @@ def write(home: Path, steps: list[Step], file: Path) -> None:
 def _statements(home: Path, steps: list[Step]) -> Iterator[str]:
     """Macros, inputs and tables, each after what it selects from."""
     public = (name for name, table in catalogue().items() if table.folder != "intermediate")
-    wanted = tables_named(" ".join(public), are_stored=True)
+    logged = (name for name, table in catalogue().items() if table.folder == "frameworks")
+    wanted = tables_named(" ".join(public), are_stored=True) | tables_named(" ".join(logged))
     views = {name: table for name, table in catalogue().items() if name in wanted}
     yield from _macros(views.values())
     with open_inputs(steps) as inputs:

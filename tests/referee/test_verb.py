@@ -39,6 +39,17 @@ def test_the_referee_names_engine_and_hypothesis(off, tiny, capsys):
     assert "not in MLflow: no step of run run-a was logged" in shown.err
 
 
+def test_the_report_says_which_engine_is_off(off, tiny, tmp_path, capsys):
+    home, _ = off
+    told(capsys, "--home", home, "referee", "run-a", "--model", tiny.model)
+    page = tmp_path / "page.html"
+    told(capsys, "--home", home, "report", "run-a", "-o", page)
+    text = page.read_text()
+    assert '<h2 id="referee">Which engine is off</h2>' in text
+    assert "look at the trainer" in text
+    assert '<td class="n">bfloat16</td>' in text
+
+
 def test_what_it_found_lies_beside_the_step(off, tiny, capsys):
     home, _ = off
     told(capsys, "--home", home, "referee", "run-a", "--model", tiny.model)

@@ -280,7 +280,7 @@ def test_prefect_is_told_in_lines_and_in_text(saved, home):
         assert text is None or text.isprintable()
     [status] = json.loads(artifacts["timtrack-status"].data)
     assert MARKUP in shown_in(check_inert(status["run"], headings=0))
-    watched, note = artifacts["watch-runs"], artifacts[stages._slug(f"{MARKUP}-step-3")]
+    watched, note = artifacts["watch-runs"], artifacts[stages._slug(MARKUP)]
     assert SHOWN in shown_in(check_inert(watched.data))
     check_inert(note.data)
     assert MARKUP in shown_in(check_inert(note.description, headings=0))

@@ -79,7 +79,9 @@ def _add_how(referee: Any) -> None:
         "--temperature", type=float, help="of the run (default: as the capture says, else 1)"
     )
     referee.add_argument("--device", help="cpu or cuda (default: a GPU if there is one)")
-    referee.add_argument("--seed", type=int, default=0, help="of the choice of sequences")
+    referee.add_argument(
+        "--seed", type=int, default=0, help="of the choice of sequences (default: 0)"
+    )
     referee.add_argument(
         "--trust-model",
         action="store_true",
