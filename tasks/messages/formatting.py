@@ -41,7 +41,7 @@ def number(value: float | None) -> str:
     """Four significant digits; a dash if undefined; zero without a sign."""
     if value is None or math.isnan(value):
         return "–"
-    return f"{value + 0.0:.4g}"
+    return f"{float(value) + 0.0:.4g}"
 
 
 def size(count: int) -> str:

@@ -15,6 +15,7 @@ CALLED = {"rollout": "rollout engine", "train": "trainer"}
 BEYOND = 2.0  # times the noise of bfloat16 from which an engine is off
 FAR = 1.5  # times that noise from which its distance is worth more forwards
 ITS_OWN = 10.0  # times float32's noise below which there is nothing to explain
+LEAST = 1e-6  # nats: that noise at the least; of a model that repeats itself exactly it is 0
 SURE = 0.8  # explained from which one accuses an engine within bfloat16's noise
 FEWEST_CLUSTERS = 5  # effective ones, for an interval
 
@@ -108,7 +109,7 @@ class Engine:
 
 def is_explicable(one: Distance, noise: Noise) -> bool:
     """Whether a distance is more than the order of float32's sums."""
-    return one.rms > ITS_OWN * noise.float32.rms
+    return one.rms > ITS_OWN * max(LEAST, noise.float32.rms)
 
 
 def is_far(one: Distance, noise: Noise) -> bool:

@@ -37,7 +37,8 @@ def _pair(metrics: Mapping[str, Any], attribution: pl.DataFrame | None) -> str:
     steps = f"{row['steps']:,} common step{'s' * (row['steps'] != 1)}"
     kl = f"KL (k3) {number(runs[worse])} against {number(runs[better])} nats on average of {steps}"
     if not _is_sure(metrics):
-        return f"{row['run']} and {row['other']} do not clearly differ: {worse} has {kl}."
+        names = f"{row['run']} and {row['other']}"
+        return f"{names} do not clearly differ (no interval excludes 0): {worse} has {kl}."
     outside = _outside(metrics, worse, better)
     link = _link(attribution, worse)
     return (

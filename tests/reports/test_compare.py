@@ -378,7 +378,8 @@ def test_the_comparison_page_opens(compared, browser, prefect, tmp_path, capsys,
     page.goto(output.as_uri())
     page.wait_for_selector("body[data-drawn=all]")
     assert page.locator("figure svg").count() == 5
-    assert page.locator(".verdict").inner_text().startswith("Which is worse\non is worse than off:")
+    answer = "off and on do not clearly differ (no interval excludes 0): on has KL (k3) "
+    assert page.locator(".verdict").inner_text().startswith(f"Which is worse\n{answer}")
     text = page.inner_text("main")
     assert "the same prompts at 10 of 10 common steps" in text
     assert "on: changed at step 6" in text
