@@ -51,17 +51,12 @@ keyed as (
     select
         run,
         step,
-        unnest([
-            { 'kind': 'pos_bin', 'key': cast(pos_bin as double) },
-            { 'kind': 'tenth', 'key': cast(tenth as double) },
-            { 'kind': 'prob_from', 'key': cast(prob_from as double) },
-            { 'kind': 'entropy_from', 'key': cast(entropy_from as double) },
-            { 'kind': 'turn', 'key': cast(turn as double) },
-            { 'kind': 'advantage_sign', 'key': cast(advantage_sign as double) },
-            { 'kind': 'length_from', 'key': cast(length_from as double) },
-            { 'kind': 'reward_from', 'key': cast(reward_from as double) },
-            { 'kind': 'group_number', 'key': cast(group_number as double) }
-        ], recursive := true),
+        unnest(
+            slice_keys(
+                pos_bin, tenth, prob_from, entropy_from, turn, advantage_sign, length_from, reward_from, group_number
+            ),
+            recursive := true
+        ),
         cells.* exclude (
             run, step, pos_bin, tenth, prob_from, entropy_from, turn, advantage_sign, length_from, reward_from,
             group_number
@@ -149,17 +144,12 @@ inside as (
     select
         run,
         step,
-        unnest([
-            { 'kind': 'pos_bin', 'key': cast(pos_bin as double) },
-            { 'kind': 'tenth', 'key': cast(tenth as double) },
-            { 'kind': 'prob_from', 'key': cast(prob_from as double) },
-            { 'kind': 'entropy_from', 'key': cast(entropy_from as double) },
-            { 'kind': 'turn', 'key': cast(turn as double) },
-            { 'kind': 'advantage_sign', 'key': cast(advantage_sign as double) },
-            { 'kind': 'length_from', 'key': cast(length_from as double) },
-            { 'kind': 'reward_from', 'key': cast(reward_from as double) },
-            { 'kind': 'group_number', 'key': cast(group_number as double) }
-        ], recursive := true),
+        unnest(
+            slice_keys(
+                pos_bin, tenth, prob_from, entropy_from, turn, advantage_sign, length_from, reward_from, group_number
+            ),
+            recursive := true
+        ),
         log_bin(abs_logp_diff) // 32 as bin,
         abs_logp_diff
     from sliced_tokens
