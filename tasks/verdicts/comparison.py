@@ -10,9 +10,9 @@ from typing import Any
 import polars as pl
 
 from timtrack.tasks.messages.formatting import factor, number, share
+from timtrack.tasks.verdicts.sentences import leading_link
 
 FEWEST = 8  # common steps at all of which a run is higher, from which no interval is needed
-MOST = 0.5  # part of the gap from which a link is named
 JUDGED = ("kl_k3", "abs_logp_diff_p50", "frac_outside_5")
 
 
@@ -78,8 +78,8 @@ def _link(attribution: pl.DataFrame | None, run: str) -> str:
     if attribution is None:
         return ""
     links = attribution.filter(pl.col("run") == run).group_by("component")
-    parts = links.agg(pl.col("share_abs").mean()).drop_nulls().sort("share_abs", descending=True)
-    if len(parts) < 2 or parts["share_abs"][0] < MOST:
+    found = leading_link(links.agg(pl.col("share_abs").mean()))
+    if found is None:
         return ""
-    component, part = parts.row(0)
+    component, part = found
     return f" By its further views, {share(part)} of {run}'s gap is the link {component}."

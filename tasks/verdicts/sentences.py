@@ -120,17 +120,26 @@ def likely(causes: tuple[Cause, ...]) -> str:
 
 
 def _link(tables: Tables) -> str:
-    """The link that carries most of the gap; of a chain of one link there is nothing to say."""
+    """The link that carries most of the gap, as a sentence."""
     links = tables.get("attribution")
-    if links is None or len(links) < 2:
+    if links is None or (found := leading_link(links)) is None:
         return ""
-    row = links.sort("share_abs", descending=True, nulls_last=True).row(0, named=True)
-    if (row["share_abs"] or 0) < MOST:
-        return ""
+    component, part = found
     return (
-        f"By the further views of the same tokens, {share(row['share_abs'])} of the gap is the "
-        f"link {row['component']}."
+        f"By the further views of the same tokens, {share(part)} of the gap is the link "
+        f"{component}."
     )
+
+
+def leading_link(links: pl.DataFrame) -> tuple[str, float] | None:
+    """The component that carries most of the gap and its share, of rows by component.
+
+    None where none carries half; of a chain of one link there is nothing to say.
+    """
+    parts = links.drop_nulls("share_abs").sort("share_abs", descending=True)
+    if len(parts) < 2 or parts["share_abs"][0] < MOST:
+        return None
+    return parts["component"][0], parts["share_abs"][0]
 
 
 def what_to_do(causes: tuple[Cause, ...], advice: Advice | None, is_bad: bool) -> str:
