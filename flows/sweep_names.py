@@ -39,7 +39,7 @@ def name_sweep(outcomes: list[Outcome]) -> None:
 
 
 def name_of(outcomes: list[Outcome]) -> str:
-    """A sweep in a few words: how many captures, of which runs and steps."""
+    """A sweep in a few words: the number of captures, their runs and steps."""
     if not outcomes:
         return "sweep: nothing new"
     steps: dict[str, list[int]] = {}

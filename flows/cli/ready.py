@@ -23,7 +23,7 @@ FEW = 4  # captures; more are read side by side, by the flow
 def settled(
     paths: Sequence[Path], home: Path, settings: Settings, columns: str | None, **given: Any
 ) -> list[Outcome] | None:
-    """The outcomes of captures of which nothing is left to do; None if there is something."""
+    """The outcomes of captures that need no further work; None if any of them does."""
     if not 0 < len(paths) <= FEW:
         return None
     outcomes = [_settled(Source(path, columns), home, settings, given) for path in paths]

@@ -76,7 +76,7 @@ def _add_how(referee: Any) -> None:
     )
     referee.add_argument("--minutes", type=float, help="stop trying hypotheses after so long")
     referee.add_argument(
-        "--temperature", type=float, help="of the run (default: as the capture says, else 1)"
+        "--temperature", type=float, help="temperature of the run (default: the capture's, else 1)"
     )
     referee.add_argument("--device", help="cpu or cuda (default: a GPU if there is one)")
     referee.add_argument(

@@ -128,15 +128,14 @@ def _marks(
     return [pl.DataFrame(healthy, schema=schema), with_tips(changes, _change_tip)]
 
 
-RIDGES = 12
+RIDGES = 12  # steps of a run, at most
 
 
 def ratio_ridge(ratio_histogram: pl.DataFrame) -> Any:
     """How r is spread at up to 12 steps of each run, one ridge below the other."""
     steps = ratio_histogram.select("run", "step").unique().sort("run", "step")
-    place = (
-        pl.int_range(pl.len()).over("run") * 11 // pl.max_horizontal(pl.len().over("run") - 1, 1)
-    )
+    index, last = pl.int_range(pl.len()).over("run"), pl.len().over("run") - 1
+    place = index * (RIDGES - 1) // pl.max_horizontal(last, 1)
     chosen = steps.with_columns(place=place).unique(["run", "place"], keep="first")
     rows = (
         ratio_histogram.join(chosen.select("run", "step"), on=["run", "step"])
