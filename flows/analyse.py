@@ -13,8 +13,9 @@ from timtrack.tasks import stages
 from timtrack.tasks.backlog import asked, survey
 from timtrack.tasks.captures.source import Source
 from timtrack.tasks.lake.steps import all_steps
-from timtrack.tasks.verdicts import alerts
-from timtrack.tasks.verdicts.alerts import Alerts, BadAlerts, Change
+from timtrack.tasks.verdicts import alert_rules, alerts
+from timtrack.tasks.verdicts.alert_rules import Alerts, BadAlerts
+from timtrack.tasks.verdicts.alerts import Change
 from timtrack.tasks.verdicts.bands import Bands
 
 
@@ -116,7 +117,7 @@ _good_rules: dict[tuple[Path, Path | None], Alerts] = {}  # of this process
 
 def _rules(home: Path, bands: Bands, given: Path | None) -> Alerts:
     try:
-        _good_rules[home, given] = alerts.of_home(home, given, bands)
+        _good_rules[home, given] = alert_rules.of_home(home, given, bands)
     except BadAlerts as error:
         if (home, given) not in _good_rules:
             raise

@@ -28,6 +28,7 @@ from timtrack.tasks.lake.steps import NoSuchStep, Step, all_steps, find_step, ma
 from timtrack.tasks.messages.errors import Rival, printable
 from timtrack.tasks.messages.formatting import encodable, markdown
 from timtrack.tasks.verdicts import alerts
+from timtrack.tasks.verdicts.alert_rules import LEVELS, Alerts
 
 if TYPE_CHECKING:
     from timtrack.tasks.verdicts.bands import Bands
@@ -182,7 +183,7 @@ def log_trend(run: str, into: Path, home: Path, bands: "Bands") -> None:
 
 
 @task(task_run_name="judge {run}", cache_policy=NO_CACHE)
-def judge_run(run: str, home: Path, rules: alerts.Alerts) -> alerts.Change | None:
+def judge_run(run: str, home: Path, rules: Alerts) -> alerts.Change | None:
     """How the run stands after its last steps; if that changed, an event for Prefect's automations.
 
     `timtrack.mismatch.<level>`, about the resource `timtrack.run.<run>`, with before, since,
@@ -264,7 +265,7 @@ def show_statuses(home: Path) -> None:
 def _counted(home: Path) -> str:
     """How many runs stand how, the worst first."""
     levels = [status.level for status in alerts.told(home).values()]
-    counts = {level: levels.count(level) for level in (*reversed(alerts.LEVELS), *levels)}
+    counts = {level: levels.count(level) for level in (*reversed(LEVELS), *levels)}
     return ", ".join(f"{count} {level}" for level, count in counts.items() if count) or "no runs"
 
 

@@ -50,9 +50,9 @@ def settings(options: Namespace) -> Settings:
     if options.verb in WRITING:
         _check_writable(options.home)
     if options.verb in ALERTING:
-        from timtrack.tasks.verdicts import alerts
+        from timtrack.tasks.verdicts import alert_rules
 
-        alerts.of_home(options.home, getattr(options, "alerts", None), chosen.bands)
+        alert_rules.of_home(options.home, getattr(options, "alerts", None), chosen.bands)
     return chosen
 
 

@@ -9,6 +9,7 @@ from timtrack.tasks.lake.steps import Step, all_steps
 from timtrack.tasks.tables.stored import stored_tables
 from timtrack.tasks.verdicts import alerts
 from timtrack.tasks.verdicts.numbers import metrics
+from timtrack.tasks.verdicts.standing import Status
 
 RUNS = pl.Schema(
     {
@@ -33,7 +34,7 @@ def of_runs(home: Path) -> pl.DataFrame:
     return pl.DataFrame([_row(of_run, told) for of_run in steps.values()], schema=RUNS)
 
 
-def _row(steps: list[Step], told: dict[str, alerts.Status]) -> dict[str, Any]:
+def _row(steps: list[Step], told: dict[str, Status]) -> dict[str, Any]:
     last = steps[-1]
     stored = stored_tables(last, {"step_metrics"})
     numbers = metrics(stored) if stored else {}

@@ -29,8 +29,9 @@ from timtrack.tasks.captures.source import Source
 from timtrack.tasks.lake.steps import Step
 from timtrack.tasks.messages.errors import BadCapture, printable
 from timtrack.tasks.reports import samples
-from timtrack.tasks.verdicts.alerts import Change, Status
+from timtrack.tasks.verdicts.alerts import Change
 from timtrack.tasks.verdicts.bands import OURS
+from timtrack.tasks.verdicts.standing import Status
 
 
 def lines_of(text: str) -> list[str]:

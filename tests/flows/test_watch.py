@@ -12,8 +12,10 @@ from mlflow.tracking import MlflowClient
 from tests.given import batch_fields
 from tests.given_lake import data, stored_points
 from timtrack.flows.cli.main import main
+from timtrack.flows.follow import follow
 from timtrack.flows.outcomes import CapturesFailed
-from timtrack.flows.watch import Watched, follow, watch
+from timtrack.flows.watch import watch
+from timtrack.flows.watched import Watched
 from timtrack.tasks import stages
 from timtrack.tasks.backlog import quarantine, survey
 from timtrack.tasks.lake.steps import all_steps
@@ -254,7 +256,7 @@ def test_prefect_shows_how_far_the_watcher_is(write, root, home):
 
 
 def test_an_idle_watcher_still_tells_prefect_that_it_lives(root, home, monkeypatch):
-    from timtrack.flows import watch as module
+    from timtrack.flows import follow as module
 
     swept, looks = [], iter([False, False, True])
     monkeypatch.setattr(module, "HEARTBEAT", -1.0)

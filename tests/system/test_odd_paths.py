@@ -12,7 +12,9 @@ import pytest
 from tests.given import batch_fields, ingest
 from tests.servers import TIM
 from timtrack.flows.cli.main import main
-from timtrack.flows.watch import Watched, follow, watch
+from timtrack.flows.follow import follow
+from timtrack.flows.watch import watch
+from timtrack.flows.watched import Watched
 from timtrack.tasks.backlog import quarantine, survey
 from timtrack.tasks.captures.capture import identify
 from timtrack.tasks.captures.completeness import is_complete
@@ -270,7 +272,7 @@ def test_of_two_rivals_the_one_that_is_left_is_taken(root, home):
 
 def test_a_server_that_is_gone_is_waited_for(root, home, monkeypatch):
     """Whatever a sweep raises: it is told, with the pause that follows, and made again."""
-    from timtrack.flows import watch as module
+    from timtrack.flows import follow as module
 
     answers = iter([ConnectionError("refused"), RuntimeError("500"), []])
 
@@ -368,7 +370,7 @@ def test_a_record_that_was_edited_is_none(left, root, home):
 
 def test_something_new_is_taken_at_once_while_something_else_waits(root, home, monkeypatch):
     """A long pause is for what was tried in vain, not for what comes meanwhile."""
-    from timtrack.flows import watch as module
+    from timtrack.flows import follow as module
 
     sweeps, slept = [], []
 

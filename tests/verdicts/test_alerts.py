@@ -13,9 +13,11 @@ from timtrack.tasks.backlog import survey
 from timtrack.tasks.lake.publish import write_tables
 from timtrack.tasks.tables.catalogue import sql_version
 from timtrack.tasks.tables.compute import compute_step
-from timtrack.tasks.verdicts import alerts
-from timtrack.tasks.verdicts.alerts import Alerts, BadAlerts, Change, Seen, Status
+from timtrack.tasks.verdicts import alert_rules, alerts
+from timtrack.tasks.verdicts.alert_rules import Alerts, BadAlerts
+from timtrack.tasks.verdicts.alerts import Change
 from timtrack.tasks.verdicts.numbers import metrics
+from timtrack.tasks.verdicts.standing import Seen, Status, judged, standing
 
 HEALTHY, WARNING = 0, 1
 CALM, WILD = 1e-4, 0.5  # gaps in nats
@@ -26,7 +28,7 @@ def story(levels: list[int], rules: Alerts) -> list[str]:
     status, told = None, []
     for end in range(1, len(levels) + 1):
         seen = [Seen(step, levels[step], ("why",)) for step in range(end)]
-        status = alerts.standing(status, seen, rules, end - 1)
+        status = standing(status, seen, rules, end - 1)
         told.append(status.level)
     return told
 
@@ -53,7 +55,7 @@ def test_what_scatters_about_a_bound_is_told_once():
 
 def test_a_status_has_its_first_step_and_its_reasons():
     seen = [Seen(7, HEALTHY), Seen(8, WARNING, ("a",)), Seen(9, WARNING, ("b",))]
-    status = alerts.standing(None, seen, Alerts())
+    status = standing(None, seen, Alerts())
     assert status == Status("warning", 8, ("b",), last_good=7)
 
 
@@ -63,7 +65,7 @@ def test_a_streak_begins_where_it_began_however_many_steps_a_sweep_saw(at_once):
     levels = [0, 0, 0, 0, *[2] * 999]
     status, seen = None, [Seen(step, level) for step, level in enumerate(levels)]
     for end in range(at_once, len(seen) + at_once, at_once):
-        status = alerts.standing(status, seen[:end], Alerts(), end - at_once)
+        status = standing(status, seen[:end], Alerts(), end - at_once)
     assert (status.level, status.since, status.last_good) == ("critical", 4, 3)
 
 
@@ -80,7 +82,7 @@ def test_steps_that_were_judged_are_looked_at_no_further_than_the_streak_needs()
             looked_at.add(place)
             return Seen(place, 2 if place > 990 else 0)
 
-    status = alerts.standing(Status("healthy", 0, ()), Steps(), Alerts(), 992)
+    status = standing(Status("healthy", 0, ()), Steps(), Alerts(), 992)
     assert (status.level, status.since, status.last_good) == ("critical", 991, 990)
     assert min(looked_at) == 988  # of the last five, before which nothing is asked
 
@@ -91,20 +93,20 @@ def test_a_backfill_says_what_one_step_after_the_other_says(seed):
     seen = [Seen(step, rng.choice([0, 0, 0, 1, 2, 2]), (f"{step}",)) for step in range(60)]
     one_by_one = None
     for end in range(1, 61):
-        one_by_one = alerts.standing(one_by_one, seen[:end], Alerts(), end - 1)
-    assert alerts.standing(None, seen, Alerts()) == one_by_one
+        one_by_one = standing(one_by_one, seen[:end], Alerts(), end - 1)
+    assert standing(None, seen, Alerts()) == one_by_one
 
 
 def test_a_run_that_gets_worse_still_names_its_last_healthy_step():
     levels = [0, 0, 1, 1, 2, 2]
-    status = alerts.standing(None, [Seen(i, level) for i, level in enumerate(levels)], Alerts())
+    status = standing(None, [Seen(i, level) for i, level in enumerate(levels)], Alerts())
     assert status == Status("critical", 4, (), last_good=1)
 
 
 def test_a_recovery_is_since_the_first_better_step():
     seen = [Seen(step, 2 if step < 3 else 0) for step in range(20)]
     before = Status("critical", 0, ("why",))
-    assert alerts.standing(before, seen, Alerts(), 3) == Status("healthy", 3, ())
+    assert standing(before, seen, Alerts(), 3) == Status("healthy", 3, ())
 
 
 @pytest.mark.parametrize(
@@ -121,9 +123,9 @@ def test_a_recovery_is_since_the_first_better_step():
     ],
 )
 def test_a_bad_file_is_refused_before_anything_is_done(text, says, home, tmp_path, capsys):
-    (home / alerts.NAME).write_text(text)
+    (home / alert_rules.NAME).write_text(text)
     with pytest.raises(BadAlerts, match=says.replace("(", r"\(").replace(")", r"\)")):
-        alerts.of_home(home)
+        alert_rules.of_home(home)
     (tmp_path / "runs").mkdir()
     assert main(["--home", str(home), "watch", str(tmp_path / "runs"), "--once"]) == 2
     assert says in capsys.readouterr().err
@@ -147,8 +149,8 @@ def test_by_rules_of_a_file(write, home, tmp_path, to_lake):
         write_tables(step, sql_version(), compute_step(step))
     rules = tmp_path / "mine.toml"
     rules.write_text("warning = ['kl_k3 < 1e-3']\ncritical = ['kl_k3 < 1e9']\nafter = 2")
-    assert alerts.judged(None, steps, alerts.read(rules)).level == "warning"
-    [reason] = alerts.judged(None, steps, alerts.read(rules)).reasons
+    assert judged(None, steps, alert_rules.read(rules)).level == "warning"
+    [reason] = judged(None, steps, alert_rules.read(rules)).reasons
     assert reason.endswith("not kl_k3 < 1e-3")
 
 
@@ -169,14 +171,14 @@ def test_a_step_that_came_late_is_judged_in_its_place(write, tmp_path, to_lake):
 def test_an_undefined_number_is_not_silently_well(write, tmp_path, to_lake):
     rules = tmp_path / "mine.toml"
     rules.write_text("warning = ['entropy_mean < 1e9']")
-    status = alerts.judged(None, [to_lake(write(1, CALM))], alerts.read(rules))
+    status = judged(None, [to_lake(write(1, CALM))], alert_rules.read(rules))
     assert status == Status("warning", 1, ("entropy_mean is undefined, not entropy_mean < 1e9",))
 
 
 def test_a_suspect_capture_is_critical_and_the_reason_is_what_is_wrong_with_it(saved, to_lake):
     fields = batch_fields(rows=40, width=200)
     fields["old_log_probs"] = fields["old_log_probs"].roll(1, dims=1) * fields["response_mask"]
-    status = alerts.judged(None, [to_lake(saved(fields))], Alerts())
+    status = judged(None, [to_lake(saved(fields))], Alerts())
     assert (status.level, len(status.reasons)) == ("critical", 1)
     assert status.reasons[0].startswith("The engines' log-probs may be 1 token apart")
 
@@ -186,7 +188,7 @@ def test_a_number_that_overflowed_is_critical(saved, to_lake):
     fields["rollout_log_probs"][0, 3] = -2000.0
     step = to_lake(saved(fields))
     assert metrics(compute_step(step))["kl_k3"] is None
-    status = alerts.judged(None, [step], Alerts())
+    status = judged(None, [step], Alerts())
     assert status.level == "critical"
     assert any(reason.startswith("kl_k3 inf") for reason in status.reasons)
 
@@ -195,7 +197,7 @@ def test_bypass_is_not_measured(write, to_lake, saved):
     fields = batch_fields()
     fields["old_log_probs"] = fields["rollout_log_probs"]
     step = to_lake(saved(fields))
-    assert alerts.judged(None, [step], Alerts()).level == "not measured"
+    assert judged(None, [step], Alerts()).level == "not measured"
 
 
 @pytest.mark.slow
@@ -225,7 +227,7 @@ def test_a_critical_run_is_visible_until_it_is_better_and_tagged_once(
 @pytest.mark.slow
 @pytest.mark.usefixtures("prefect")
 def test_rules_that_are_half_written_leave_those_from_before(write, home, tmp_path):
-    rules = home / alerts.NAME
+    rules = home / alert_rules.NAME
     rules.write_text("critical = ['kl_k3 < 0']\nafter = 1")
     write(1, CALM)
     assert watch(tmp_path / "runs", home, return_state=True).name == "Critical: a"

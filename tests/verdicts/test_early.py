@@ -11,8 +11,9 @@ from timtrack.tasks.hook import save_step_batch
 from timtrack.tasks.lake.publish import write_tables
 from timtrack.tasks.tables.catalogue import sql_version
 from timtrack.tasks.tables.compute import compute_step
-from timtrack.tasks.verdicts import alerts, early
-from timtrack.tasks.verdicts.alerts import Alerts
+from timtrack.tasks.verdicts import early
+from timtrack.tasks.verdicts.alert_rules import Alerts
+from timtrack.tasks.verdicts.standing import judged
 
 STEPS, FIRSTS = 20, 8
 
@@ -69,8 +70,8 @@ def test_a_healthy_step_of_a_run_that_goes_wrong_is_a_warning(tmp_path):
     first = min(early.warnings(steps))
     assert FIRSTS + 1 < first < len(gaps)
     assert "effective sample size" in early.warnings(steps)[first]
-    status = alerts.judged(None, steps, Alerts())
+    status = judged(None, steps, Alerts())
     assert (status.level, status.since) == ("warning", first)
     assert status.reasons[0].startswith("early warning")
     ruled = Alerts(rules={"warning": (), "critical": ()})
-    assert alerts.judged(None, steps, ruled).level == "healthy"
+    assert judged(None, steps, ruled).level == "healthy"

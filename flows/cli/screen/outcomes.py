@@ -12,8 +12,8 @@ from timtrack.tasks.verdicts.bands import Bands
 from timtrack.tasks.verdicts.numbers import metrics
 
 if TYPE_CHECKING:
+    from timtrack.flows.follow import Hindrance
     from timtrack.flows.outcomes import Outcome
-    from timtrack.flows.watch import Hindrance
     from timtrack.tasks.verdicts.alerts import Change
 from timtrack.flows.cli.screen.grids import print_table, print_wrapped
 

@@ -8,9 +8,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from timtrack.flows import execution, runner
 from timtrack.flows.analyse import analyse
+from timtrack.flows.follow import Hindrance, follow
 from timtrack.flows.outcomes import CapturesFailed, Outcome, change_listener, listener
 from timtrack.flows.settings import Settings
-from timtrack.flows.watch import Hindrance, Watched, follow
+from timtrack.flows.watched import Watched
 from timtrack.tasks.messages.errors import printable
 
 COLUMNS = (

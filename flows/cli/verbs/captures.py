@@ -47,7 +47,7 @@ def watch(options: Namespace) -> int:
         f"{len(seen.held):,} set aside; into {home}"
     )
     from timtrack.flows.cli.screen.progress import watch_with_progress
-    from timtrack.flows.watch import Watched
+    from timtrack.flows.watched import Watched
 
     end_when_told()
     watched = Watched(

@@ -16,9 +16,10 @@ from timtrack.flows.cli.printing import say
 from timtrack.flows.cli.screen.frames import print_frame
 from timtrack.flows.cli.screen.outcomes import show_outcomes
 from timtrack.flows.cli.screen.progress import COLUMNS, analyse_with_progress
+from timtrack.flows.follow import Hindrance, follow
 from timtrack.flows.outcomes import Outcome
 from timtrack.flows.settings import Settings
-from timtrack.flows.watch import Hindrance, Watched, follow
+from timtrack.flows.watched import Watched
 from timtrack.tasks.demo import published_run
 from timtrack.tasks.lake.steps import all_steps
 from timtrack.tasks.messages.errors import TimtrackError, printable
