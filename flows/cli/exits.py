@@ -7,9 +7,10 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from timtrack.flows import runner
-from timtrack.flows.cli.printing import complain, say
+from timtrack.flows.cli.printing import as_json, complain, say
 
 DONE, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
 PATIENCE = 15.0  # seconds; a service manager kills after 30 or 90
@@ -21,13 +22,16 @@ def fail(message: str, *more: str) -> int:
     return USAGE
 
 
-def written(output: Path, write: Callable[[], object]) -> int:
-    """Write a file and say where, or why it cannot be."""
+def written(output: Path, write: Callable[[], object], facts: Any = None) -> int:
+    """Write a file and say where, with `facts` of it as JSON, or why it cannot be."""
     try:
         write()
     except OSError as error:
         return fail(f"cannot write {output}: {error.strerror}")
-    say(str(output))
+    if facts is None:
+        say(str(output))
+    else:
+        as_json({"file": str(output.absolute()), **facts})
     return DONE
 
 

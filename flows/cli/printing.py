@@ -26,9 +26,9 @@ def complain(*lines: str) -> None:
     print("\n".join([first, *(f"  {line}".rstrip() for line in more)]), file=sys.stderr, flush=True)
 
 
-def as_json(facts: Any) -> None:
-    """Facts for a program."""
-    as_it_is(formatting.as_json(facts, indent=2) + "\n")
+def as_json(facts: Any, indent: int | None = 2) -> None:
+    """Facts for a program; without `indent` on one line."""
+    as_it_is(formatting.as_json(facts, indent=indent) + "\n")
 
 
 def about(path: Path, text: str) -> str:

@@ -82,6 +82,16 @@ def pick_step(lake: Path, run: str, number: int | None = None) -> Step:
     return wanted[-1]
 
 
+def neighbour(lake: Path, step: Step, away: int) -> Step:
+    """The step that is `away` places later among its run's, earlier if negative; or NoSuchStep."""
+    of_run = [one for one in all_steps(lake) if one.run == step.run]
+    place = [one.step for one in of_run].index(step.step) + away
+    if not 0 <= place < len(of_run):
+        end = "last" if away > 0 else "first"
+        raise NoSuchStep(f"step {step.step} is the {end} of run {step.run} in {lake}")
+    return of_run[place]
+
+
 def steps_between(lake: Path, run: str, low: int | None, high: int | None) -> list[Step]:
     """A run's steps from low to high, both included; raises NoSuchStep if there are none."""
     pick_step(lake, run)

@@ -4,6 +4,7 @@ One rule: everything that the model wrote is text. It enters the page escaped by
 JSON without `<`, and the page's policy runs no script but its own.
 """
 
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -108,10 +109,11 @@ def page(
     drawn: Drawn,
     assessment: Assessment,
     choice: Choice,
+    is_of_run: bool = True,
 ) -> tuple[str, Samples]:
-    """The page, and the samples on it."""
+    """The page, and the samples on it. `is_of_run`: the lake has the step, and others maybe."""
     chosen = gather(step, computed["sequence_metrics"], choice)
-    return render(step, computed, drawn, assessment, chosen), chosen
+    return render(step, computed, drawn, assessment, chosen, is_of_run), chosen
 
 
 def gather(step: Step, sequence_metrics: pl.DataFrame, choice: Choice) -> Samples:
@@ -139,6 +141,7 @@ def render(
     drawn: Drawn,
     assessment: Assessment,
     samples: Samples,
+    is_of_run: bool = True,
 ) -> str:
     """The page, from a step's tables, its charts and the chosen rollouts."""
     facts = step.facts()
@@ -157,6 +160,7 @@ def render(
         run=step.run,
         step=step.step,
         facts=header(facts),
+        beside=beside(step) if is_of_run else {},
         notes=facts["notes"],
         verdict=assessment,
         verdict_class=VERDICTS.get(assessment.status, "bad"),
@@ -226,6 +230,12 @@ def header(facts: Mapping[str, Any]) -> dict[str, str]:
     if written := facts.get("mtime_ns"):
         shown["file of"] = f"{datetime.fromtimestamp(written / 1e9, UTC):%Y-%m-%d %H:%M} UTC"
     return shown
+
+
+def beside(step: Step) -> dict[str, str]:
+    """The commands that open the steps before and after it, whichever these are by then."""
+    asked = f"tim report {shlex.quote(step.run)} {step.step}"
+    return {which: f"{asked} --{which} --open" for which in ("previous", "next")}
 
 
 def _filled(

@@ -83,8 +83,13 @@ def _item(finding: Finding) -> str:
 
 
 def write(step: Step, assessment: Assessment, path: Path) -> None:
-    """`summary.json`: version, the capture's facts, metrics by name, findings, correction."""
-    content = {
+    """`summary.json`, for programs."""
+    path.write_text(formatting.as_json(content(step, assessment), indent=2) + "\n")
+
+
+def content(step: Step, assessment: Assessment) -> dict[str, Any]:
+    """Version, the capture's facts, metrics by name, verdict, causes, findings, correction."""
+    return {
         "summary_version": SUMMARY_VERSION,
         "capture": step.facts(),
         "metrics": assessment.numbers,
@@ -94,7 +99,6 @@ def write(step: Step, assessment: Assessment, path: Path) -> None:
         "whatif": _what_if(assessment),
         "referee": records.read(step),
     }
-    path.write_text(formatting.as_json(content, indent=2) + "\n")
 
 
 def _verdict(assessment: Assessment) -> dict[str, Any]:

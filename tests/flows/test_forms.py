@@ -29,14 +29,19 @@ ASKED = {
     "gate": ["run-a", "--rule", "kl_k3 < 9"],
     "inspect": ["FILE"],
     "status": ["FOLDER"],
+    "ingest": ["FILE", "--run", "run-a"],
+    "report": ["FILE", "-o", "PAGE"],
+    "prune": ["--keep-last", "1"],
+    "fsck": [],
 }
+WITH_SERVERS = {"compare", "watch"}  # tested where there are two runs, and a folder that grows
 
 
 @pytest.fixture
 def answer(filled, tmp_path, capsys):
     """The parsed JSON of a verb, whatever its exit code."""
     file = tmp_path / "run-a" / "step_3" / "step_batch.pt"
-    places = {"FILE": str(file), "FOLDER": str(file.parents[1])}
+    places = {"FILE": str(file), "FOLDER": str(file.parents[1]), "PAGE": str(tmp_path / "a.html")}
 
     def ask(verb, *arguments, form="json"):
         given = [places.get(one, one) for one in arguments]
@@ -57,7 +62,7 @@ def documented() -> dict[str, str]:
 
 
 def test_the_documented_verbs_are_those_that_answer():
-    assert set(documented()) == set(ASKED)
+    assert set(documented()) == {*ASKED, *WITH_SERVERS}
 
 
 @pytest.mark.parametrize("verb", ASKED)

@@ -19,6 +19,7 @@ from timtrack.flows.watched import Watched
 from timtrack.tasks import stages
 from timtrack.tasks.backlog import quarantine, survey
 from timtrack.tasks.lake.steps import all_steps
+from timtrack.tasks.tables.query import run_query
 from timtrack.tasks.tracking.tracker import Tracker
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("prefect")]
@@ -263,6 +264,26 @@ def test_an_idle_watcher_still_tells_prefect_that_it_lives(root, home, monkeypat
     monkeypatch.setattr(module, "_swept", lambda *_: swept.append(1) or [])
     assert list(follow(Watched(root), home, lambda: next(looks), every=0.01)) == []
     assert len(swept) == 2
+
+
+def test_a_program_reads_a_line_for_each_capture_and_changed_run(write, root, home, capsys):
+    for step in (1, 2):
+        write(step)
+    (root / "a" / "step_3").mkdir()
+    (root / "a" / "step_3" / "step_batch.pt").write_bytes(b"not a capture")
+    at_home = ["--home", str(home)]
+    assert main([*at_home, "watch", str(root), "--once", "--quiet", "0", "--json"]) == 1
+    printed = capsys.readouterr()
+    told = [json.loads(line) for line in printed.out.splitlines()]
+    assert printed.err.startswith(f"watching {root}: 3 found, 3 to analyse")
+    captures = {one["capture"]: one for one in told if "capture" in one}
+    assert [one["error"] is None for _, one in sorted(captures.items())] == [True, True, False]
+    analysed = captures[str(root / "a" / "step_2" / "step_batch.pt")]
+    [kl] = run_query(all_steps(home / "lake")[1:], "select kl_k3 from step_metrics")["kl_k3"]
+    assert (analysed["run"], analysed["step"]) == ("a", 2)
+    assert analysed["summary"]["metrics"]["kl_k3"] == kl
+    [change] = [one for one in told if "was" in one]
+    assert (change["run"], change["was"], change["level"]) == ("a", "healthy", "critical")
 
 
 def test_a_pattern_names_captures_runs_and_steps(saved, root, home, capsys):

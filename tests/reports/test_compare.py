@@ -366,8 +366,11 @@ def test_a_baseline_turns_the_differences(compared):
 def test_the_comparison_page_opens(compared, browser, prefect, tmp_path, capsys, monkeypatch):
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     output = tmp_path / "page.html"
-    arguments = ["compare", "off", "on", "--baseline", "off", "-o", str(output)]
+    arguments = ["compare", "off", "on", "--baseline", "off", "-o", str(output), "--json"]
     assert main(["--home", str(compared), *arguments]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert (told["file"], told["runs"]) == (str(output), ["off", "on"])
+    assert told["mlflow"].startswith("#/experiments/") or "/runs/" in told["mlflow"]
     [folder] = compared.glob("mlartifacts/*/artifacts/comparison")
     assert (folder / "comparison.html").read_text() == output.read_text()
     assert {"changes.csv", "run_pairs.csv"} <= {file.name for file in folder.iterdir()}

@@ -3,11 +3,12 @@
 import csv
 import io
 import json
+import re
 import zipfile
 
 import pytest
 
-from tests.given import ingest
+from tests.given import batch_fields, ingest
 from timtrack.flows.cli.main import main
 from timtrack.tasks.demo import published_run
 from timtrack.tasks.lake.publish import prune_tokens, write_tables
@@ -83,3 +84,24 @@ def test_report_of_a_pruned_step_has_no_samples(home, tmp_path):
     prune_tokens(step)
     assert run(folder, "report", published_run.RUN, "-o", tmp_path / "page.html") == 0
     assert "tokens were pruned" in (tmp_path / "page.html").read_text()
+
+
+def test_a_page_leads_to_the_steps_beside_it(saved, tmp_path, capsys):
+    files = [
+        saved({**batch_fields(seed=n), "global_step": n}, f"r/step_{n}/a.pt") for n in (1, 5, 7)
+    ]
+    for file in files:
+        ingest(file, tmp_path / "lake")
+    page = tmp_path / "page.html"
+    assert run(tmp_path, "report", "r", 5, "-o", page) == 0
+    written = re.findall(r'data-copy="tim report ([^"]+)"', page.read_text())
+    assert written == ["r 5 --previous --open", "r 5 --next --open"]
+    for asked, title in (("--previous", "r step 1"), ("--next", "r step 7")):
+        assert run(tmp_path, "report", "r", 5, asked, "-o", page) == 0
+        assert f"<h1>{title}</h1>" in page.read_text()
+    assert run(tmp_path, "report", "r", 7, "--next", "-o", page) == 2
+    assert "step 7 is the last of run r" in capsys.readouterr().err
+    assert run(tmp_path, "report", files[0], "--next", "-o", page) == 2
+    assert "of a run in the lake" in capsys.readouterr().err
+    assert run(tmp_path, "report", files[0], "-o", page) == 0
+    assert "tim report" not in page.read_text()

@@ -100,6 +100,7 @@ def _compare(verbs: Any) -> None:
     compare.add_argument(
         "-o", "--output", type=Path, default=Path("comparison.html"), help="default: %(default)s"
     )
+    add_format(compare)
 
 
 def _gate(verbs: Any) -> None:

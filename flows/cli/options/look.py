@@ -60,6 +60,13 @@ def _report(verbs: Any) -> None:
     )
     report.add_argument("-o", "--output", type=Path, help="default: <run>-step-<n>.html")
     report.add_argument("--open", action="store_true", help="open it in the browser")
+    beside = report.add_mutually_exclusive_group()
+    beside.add_argument(
+        "--previous", action="store_const", const=-1, dest="away", help="the step before STEP"
+    )
+    beside.add_argument(
+        "--next", action="store_const", const=1, dest="away", help="the step after STEP"
+    )
     report.add_argument(
         "--pick",
         choices=("worst", "spread", "random", "median", "first"),
@@ -75,6 +82,7 @@ def _report(verbs: Any) -> None:
     report.add_argument(
         "--seed", type=int, default=0, help="seed of --pick random (default: %(default)s)"
     )
+    add_format(report)
 
 
 def _show(verbs: Any) -> None:

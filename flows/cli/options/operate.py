@@ -7,6 +7,7 @@ from timtrack.flows.cli.options.referee import add_watching_referee
 from timtrack.flows.cli.options.shared import (
     add_alerts,
     add_columns,
+    add_format,
     below,
     complete,
     named,
@@ -26,6 +27,7 @@ def add(verbs: Any) -> None:
     _prune(verbs)
     fsck = verbs.add("fsck", "verify the checksums of all files in the lake", "", "--run my-run")
     fsck.add_argument("--run", help="only this run (default: all)")
+    add_format(fsck)
     export = verbs.add(
         "export",
         "a DuckDB file with every table as a view, for any tool",
@@ -96,6 +98,7 @@ def _ingest(verbs: Any) -> None:
         "--tokenizer", type=Path, help="tokenizer.json (default: the one beside the capture)"
     )
     add_columns(ingest)
+    add_format(ingest)
 
 
 def _watch(verbs: Any) -> None:
@@ -112,6 +115,7 @@ def _watch(verbs: Any) -> None:
     add_alerts(watch)
     add_watching_referee(watch)
     add_columns(watch)
+    add_format(watch)
     watch.add_argument(
         "--every", type=float, default=2.0, help="seconds between scans (default: %(default)g)"
     )
@@ -149,3 +153,4 @@ def _prune(verbs: Any) -> None:
     prune.add_argument(
         "--yes", action="store_true", help="delete; without it, only list what would be deleted"
     )
+    add_format(prune)

@@ -2,9 +2,11 @@
 
 import os
 import re
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
 
-from timtrack.flows.cli.printing import about, complain, say
+from timtrack.flows.cli.printing import about, as_json, complain, say
 from timtrack.tasks.tables.stored import stored_tables
 from timtrack.tasks.verdicts import summary
 from timtrack.tasks.verdicts.assessment import Assessment, assess
@@ -37,6 +39,20 @@ def show_outcomes(outcomes: list["Outcome"], bands: Bands) -> None:
         say(f"MLflow{served}:", *(f"  {link}" for link in links))
 
 
+def facts(outcome: "Outcome", bands: Bands) -> dict[str, Any]:
+    """What became of one capture, for a program."""
+    step, error = outcome.step, outcome.error
+    return {
+        "capture": str(outcome.path),
+        "run": step and step.run,
+        "step": step and step.step,
+        "again": outcome.is_again,
+        "error": None if error is None else str(error),
+        "mlflow": outcome.link,
+        "summary": summary.content(step, _assessed(outcome, bands)) if step and not error else None,
+    }
+
+
 def tell(outcome: "Outcome") -> None:
     """One line for one capture."""
     if outcome.error:
@@ -56,6 +72,24 @@ def _named(outcome: "Outcome") -> str:
     return outcome.step.name if plain else f"{outcome.step.run!r} step {outcome.step.step}"
 
 
+@dataclass(frozen=True)
+class Tellers:
+    """What is printed of each finished capture, and of each run whose status changed."""
+
+    of_capture: Callable[["Outcome"], None]
+    of_run: Callable[["Change"], None]
+
+
+def objects(bands: Bands) -> Tellers:
+    """For programs: an object a line."""
+    return Tellers(
+        lambda outcome: as_json(facts(outcome, bands), indent=None),
+        lambda change: as_json(
+            {"run": change.run, "was": change.before, **asdict(change.now)}, indent=None
+        ),
+    )
+
+
 def tell_hindrance(hindrance: "Hindrance", is_last: bool) -> None:
     """One line for a sweep that could not be made."""
     error = hindrance.error
@@ -66,6 +100,9 @@ def tell_hindrance(hindrance: "Hindrance", is_last: bool) -> None:
 def tell_change(change: "Change") -> None:
     """One line for a run whose status changed."""
     say(f"{change.now.level.upper()}: {change.text} (was {change.before})")
+
+
+LINES = Tellers(tell, tell_change)  # for people
 
 
 def _headline(outcome: "Outcome") -> dict[str, str]:

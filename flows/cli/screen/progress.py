@@ -8,6 +8,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from timtrack.flows import execution, runner
 from timtrack.flows.analyse import analyse
+from timtrack.flows.cli.screen.outcomes import Tellers, tell_hindrance
 from timtrack.flows.follow import Hindrance, follow
 from timtrack.flows.outcomes import CapturesFailed, Outcome, change_listener, listener
 from timtrack.flows.settings import Settings
@@ -50,12 +51,12 @@ def analyse_with_progress(
             listener.reset(token)
 
 
-def watch_with_progress(watched: Watched, home: Path, once: bool, every: float, on: str) -> bool:
-    """Follow a folder, printing a line for each finished capture; True if any failed."""
-    from timtrack.flows.cli.screen.outcomes import tell, tell_change, tell_hindrance
-
-    token = listener.set(tell)
-    changes = change_listener.set(tell_change)
+def watch_with_progress(
+    watched: Watched, home: Path, once: bool, every: float, on: str, tellers: Tellers
+) -> bool:
+    """Follow a folder, telling of each finished capture and changed run; True if any failed."""
+    token = listener.set(tellers.of_capture)
+    changes = change_listener.set(tellers.of_run)
     try:
         failed = False
         for told in follow(watched, home, lambda: once, every, on):

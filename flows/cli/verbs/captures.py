@@ -4,7 +4,7 @@ from argparse import Namespace
 from dataclasses import asdict
 
 from timtrack.flows.cli.exits import DONE, FAILED, end_when_told, fail
-from timtrack.flows.cli.printing import about, as_json, say
+from timtrack.flows.cli.printing import about, as_json, complain, say
 
 
 def ingest(options: Namespace) -> int:
@@ -18,7 +18,7 @@ def ingest(options: Namespace) -> int:
     if options.tokenizer and not options.tokenizer.is_file():
         return fail(f"--tokenizer {options.tokenizer} is not a file")
     from timtrack.flows.cli import ready
-    from timtrack.flows.cli.screen.outcomes import show_outcomes
+    from timtrack.flows.cli.screen.outcomes import facts, show_outcomes
 
     home, settings = options.home.absolute(), options.settings
     given = {"run": options.run, "step": options.step, "tokenizer": options.tokenizer}
@@ -28,7 +28,10 @@ def ingest(options: Namespace) -> int:
         from timtrack.flows.cli.screen.progress import analyse_with_progress
 
         outcomes = analyse_with_progress(paths, home, settings, **given)
-    show_outcomes(outcomes, options.settings.bands)
+    if options.format == "json":
+        as_json([facts(outcome, options.settings.bands) for outcome in outcomes])
+    else:
+        show_outcomes(outcomes, options.settings.bands)
     return FAILED if any(outcome.error for outcome in outcomes) else DONE
 
 
@@ -39,13 +42,16 @@ def watch(options: Namespace) -> int:
     root, home = options.root.absolute(), options.home.absolute()
     settings = options.settings
     seen = survey.survey(root, home, options.pattern, options.columns, settings.parity)
+    is_json = options.format == "json"
+    announce = complain if is_json else say
     if options.once and seen.is_empty:
-        say("nothing to do")
+        announce("nothing to do")
         return DONE
-    say(
+    announce(
         f"watching {root}: {seen.found:,} found, {len(seen.pending):,} to analyse, "
         f"{len(seen.held):,} set aside; into {home}"
     )
+    from timtrack.flows.cli.screen.outcomes import LINES, objects
     from timtrack.flows.cli.screen.progress import watch_with_progress
     from timtrack.flows.watched import Watched
 
@@ -63,7 +69,8 @@ def watch(options: Namespace) -> int:
         options.referee_every,
         follows=not options.once,
     )
-    failed = watch_with_progress(watched, home, options.once, options.every, settings.runner)
+    told = objects(settings.bands) if is_json else LINES
+    failed = watch_with_progress(watched, home, options.once, options.every, settings.runner, told)
     return FAILED if failed else DONE
 
 

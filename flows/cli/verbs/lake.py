@@ -6,10 +6,16 @@ import subprocess
 import sys
 import webbrowser
 from argparse import Namespace
+from typing import TYPE_CHECKING
 
 from timtrack.flows.cli.exits import DONE, FAILED, fail
-from timtrack.flows.cli.printing import complain, say
+from timtrack.flows.cli.printing import as_json, complain, say
 from timtrack.tasks.messages import formatting
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from timtrack.tasks.lake.steps import Step
 
 
 def prune(options: Namespace) -> int:
@@ -24,16 +30,24 @@ def prune(options: Namespace) -> int:
     else:
         going = retention.older_than(steps, options.older_than)
     going = [step for step in going if prunable_bytes(step)]  # not those pruned before
-    sizes = [prunable_bytes(step) for step in going]
-    for step, size in zip(going, sizes, strict=True):
-        say(f"{step.name}: {formatting.size(size)}")
-        if options.yes:
+    freed = [(step, prunable_bytes(step)) for step in going]
+    if options.yes:
+        for step in going:
             prune_tokens(step)
-    done = "deleted" if options.yes else "would be deleted (--yes does it)"
-    say(
-        f"token tables of {len(going)} of {len(steps)} steps, {formatting.size(sum(sizes))}, {done}"
-    )
+    if options.format == "json":
+        told = [{"run": step.run, "step": step.step, "bytes": size} for step, size in freed]
+        as_json({"deleted": options.yes, "of_steps": len(steps), "steps": told})
+    else:
+        _tell_pruned(freed, len(steps), options.yes)
     return DONE
+
+
+def _tell_pruned(freed: "Sequence[tuple[Step, int]]", of: int, is_done: bool) -> None:
+    for step, size in freed:
+        say(f"{step.name}: {formatting.size(size)}")
+    done = "deleted" if is_done else "would be deleted (--yes does it)"
+    total = formatting.size(sum(size for _, size in freed))
+    say(f"token tables of {len(freed)} of {of} steps, {total}, {done}")
 
 
 def fsck(options: Namespace) -> int:
@@ -44,6 +58,9 @@ def fsck(options: Namespace) -> int:
     steps = [s for s in all_steps(options.home / "lake") if options.run in (None, s.run)]
     faults = [fault for step in steps for fault in step_faults(step)]
     unknown = sum(not integrity.is_known(step.path) for step in steps)
+    if options.format == "json":
+        as_json({"steps": len(steps), "without_digests": unknown, "faults": faults})
+        return FAILED if faults else DONE
     if unknown:
         say(f"{unknown} of {len(steps)} steps were written before digests were kept: not looked at")
     if faults:

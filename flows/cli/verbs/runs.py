@@ -3,7 +3,7 @@
 from argparse import Namespace
 
 from timtrack.flows.cli.exits import DONE, FAILED, fail
-from timtrack.flows.cli.printing import complain, say
+from timtrack.flows.cli.printing import as_json, complain, say
 
 
 def runs(options: Namespace) -> int:
@@ -33,7 +33,10 @@ def compare(options: Namespace) -> int:
     flow = compare.fn if execution.is_plain(0) else compare
     home, output = options.home.absolute(), options.output.absolute()
     link = flow(runs, home, options.steps, options.baseline, output, options.settings.bands.own)
-    say(str(options.output), f"MLflow: {link}")
+    if options.format == "json":
+        as_json({"file": str(output), "mlflow": link, "runs": runs})
+    else:
+        say(str(options.output), f"MLflow: {link}")
     return DONE
 
 

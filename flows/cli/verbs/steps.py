@@ -20,19 +20,28 @@ if TYPE_CHECKING:
 
 def report(options: Namespace) -> int:
     """A step's page."""
+    from timtrack.tasks.lake.conversion import is_file
+    from timtrack.tasks.lake.steps import neighbour
     from timtrack.tasks.reports import step_page
     from timtrack.tasks.reports.charts.step import draw_charts
     from timtrack.tasks.reports.samples import Choice
     from timtrack.tasks.tables.compute import tables_of
+    from timtrack.tasks.verdicts import summary
     from timtrack.tasks.verdicts.assessment import assess
 
     choice = Choice(options.pick, options.groups, options.per_group, options.seed)
-    with _step(options) as step:
+    lake, is_of_run = options.home / "lake", not is_file(options.what, options.columns)
+    if options.away and not is_of_run:
+        return fail(f"{options.what} is a capture: --previous and --next are of a run in the lake")
+    with _step(options) as found:
+        step = neighbour(lake, found, options.away) if options.away else found
         computed = tables_of(step)
         assessment = assess(step.facts(), computed, options.settings.bands)
-        page, _ = step_page.page(step, computed, draw_charts(computed), assessment, choice)
+        drawn = draw_charts(computed)
+        page, _ = step_page.page(step, computed, drawn, assessment, choice, is_of_run)
         output = options.output or Path(f"{_file_name(step)}.html")
-    code = written(output, lambda: output.write_text(page))
+        told = {"summary": summary.content(step, assessment)} if options.format == "json" else None
+    code = written(output, lambda: output.write_text(page), told)
     if options.open and code == DONE:
         webbrowser.open(output.absolute().as_uri())
     return code
