@@ -36,7 +36,7 @@ from timtrack.tasks.tracking.run_tags import (
     process,
     still_follows,
 )
-from timtrack.tasks.tracking.store import local_store
+from timtrack.tasks.tracking.store import ARTIFACTS, local_store
 
 EXPERIMENT = "timtrack"
 ASKED_TAG = "timtrack.asked"  # of the experiment: when it was last found to be writable
@@ -75,7 +75,7 @@ class Tracker:
         self.uri = given or local_store(home)
         self.client = MlflowClient(self.uri)
         self._lock = FileLock(home / ".mlflow.lock")
-        self._artifacts = None if given else home / "mlartifacts"
+        self._artifacts = None if given else home / ARTIFACTS
 
     def answers(self) -> bool:
         """Whether MLflow can be asked and written to at all."""

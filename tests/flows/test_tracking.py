@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from mlflow.entities import Dataset, DatasetInput, Metric
 from mlflow.tracking import MlflowClient
+from mlflow.tracking._tracking_service import utils
 
 from tests.given import batch_fields
 from timtrack.tasks.tracking import saved_view
@@ -37,6 +38,11 @@ def points(client: MlflowClient, run_id: str, name: str) -> list[tuple[int, floa
     return [(point.step, point.value) for point in history]
 
 
+def in_another_process() -> None:
+    """MLflow remembers where a run's files are, by the run alone."""
+    utils._artifact_repos_cache.clear()
+
+
 def artifacts(client: MlflowClient, run_id: str, folder: str) -> list[str]:
     return [Path(file.path).name for file in client.list_artifacts(run_id, folder)]
 
@@ -57,6 +63,32 @@ def test_steps_of_a_run_are_points_of_one_mlflow_run(home, step, files):
     }
     assert len(ids) == 1
     assert points(tracker.client, ids.pop(), "kl_k1") == [(1, 0.1), (2, 0.2), (3, 0.3)]
+
+
+@pytest.mark.parametrize("moved", [True, False])
+def test_the_files_of_a_home_that_was_moved_or_copied_are_found(home, step, files, moved):
+    run_id = Tracker(home).log_step(step, {}, files, "v1")
+    there = home.with_name("a home, 100 % elsewhere")
+    (shutil.move if moved else shutil.copytree)(home, there)
+    in_another_process()
+    tracker = Tracker(there)
+    assert artifacts(tracker.client, run_id, "steps/3") == ["summary.json"]
+    assert tracker.log_step(replace(step, step=4, capture="d"), {}, files, "v1") == run_id
+    [folder] = (there / "mlartifacts").iterdir()
+    assert sorted(f.name for f in (folder / "artifacts" / "steps").iterdir()) == ["3", "4"]
+    in_another_process()
+    if moved:
+        assert not home.exists()
+    else:  # the original has its own still
+        assert artifacts(Tracker(home).client, run_id, "steps") == ["3"]
+
+
+def test_a_home_by_another_name_stays_where_it_is(home, step, files):
+    run_id = Tracker(home).log_step(step, {}, files, "v1")
+    alias = home.with_name("alias")
+    alias.symlink_to(home)
+    uri = Tracker(home).client.get_run(run_id).info.artifact_uri
+    assert Tracker(alias).client.get_run(run_id).info.artifact_uri == uri
 
 
 def test_a_run_is_found_by_its_tag_though_its_name_was_changed(home, step, files):
