@@ -152,7 +152,7 @@ def log_step(
         create_markdown_artifact(
             key=_slug(step.run) or "run",
             markdown=note,
-            description=markdown(f"{step.name}: {assessment.status}. {assessment.text}"),
+            description=markdown(f"{step.name}: {assessment.told}"),
         )
     outputs.note_logged(step, home, parity, link)
     return link

@@ -51,6 +51,11 @@ class Assessment:
         return self.verdict.text
 
     @property
+    def told(self) -> str:
+        """The verdict with how the step stands before it, unless its first words say so."""
+        return self.text if self.status == CAUSE_FOUND else f"{self.status}. {self.text}"
+
+    @property
     def level(self) -> str:
         """The worst of its readings, one of bands.LEVELS; bad where the capture is suspect."""
         levels = [reading.level for reading in self.readings]
@@ -66,7 +71,7 @@ class Assessment:
         if worst == LEVELS[0]:
             return ()
         readings = (reading.text for reading in self.readings if reading.level == worst)
-        return (*([likely(self.causes)] if self.causes else []), *readings)
+        return (*([likely(self.causes).removesuffix(".")] if self.causes else []), *readings)
 
 
 def assess(facts: Mapping[str, Any], tables: Tables, bands: Bands) -> Assessment:
