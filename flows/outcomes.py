@@ -12,6 +12,9 @@ from timtrack.tasks.verdicts.alerts import Change
 # Told of each outcome as it comes; the command line sets it to draw progress.
 listener: ContextVar[Callable[["Outcome"], None] | None] = ContextVar("listener", default=None)
 
+# Told of each step that is ready to be logged.
+ready_listener: ContextVar[Callable[[Step], None] | None] = ContextVar("ready", default=None)
+
 # Told of each run whose status changed.
 change_listener: ContextVar[Callable[[Change], None] | None] = ContextVar("changes", default=None)
 
@@ -64,6 +67,12 @@ def tell_of(outcome: Outcome) -> Outcome:
     if told := listener.get():
         told(outcome)
     return outcome
+
+
+def tell_ready(step: Step) -> None:
+    """Report a step whose tables are there to its listener, before it is logged."""
+    if told := ready_listener.get():
+        told(step)
 
 
 def warn(text: str) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from timtrack.flows import execution
-from timtrack.flows.outcomes import NotLogged, Outcome, Refused, tell_of, warn
+from timtrack.flows.outcomes import NotLogged, Outcome, Refused, tell_of, tell_ready, warn
 from timtrack.flows.settings import Settings
 from timtrack.tasks import stages
 from timtrack.tasks.backlog import refusals, survey
@@ -192,6 +192,7 @@ class _Log:
             _note_refusal(step, sql_version(), error)
         if step is None or error:
             return tell_of(Outcome(begun.path, step, error=error))
+        tell_ready(step)
         try:
             logged = self._logged(begun.path, step, begun.files)
             return tell_of(replace(logged, is_again=begun.is_again))

@@ -39,6 +39,19 @@ def is_shown() -> bool:
     return bool(FlowRunContext.get() or TaskRunContext.get())
 
 
+def _drawing() -> Any:
+    """The module that draws, for those who wait for a page and for no server.
+
+    Where threads draw and log side by side, MLflow comes first: it brings pandas, which the charts'
+    library would find half imported.
+    """
+    if is_shown():
+        from timtrack.tasks import outputs  # noqa: F401
+    from timtrack.tasks import drawing
+
+    return drawing
+
+
 def _is_outside(_task: Any, _run: Any, state: Any) -> bool:
     """Retry what MLflow or the disk may get over, not what the lake does not have."""
     return not isinstance(state.result(raise_on_failure=False), NoSuchStep)
@@ -110,9 +123,7 @@ def compute_tables(step: Step) -> None:
 
     Raises BadTables.
     """
-    from timtrack.tasks import outputs
-
-    outputs.compute_tables(step)
+    _drawing().compute_tables(step)
 
 
 @task(task_run_name="draw {step.name}", cache_policy=NO_CACHE)
@@ -121,9 +132,7 @@ def draw_step(step: Step, into: Path, bands: "Bands") -> None:
 
     Reads the tables that `compute_tables` stored.
     """
-    from timtrack.tasks import outputs
-
-    outputs.draw_step(step, into, bands)
+    _drawing().draw_step(step, into, bands)
 
 
 @task(

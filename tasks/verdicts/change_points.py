@@ -15,10 +15,7 @@ from typing import Any
 
 import numpy as np
 import polars as pl
-import ruptures
 from numpy.typing import NDArray
-from scipy.ndimage import median_filter
-from scipy.stats import mannwhitneyu, theilslopes
 
 from timtrack.tasks.messages.errors import BadCapture, printable
 from timtrack.tasks.system.regular import opened
@@ -95,6 +92,9 @@ def _scaled(values: Array) -> Array:
 
 def _places(level: Array) -> list[int]:
     """Where the best piecewise constant fit changes; single spikes are smoothed away before."""
+    import ruptures
+    from scipy.ndimage import median_filter
+
     noise = 1.4826 * np.median(np.abs(np.diff(level))) / np.sqrt(2)
     smooth = median_filter(level, 3, mode="nearest") / max(noise, 1e-6 * np.ptp(level))
     fit = ruptures.KernelCPD(kernel="linear", min_size=SHORTEST).fit(smooth[:, None])
@@ -117,12 +117,16 @@ def _misfit(level: Array, at: int) -> float:
 
 def _bend(level: Array) -> float:
     """Sum of distances from a robust line (Theil, Sen); small for a steady drift."""
+    from scipy.stats import theilslopes
+
     fit = theilslopes(level)
     return float(np.abs(level - fit.intercept - fit.slope * np.arange(len(level))).sum())
 
 
 def _change(values: Array, level: Array, start: int, at: int, end: int) -> Change:
     """The change at a place between its neighbours; p-value 1 if there is no change."""
+    from scipy.stats import mannwhitneyu
+
     sides = (level[start:at], level[at:end])
     before, after = float(np.median(values[start:at])), float(np.median(values[at:end]))
     residual = np.concatenate([side - np.median(side) for side in sides])

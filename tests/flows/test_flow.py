@@ -13,7 +13,7 @@ from tests.servers import TIM
 from timtrack.flows.analyse import analyse
 from timtrack.flows.cli.main import main
 from timtrack.flows.outcomes import CapturesFailed
-from timtrack.tasks import outputs
+from timtrack.tasks import drawing, outputs
 from timtrack.tasks.lake.steps import all_steps
 from timtrack.tasks.tables.query import run_query
 
@@ -38,6 +38,22 @@ def test_three_captures_become_three_points_in_step_order(three_steps, home):
     again = analyse(three_steps, home)
     assert [o.step for o in again] == [o.step for o in outcomes]
     assert stored_points(home, "kl_k1") == logged
+
+
+def test_one_capture_is_answered_before_mlflow_has_it(three_steps, home, monkeypatch, capsys):
+    log, before = outputs.log_step, []
+
+    def logged(*given):
+        before.append(capsys.readouterr().out)
+        return log(*given)
+
+    monkeypatch.setattr(outputs, "log_step", logged)
+    assert main(["--home", str(home), "ingest", str(three_steps[0])]) == 0
+    assert "trained tokens" in before[0] and "How bad: " in before[0]
+    after = capsys.readouterr().out
+    assert "How bad" not in after and after.startswith("MLflow, served by `tim ui`:")
+    assert main(["--home", str(home), "ingest", *map(str, three_steps)]) == 0
+    assert before[1:] == [""] * 3  # of several there is a table, at the end
 
 
 def test_artifacts_of_a_step_and_of_the_run(three_steps, home):
@@ -180,14 +196,14 @@ def test_after_other_sql_one_ingest_brings_the_whole_run_back(three_steps, home,
 
 
 def test_a_step_that_cannot_be_drawn_does_not_stop_the_others(three_steps, home, monkeypatch):
-    draw = outputs.draw_charts
+    draw = drawing.draw_charts
 
     def fail_on_step_2(drawn):
         if drawn.get("step_metrics") is not None and drawn["step_metrics"]["step"].item() == 2:
             raise ValueError("no such color")
         return draw(drawn)
 
-    monkeypatch.setattr(outputs, "draw_charts", fail_on_step_2)
+    monkeypatch.setattr(drawing, "draw_charts", fail_on_step_2)
     with pytest.raises(CapturesFailed, match=r"1 of 3 captures failed.*no such color"):
         analyse(three_steps, home)
     assert [step for step, _ in stored_points(home, "kl_k1")] == [1, 3]

@@ -13,13 +13,15 @@ import polars as pl
 import pytest
 import torch
 
-from tests.given import sequence_frame, sql_connection, token_frame
+from tests.given import batch_fields, sequence_frame, sql_connection, token_frame
 from tests.given_tables import log_softmax
+from timtrack.tasks.tables.catalogue import tables_named
 from timtrack.tasks.tables.causes import definitions
+from timtrack.tasks.tables.compute import computed_tables
 from timtrack.tasks.tables.database import literal
 from timtrack.tasks.tables.query import run_query
 from timtrack.tasks.tokens.table import SEQUENCES
-from timtrack.tasks.verdicts.causes import Cause, causes_of
+from timtrack.tasks.verdicts.causes import NEEDED, Cause, causes_of
 
 ROWS, GROUP, LENGTH, IDS = 20, 2, 40, 60
 PROMPTS = (30, 150, 3, 90, 15, 120, 60, 8, 140, 40)
@@ -416,6 +418,13 @@ def test_weights_that_change_inside_rows_are_told_by_their_versions():
 @pytest.mark.parametrize("seed", range(12))
 def test_nothing_is_named_where_nothing_is_wrong(seed):
     assert named(sampled(seed)) == []
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_noise_on_a_few_tokens_has_no_cause(seed, saved, to_lake):
+    """Of some 40 tokens a single one makes a line, a kurtosis, or an id that stands out."""
+    step = to_lake(saved(batch_fields(rows=6, width=10, seed=seed, gap=0.1)))
+    assert not causes_of(computed_tables(step, tables_named(" ".join(NEEDED))))
 
 
 def test_every_condition_and_sentence_can_be_filled():

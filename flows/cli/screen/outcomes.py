@@ -14,29 +14,47 @@ from timtrack.tasks.verdicts.bands import Bands
 from timtrack.tasks.verdicts.numbers import metrics
 
 if TYPE_CHECKING:
+    from collections.abc import Collection, Sequence
+
     from timtrack.flows.follow import Hindrance
     from timtrack.flows.outcomes import Outcome
+    from timtrack.tasks.lake.steps import Step
     from timtrack.tasks.verdicts.alerts import Change
 from timtrack.flows.cli.screen.grids import print_table, print_wrapped
 
 
-def show_outcomes(outcomes: list["Outcome"], bands: Bands) -> None:
-    """The headline of each analysed step, one line each, then what failed and why."""
+def show_outcomes(outcomes: list["Outcome"], bands: Bands, shown: "Collection[Step]" = ()) -> None:
+    """The headline of each analysed step, one line each, then what failed and why.
+
+    A single one is told of in full, unless it was `shown` when it was ready.
+    """
     analysed = [outcome for outcome in outcomes if outcome.step and not outcome.error]
-    if len(analysed) == 1:
-        print_wrapped(_headline(analysed[0]).items())
-    elif analysed:
-        rows = [[*_line(outcome), _assessed(outcome, bands).status] for outcome in analysed]
+    steps = [outcome.step for outcome in analysed if outcome.step]
+    if len(steps) > 1:
+        rows = [[*_line(step), _assessed(step, bands).status] for step in steps]
         print_table(["run", "step", *summary.SHORT, "verdict"], rows)
-    if len(analysed) == 1:
-        _tell_findings(analysed[0], bands)
-    _tell_notes(analysed)
+        _tell_notes(steps)
+    for step in steps if len(steps) == 1 else ():
+        if step not in shown:
+            show_step(step, bands)
     for outcome in outcomes:
         if outcome.error:
             complain(f"failed: {about(outcome.path, str(outcome.error))}")
     if links := dict.fromkeys(outcome.link for outcome in analysed):
         served = "" if os.environ.get("MLFLOW_TRACKING_URI") else ", served by `tim ui`"
         say(f"MLflow{served}:", *(f"  {link}" for link in links))
+
+
+def show_step(step: "Step", bands: Bands) -> None:
+    """Headline, verdict, findings and notes of one step."""
+    assessment = _assessed(step, bands)
+    where = {"run": step.run, "step": str(step.step)}
+    print_wrapped({**where, **summary.headline(assessment.numbers)}.items())
+    say("", assessment.status.upper())
+    say(*(f"{label}: {text}" for label, text in assessment.verdict.lines.items()), "")
+    say(*(f"{'!' if finding.matters else '-'} {finding.text}" for finding in assessment.findings))
+    say("")
+    _tell_notes([step])
 
 
 def facts(outcome: "Outcome", bands: Bands) -> dict[str, Any]:
@@ -49,7 +67,7 @@ def facts(outcome: "Outcome", bands: Bands) -> dict[str, Any]:
         "again": outcome.is_again,
         "error": None if error is None else str(error),
         "mlflow": outcome.link,
-        "summary": summary.content(step, _assessed(outcome, bands)) if step and not error else None,
+        "summary": summary.content(step, _assessed(step, bands)) if step and not error else None,
     }
 
 
@@ -58,7 +76,8 @@ def tell(outcome: "Outcome") -> None:
     if outcome.error:
         complain(f"failed: {about(outcome.path, str(outcome.error))}")
     else:
-        numbers = zip(summary.SHORT, _line(outcome)[2:], strict=True)
+        assert outcome.step
+        numbers = zip(summary.SHORT, _line(outcome.step)[2:], strict=True)
         said = ", ".join(f"{name} {value}" for name, value in numbers)
         again = ", taken again, in place of what was there" if outcome.is_again else ""
         say(f"{_named(outcome)}{again}: {said}")
@@ -105,41 +124,22 @@ def tell_change(change: "Change") -> None:
 LINES = Tellers(tell, tell_change)  # for people
 
 
-def _headline(outcome: "Outcome") -> dict[str, str]:
-    assert outcome.step
-    numbers = metrics(stored_tables(outcome.step))
-    where = {"run": outcome.step.run, "step": str(outcome.step.step)}
-    return {**where, **summary.headline(numbers)}
-
-
-def _line(outcome: "Outcome") -> list[str]:
-    assert outcome.step
-    numbers = metrics(stored_tables(outcome.step))
+def _line(step: "Step") -> list[str]:
+    numbers = metrics(stored_tables(step))
     printed = [summary.HEADLINE[name](numbers[name]) for name in summary.SHORT]
-    return [outcome.step.run, str(outcome.step.step), *printed]
+    return [step.run, str(step.step), *printed]
 
 
-def _assessed(outcome: "Outcome", bands: Bands) -> Assessment:
-    assert outcome.step
-    return assess(outcome.step.facts(), stored_tables(outcome.step), bands)
+def _assessed(step: "Step", bands: Bands) -> Assessment:
+    return assess(step.facts(), stored_tables(step), bands)
 
 
-def _tell_findings(outcome: "Outcome", bands: Bands) -> None:
-    """What the diagnoses say, what matters marked."""
-    assessment = _assessed(outcome, bands)
-    say("", assessment.status.upper())
-    say(*(f"{label}: {text}" for label, text in assessment.verdict.lines.items()), "")
-    say(*(f"{'!' if finding.matters else '-'} {finding.text}" for finding in assessment.findings))
-    say("")
-
-
-def _tell_notes(analysed: list["Outcome"]) -> None:
+def _tell_notes(steps: "Sequence[Step]") -> None:
     """What is to be known of the captures, each note once."""
     said: dict[str, list[str]] = {}
-    for outcome in analysed:
-        assert outcome.step
-        for note in outcome.step.facts()["notes"]:
-            said.setdefault(note, []).append(outcome.step.name)
+    for step in steps:
+        for note in step.facts()["notes"]:
+            said.setdefault(note, []).append(step.name)
     for note, names in said.items():
         more = f" and {len(names) - 1} more" if len(names) > 1 else ""
         say(f"note: {names[0]}{more}: {note}")

@@ -1,5 +1,6 @@
 """Flows in a terminal: a progress bar, then the outcomes."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +11,16 @@ from timtrack.flows import execution, runner
 from timtrack.flows.analyse import analyse
 from timtrack.flows.cli.screen.outcomes import Tellers, tell_hindrance
 from timtrack.flows.follow import Hindrance, follow
-from timtrack.flows.outcomes import CapturesFailed, Outcome, change_listener, listener
+from timtrack.flows.outcomes import (
+    CapturesFailed,
+    Outcome,
+    change_listener,
+    listener,
+    ready_listener,
+)
 from timtrack.flows.settings import Settings
 from timtrack.flows.watched import Watched
+from timtrack.tasks.lake.steps import Step
 from timtrack.tasks.messages.errors import printable
 
 COLUMNS = (
@@ -24,10 +32,15 @@ COLUMNS = (
 
 
 def analyse_with_progress(
-    paths: list[Path], home: Path, settings: Settings, **given: Any
+    paths: list[Path],
+    home: Path,
+    settings: Settings,
+    ready: Callable[[Step], None] | None = None,
+    **given: Any,
 ) -> list[Outcome]:
     """Run the flow `analyse` behind a progress bar; its outcomes, failed ones too.
 
+    `ready` is called of each step before it is logged, and may print: the bar ends before.
     `given`: run, step and tokenizer, as the flow takes them.
     """
     plain = settings.runner == runner.DEFAULT and execution.is_plain(len(paths))
@@ -42,13 +55,19 @@ def analyse_with_progress(
             name = outcome.step.name if outcome.step else outcome.path.name
             progress.update(bar, advance=1, description=printable(name))
 
-        token = listener.set(told)
+        def is_ready(step: Step) -> None:
+            if ready:
+                progress.stop()
+                ready(step)
+
+        token, waiting = listener.set(told), ready_listener.set(is_ready)
         try:
             return list(flow(paths, home.absolute(), parity=parity, bands=bands, **given))
         except CapturesFailed as failed:
             return failed.outcomes
         finally:
             listener.reset(token)
+            ready_listener.reset(waiting)
 
 
 def watch_with_progress(

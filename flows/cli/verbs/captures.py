@@ -2,9 +2,13 @@
 
 from argparse import Namespace
 from dataclasses import asdict
+from typing import TYPE_CHECKING
 
 from timtrack.flows.cli.exits import DONE, FAILED, end_when_told, fail
 from timtrack.flows.cli.printing import about, as_json, complain, say
+
+if TYPE_CHECKING:
+    from timtrack.tasks.lake.steps import Step
 
 
 def ingest(options: Namespace) -> int:
@@ -18,20 +22,28 @@ def ingest(options: Namespace) -> int:
     if options.tokenizer and not options.tokenizer.is_file():
         return fail(f"--tokenizer {options.tokenizer} is not a file")
     from timtrack.flows.cli import ready
-    from timtrack.flows.cli.screen.outcomes import facts, show_outcomes
+    from timtrack.flows.cli.screen.outcomes import facts, show_outcomes, show_step
 
     home, settings = options.home.absolute(), options.settings
+    is_json = options.format == "json"
+    shown: list[Step] = []
+
+    def answer(step: "Step") -> None:  # who gave one capture has the answer before MLflow has it
+        show_step(step, settings.bands)
+        shown.append(step)
+
     given = {"run": options.run, "step": options.step, "tokenizer": options.tokenizer}
     given["columns"] = options.columns
     outcomes = ready.settled(paths, home, settings, **given)
     if outcomes is None:
         from timtrack.flows.cli.screen.progress import analyse_with_progress
 
-        outcomes = analyse_with_progress(paths, home, settings, **given)
-    if options.format == "json":
-        as_json([facts(outcome, options.settings.bands) for outcome in outcomes])
+        at_once = answer if len(paths) == 1 and not is_json else None
+        outcomes = analyse_with_progress(paths, home, settings, at_once, **given)
+    if is_json:
+        as_json([facts(outcome, settings.bands) for outcome in outcomes])
     else:
-        show_outcomes(outcomes, options.settings.bands)
+        show_outcomes(outcomes, settings.bands, shown)
     return FAILED if any(outcome.error for outcome in outcomes) else DONE
 
 

@@ -21,7 +21,7 @@
 -- rare_train         | Share of tokens with p_train below 0.05.
 -- logit_spread       | Standard deviation of the logit difference within +-3, of tokens with p_rollout from 0.05 to 0.95 [nats].
 -- logit_mean         | Its mean [nats].
--- logit_kurtosis     | Its excess kurtosis: -1.2 of a uniform one, 0 of a normal one.
+-- logit_kurtosis     | Its excess kurtosis: -1.2 of a uniform one, 0 of a normal one; NULL below 100 such tokens, where a single one decides.
 -- logit_tokens       | Tokens with p_rollout from 0.05 to 0.95 [tokens].
 -- grid_size          | Of 1/8, 1/16, 1/32 and 1/64, the grid that ln r lies on best [nats].
 -- grid_fit           | How well: mean cosine of 2 pi ln r / size, 1 where ln r is a multiple of it, 0 where what remains is uniform, of the tokens more than half of it apart; NULL below 100 of them.
@@ -116,7 +116,10 @@ select
     frac(p_train < 0.05) as rare_train,
     stddev_pop(bounded) filter (p_rollout between 0.05 and 0.95) as logit_spread,
     avg(bounded) filter (p_rollout between 0.05 and 0.95) as logit_mean,
-    kurtosis_pop(bounded) filter (p_rollout between 0.05 and 0.95) as logit_kurtosis,
+    case
+        when countif(p_rollout between 0.05 and 0.95) >= 100
+            then kurtosis_pop(bounded) filter (p_rollout between 0.05 and 0.95)
+    end as logit_kurtosis,
     countif(p_rollout between 0.05 and 0.95) as logit_tokens,
     any_value(grid_size) as grid_size,
     any_value(grid_fit) as grid_fit,

@@ -1,4 +1,4 @@
--- The line that a temperature on one side makes of the log-odds.
+-- The line that a temperature on one side makes of the log-odds; NULL below 100 tokens, of which a few decide.
 -- grain: run, step
 --
 -- run        | Training run.
@@ -23,3 +23,4 @@ select
     pow(corr(train - rollout, (train + rollout) / 2), 2) as odds_r2
 from odds
 group by run, step
+having count(*) >= 100
