@@ -19,8 +19,7 @@ with odds as (
 select
     run,
     step,
-    1 + regr_slope(train - rollout, (train + rollout) / 2) as odds_slope,
-    pow(corr(train - rollout, (train + rollout) / 2), 2) as odds_r2
+    if(count(*) < 100, null, 1 + regr_slope(train - rollout, (train + rollout) / 2)) as odds_slope,
+    if(count(*) < 100, null, pow(corr(train - rollout, (train + rollout) / 2), 2)) as odds_r2
 from odds
 group by run, step
-having count(*) >= 100
