@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 from tests.backtest import __main__ as backtest
+from tests.parity import sources
 from tests.referee import real
 from tests.zoo import judge as zoo
 from timtrack.tasks.readers.registry import readers
@@ -76,6 +77,7 @@ def parts() -> dict[str, str]:
         for h in all_of().values()
     ]
     return {
+        "parity": markdown(("framework", "version", "table", "tested by"), sources.rows()),
         "hypotheses": markdown(
             ("hypothesis", "log-probs are reproduced when", "then", "evidence for"), tried_out
         ),

@@ -19,9 +19,9 @@ from timtrack.tasks.tables.selected import tables_read
 SQL = Path(__file__).parents[2] / "sql"
 
 # tokens: views of tokens that others build on. intermediate: numbers that several tables share, not
-# stored, not shown to users. step: computed and stored for each step. frameworks: computed for each
-# step, where they are asked for. run: need several steps. referee: over what a referee found later.
-# The last two are computed when they are asked for.
+# stored, not shown to users, computed where one of them is. step: computed and stored for each
+# step. frameworks: computed for each step, where they are asked for. run: need several steps.
+# referee: over what a referee found later. The last two are computed when they are asked for.
 FOLDERS = ("tokens", "intermediate", "step", "frameworks", "run", "referee")
 WHEN_ASKED = ("run", "referee")
 
@@ -109,10 +109,9 @@ def sql_version() -> str:
 
 
 def stored() -> set[str]:
-    """The tables that are stored with a step, and those that they select from."""
-    return {
-        n for n, table in catalogue().items() if table.folder not in ("frameworks", *WHEN_ASKED)
-    }
+    """The tables that are stored with a step, those that they select from, and the token views."""
+    own = (name for name, table in catalogue().items() if table.folder in ("tokens", "step"))
+    return tables_named(" ".join(own))
 
 
 def tables_named(asked: str, are_stored: bool = False) -> set[str]:

@@ -118,8 +118,9 @@ def compare_metrics(found: Tally, framework: str, file: str, step: Step, entry: 
     rows = run_query([step], f"from {name}").to_dicts() if name in catalogue() else []
     ours = {(row.get("setting", "none"), row["name"]): row["value"] for row in rows}
     for name, theirs in entry["metrics"].items():
-        under = [setting for setting, logged in ours if logged == name]
-        compare_metric(found, name, file, ours, ["none", *under], theirs)
+        of_name = [setting for setting, logged in ours if logged == name]
+        only = of_name if len(of_name) == 1 else []
+        compare_metric(found, name, file, ours, ["none", entry.get("under", ""), *only], theirs)
     for correction in entry["corrections"]:
         places = list(settings_of(correction))
         for name, theirs in correction.get("metrics", {}).items():
@@ -138,14 +139,19 @@ def compare_metric(
 
 
 def settings_of(correction: Entry) -> Iterator[str]:
-    """What a correction's numbers may be listed under: verl's option at its default threshold,
-    verl's option with its bound, timtrack's setting; last the options as they were given.
+    """What a correction's numbers may be listed under: as the framework's module says, verl's
+    option with its bounds, timtrack's setting; last the options as they were given.
     """
     options = correction["options"]
     level, option = options.get("rollout_is"), options.get("rollout_rs")
-    normalised = options.get("rollout_is_batch_normalize")
-    if level and options["rollout_is_threshold"] == 2 and not (option or normalised):
-        yield level
+    if "under" in correction:
+        yield correction["under"]
+    if level and not option:
+        bounds = options["rollout_is_threshold"]
+        weights = level if bounds == 2 else f"{level}_{bounds}"
+        if options.get("rollout_is_batch_normalize"):
+            yield f"{weights}_normalised"
+        yield weights
     if option and not level:
         yield f"{option}_{options['rollout_rs_threshold']}"
     if correction["setting"]:

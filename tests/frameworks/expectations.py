@@ -1,10 +1,11 @@
 """What a framework says of its captures, as `expected.json` holds it.
 
     {"framework", "version", "captures": {file: {"metrics": {name: value}, "corrections": [
-        {"setting", "options", "metrics": {name: value}, "weights": [[row, pos, coefficient], ...]}
+        {"setting", "under", "options", "metrics": {name: value}, "weights": [[row, pos, c], ...]}
     ]}}}
 
-`setting` is timtrack's name for the options, or null, then without weights; a capture with the
+`setting` is timtrack's name for the options, or null, then without weights; `under` what the table
+of the framework's metrics lists them under, if that is not verl's option; a capture with the
 tensors of another file is {"same_as": file}. Coefficients are those of the trained tokens.
 """
 
@@ -26,11 +27,13 @@ def correction(
     mask: torch.Tensor,
     coefficient: torch.Tensor,
     metrics: Mapping[str, Any] | None = None,
+    under: str | None = None,
 ) -> dict[str, Any]:
     """One option's entry; `mask` [B, R] is that of the trained tokens before any rejection."""
     weights = coefficient.expand(mask.shape)
     return {
         "setting": setting,
+        **({"under": under} if under else {}),
         "options": dict(options),
         **({"metrics": numbers(metrics)} if metrics else {}),
         "weights": [

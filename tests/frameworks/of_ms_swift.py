@@ -79,7 +79,8 @@ def correction(gap: str, setting: str | None, options: dict[str, Any]) -> dict[s
     weights = this._apply_rollout_importance_sampling(train - rollout, mask)
     logged = this._compute_is_correction_metrics(train - rollout, weights, mask)
     named = {f"{PREFIX}{name}": value for name, value in logged.items()}
-    return expectations.correction(setting, options, mask, weights, named)
+    mode = options["rollout_importance_sampling_mode"]
+    return expectations.correction(setting, options, mask, weights, named, mode)
 
 
 def said_of(gap: str) -> dict[str, Any]:

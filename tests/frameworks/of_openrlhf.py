@@ -39,6 +39,7 @@ FURTHER: list[tuple[str | None, dict[str, Any]]] = [
     ("clip_token_0.5_2", _options("token", "clip", "ratio", 0.5, 2.0)),
     ("seq_mask_tis_0.999_1.002", _options("seq", "mask", "ratio", 0.999, 1.002)),
     ("seq_mask_tis_0.5_2", _options("seq", "mask", "ratio", 0.5, 2.0)),
+    ("seq_mask_tis_0.5_5", _options("seq", "mask", "ratio", 0.5, 5.0)),
     (None, _options("token", "mask", "binary_kl", 0.0, 0.05)),
     (None, _options("token", "mask", "tv", 0.0, 0.1)),
     (None, _options("seq", "mask", "binary_kl", 0.0, 0.05)),
@@ -97,7 +98,16 @@ def correction(gap: str, setting: str | None, options: dict[str, Any]) -> dict[s
     loss.backward()
     mask, coefficient = (by_position(gap, t) for t in (fields.action_mask, -log_probs.grad))
     logged = {"vllm_kl": vllm_kl, "is_filter_ratio": filtered}
-    return expectations.correction(setting, options, mask, coefficient, logged)
+    return expectations.correction(setting, options, mask, coefficient, logged, under(options))
+
+
+def under(options: dict[str, Any]) -> str:
+    """Level, gating and bounds in one word; a divergence has no lower one."""
+    level, gating, (low, high) = (
+        options[f"is_correction_{name}"] for name in ("level", "gating", "threshold")
+    )
+    bounds = [low, high] if gating == "ratio" else [high]
+    return "_".join((level, gating, *(f"{bound:g}" for bound in bounds)))
 
 
 def by_position(gap: str, tensor: torch.Tensor) -> torch.Tensor:
@@ -110,12 +120,10 @@ def by_position(gap: str, tensor: torch.Tensor) -> torch.Tensor:
 
 
 def said_of(gap: str) -> dict[str, Any]:
-    """What is logged by default, and every correction's weights."""
-    first = correction(gap, *DEFAULT)
-    others = [correction(gap, *one) for one in FURTHER]
-    for other in others:
-        del other["metrics"]["vllm_kl"]  # the same for all
-    return {"metrics": first.pop("metrics"), "corrections": [first, *others]}
+    """What is logged with any correction, and every one's weights."""
+    told = [correction(gap, *one) for one in (DEFAULT, *FURTHER)]
+    kl = [one["metrics"].pop("vllm_kl") for one in told]  # the same for all
+    return {"metrics": {"vllm_kl": kl[0]}, "corrections": told}
 
 
 def main(folder: Path) -> None:

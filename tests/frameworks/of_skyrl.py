@@ -197,7 +197,8 @@ def correction(
     """One option, with what it logs that the defaults do not."""
     coefficient, logged = corrected(batch, options)
     own = {name: value for name, value in logged.items() if known.get(name) != value}
-    return entry(gap, setting, options, batch["loss_mask"], coefficient, own)
+    under = "token_mask" if options == _tokens("token_mask", 0.5, 2.0) else None
+    return entry(gap, setting, options, batch["loss_mask"], coefficient, own, under)
 
 
 def by_dppo(gap: str, batch: Any, setting: str, kind: str, delta: float) -> dict[str, Any]:
@@ -231,6 +232,7 @@ def entry(
     mask: torch.Tensor,
     coefficient: torch.Tensor,
     logged: dict[str, float] | None = None,
+    under: str | None = None,
 ) -> dict[str, Any]:
     """The entry of right aligned tensors, by position in the response."""
     lengths = [len(one.response) for one in rollouts(gap)]
@@ -240,7 +242,7 @@ def entry(
         return right_padded(rows, torch.float64)
 
     return expectations.correction(
-        setting, options, by_position(mask), by_position(coefficient), logged
+        setting, options, by_position(mask), by_position(coefficient), logged, under
     )
 
 

@@ -29,8 +29,9 @@ STEP = 3
 VOCABULARY = 256
 SHARPNESS = 6.0  # standard deviation of the logits: samples about -1 nat, the rarest token -30
 UNSCORED = ((0, 2),)  # a token that vLLM has no log-prob for
+DEFAULT, CLIP_MAX = "sequence_mask", 3.0  # vllm_importance_sampling_mode, _clip_max
 OPTIONS = {  # a line of corrections.toml names some; the others are as here
-    "vllm_importance_sampling_mode": "sequence_mask",
+    "vllm_importance_sampling_mode": DEFAULT,
     "vllm_importance_sampling_clip_min": None,
     "vllm_importance_sampling_clip_max": None,
 }
@@ -172,7 +173,8 @@ def save(gap: str, folder: Path, unscored: bool = False) -> tuple[str, GRPOTrain
     name = f"{'unscored' if unscored else gap}/step_{STEP}/step_batch.pt"
     (folder / name).parent.mkdir(parents=True, exist_ok=True)
     torch.save(batch, folder / name)
-    return name, made, {"metrics": expectations.numbers(logged), "corrections": []}
+    told = {"under": DEFAULT, "metrics": expectations.numbers(logged), "corrections": []}
+    return name, made, told
 
 
 def options_of(line: str) -> dict[str, Any]:
@@ -195,7 +197,9 @@ def correction(
     batch, logged = generated(made, gap, OPTIONS | options)
     ratio = batch["importance_sampling_ratio"]
     own = {name: value for name, value in logged.items() if "ratio" in name}
-    return expectations.correction(setting, options, mask_of(batch), ratio, own)
+    mode, low, high = (options.get(name) for name in OPTIONS)
+    under = mode if high == CLIP_MAX and low is None else None
+    return expectations.correction(setting, options, mask_of(batch), ratio, own, under)
 
 
 def mask_of(batch: dict[str, torch.Tensor]) -> torch.Tensor:
@@ -248,6 +252,7 @@ def bounded(mode: str, high: float | None) -> dict[str, Any]:
 
 # Under timtrack's names; what has none is not in corrections.toml.
 FURTHER: list[tuple[str | None, dict[str, Any]]] = [
+    ("tis_token_3", bounded("token_truncate", CLIP_MAX)),
     ("tis_seq_unclipped_2", bounded("sequence_truncate", 2.0)),
     (
         "mis_seq_unclipped_0.5_2",

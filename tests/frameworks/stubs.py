@@ -66,15 +66,17 @@ def stand_in_for(*names: str) -> None:
     sys.meta_path.append(_Finder(absent, ()))
 
 
-def only(module: str) -> ModuleType:
-    """One module of an installed package, with stand-ins for all others of that package."""
-    package, *_ = parts = module.split(".")
+def only(module: str, *others: str) -> ModuleType:
+    """One module of an installed package, with stand-ins for all of that package but the others."""
+    package = module.split(".")[0]
     found = importlib.util.find_spec(package)
     if found is None:
         raise ModuleNotFoundError(f"No module named {package!r}")
-    for depth in range(1, len(parts)):
-        parent = ModuleType(".".join(parts[:depth]))
-        parent.__path__ = [str(Path(found.origin).parent.joinpath(*parts[1:depth]))]
-        sys.modules[parent.__name__] = parent
-    sys.meta_path.insert(0, _Finder((package,), (module,)))
+    for name in (module, *others):
+        parts = name.split(".")
+        for depth in range(1, len(parts)):
+            parent = ModuleType(".".join(parts[:depth]))
+            parent.__path__ = [str(Path(found.origin).parent.joinpath(*parts[1:depth]))]
+            sys.modules.setdefault(parent.__name__, parent)
+    sys.meta_path.insert(0, _Finder((package,), (module, *others)))
     return importlib.import_module(module)

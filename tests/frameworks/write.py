@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 HERE = Path(__file__).parent
-FRAMEWORKS = ("verl", "trl", "skyrl", "openrlhf", "ms_swift")
+FRAMEWORKS = ("verl", "trl", "skyrl", "openrlhf", "ms_swift", "tinker")
 # Frameworks that are known not to be there, and why; these do not fail the run.
 UNAVAILABLE: dict[str, str] = {}
 

@@ -136,6 +136,7 @@ def running() -> argparse.ArgumentParser:
         "--parity",
         type=checked(_frameworks),
         metavar="NAMES",
-        help="also log what verl, nemo_rl or slime would log, under their names (comma-separated)",
+        help="also log what these frameworks would log, under their names (comma-separated): "
+        + ", ".join(frameworks.FRAMEWORKS),
     )
     return options

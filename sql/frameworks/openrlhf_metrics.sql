@@ -1,0 +1,92 @@
+-- What OpenRLHF logs about the mismatch, under its names and by its definitions (PolicyLoss of 0.11.2, where
+-- --algo.advantage.is_correction_level is not off), as of one batch: it then takes means over batches. vllm_kl is a
+-- mean over trained tokens. is_filter_ratio is the share of trained tokens, or of all rows at level seq, outside the
+-- threshold: with gating ratio that of r (of a row the geometric mean), with binary_kl and tv that of the divergence
+-- of this token against all others, p_rollout and p_train held in [1e-6, 1 - 1e-6] (of a row its mean). A row
+-- without trained tokens counts as outside, its mean being undefined. Modes mask and clip log the same.
+-- grain: run, step, setting, name
+--
+-- run     | Training run.
+-- step    | Optimizer step.
+-- setting | is_correction_level, _gating and _threshold; token_ratio_0.5_5 is the default of a level token, the divergences' thresholds are examples; none for what is logged with any.
+-- name    | Name in OpenRLHF's log.
+-- value   | The number by OpenRLHF's definition.
+
+with held as (
+    select
+        run,
+        step,
+        row,
+        ratio,
+        greatest(1e-6, least(1 - 1e-6, p_rollout)) as p,
+        greatest(1e-6, least(1 - 1e-6, p_train)) as q
+    from trained_tokens
+),
+
+divergences as (
+    select
+        run,
+        step,
+        row,
+        ratio,
+        p * ln(p / q) + (1 - p) * ln((1 - p) / (1 - q)) as binary_kl,
+        abs(p - q) as tv
+    from held
+),
+
+row_divergences as (
+    select
+        run,
+        step,
+        row,
+        avg(binary_kl) as binary_kl,
+        avg(tv) as tv
+    from divergences
+    group by run, step, row
+),
+
+outside as (
+    select
+        run,
+        step,
+        unnest([
+            { 'setting': 'token_ratio_0.5_5', 'value': frac(ratio < 0.5 or ratio > 5) },
+            { 'setting': 'token_binary_kl_0.05', 'value': frac(binary_kl > 0.05) },
+            { 'setting': 'token_tv_0.1', 'value': frac(tv > 0.1) }
+        ], max_depth := 2)
+    from divergences
+    group by run, step
+    union all
+    select
+        run,
+        step,
+        unnest([
+            { 'setting': 'seq_ratio_0.5_5', 'value': frac(coalesce(seq_geo_ratio < 0.5 or seq_geo_ratio > 5, true)) },
+            {
+                'setting': 'seq_ratio_0.999_1.002',
+                'value': frac(coalesce(seq_geo_ratio < 0.999 or seq_geo_ratio > 1.002, true))
+            },
+            { 'setting': 'seq_binary_kl_0.05', 'value': frac(coalesce(binary_kl > 0.05, true)) },
+            { 'setting': 'seq_tv_0.1', 'value': frac(coalesce(tv > 0.1, true)) }
+        ], max_depth := 2)
+    from sequence_metrics
+    left join row_divergences using (run, step, row)
+    group by run, step
+)
+
+select
+    run,
+    step,
+    'none' as setting,
+    'vllm_kl' as name,
+    kl_k1 as value
+from token_moments
+union all
+select
+    run,
+    step,
+    setting,
+    'is_filter_ratio' as name,
+    value
+from outside
+order by run, step, setting

@@ -1,0 +1,143 @@
+-- What prime-rl's trainer logs about the mismatch, under its names and by its definitions (main of 2026-08).
+-- mismatch_kl is over the step's trained tokens; entropy likewise, where every one has it. What the losses log is a
+-- mean over each row's trained tokens and then over all rows, or the largest of a row: a row without trained tokens
+-- counts as 0, and so does the mean over no dropped (or no kept) tokens. IPO is the default since prime-rl#3418,
+-- which took DPPO and its names out; ref_kl is the loss of opd and opsd. Numbers by environment
+-- (mismatch_kl/<env>/...) are left out, a capture does not have environments; tokens of the ce loss are no rollouts.
+-- grain: run, step, setting, name
+--
+-- run     | Training run.
+-- step    | Optimizer step.
+-- setting | The loss: ipo (|p_train - p_rollout| up to 0.1 is kept), dppo (default until 2026-08, 0.2 in the advantage's direction), ref_kl (probabilities that fell by up to 0.2); none for what is logged with every loss.
+-- name    | Name in prime-rl's log.
+-- value   | The number by prime-rl's definition; NULL of dppo without advantages, of kl_ent_ratio without entropies.
+
+with always as (
+    select
+        run,
+        step,
+        'none' as setting,
+        unnest([
+            { 'name': 'mismatch_kl/all/mean', 'value': avg(k3) },
+            { 'name': 'mismatch_kl/all/std', 'value': stddev_samp(k3) },
+            { 'name': 'mismatch_kl/all/max', 'value': max(k3) },
+            {
+                'name': 'kl_ent_ratio/mean',
+                'value': if(
+                    count(entropy) = count(*) and avg(cast(entropy as double)) > 0,
+                    avg(k3) / avg(cast(entropy as double)),
+                    null
+                )
+            }
+        ]) as logged
+    from trained_tokens
+    group by run, step
+),
+
+judged as (
+    select
+        run,
+        step,
+        row,
+        k3,
+        advantage > 0 as is_positive,
+        advantage < 0 as is_negative,
+        unnest([
+            { 'setting': 'ipo', 'is_masked': abs(prob_diff) > 0.1 },
+            {
+                'setting': 'dppo',
+                'is_masked': if(advantage is null, null, if(advantage > 0, prob_diff > 0.2, prob_diff < -0.2))
+            },
+            { 'setting': 'ref_kl', 'is_masked': prob_diff < -0.2 }
+        ], max_depth := 2)
+    from trained_tokens
+),
+
+of_rows as (
+    select
+        run,
+        step,
+        row,
+        setting,
+        frac(is_masked) as is_masked,
+        frac(is_masked and is_negative) as is_masked_low,
+        frac(is_masked and is_positive) as is_masked_high,
+        coalesce(avg(k3) filter (is_masked), 0) as masked_mismatch_kl,
+        coalesce(avg(k3) filter (not is_masked), 0) as unmasked_mismatch_kl,
+        coalesce(avg(cast(is_positive as int)) filter (is_masked), 0) as masked_advantage_positive,
+        coalesce(avg(cast(is_negative as int)) filter (is_masked), 0) as masked_advantage_negative,
+        bool_or(is_masked is null) as is_unknown
+    from judged
+    group by run, step, row, setting
+),
+
+-- The rows without trained tokens.
+empty_rows as (
+    select
+        run,
+        step,
+        row,
+        unnest(['ipo', 'dppo', 'ref_kl']) as setting,
+        0 as is_masked,
+        0 as is_masked_low,
+        0 as is_masked_high,
+        0 as masked_mismatch_kl,
+        0 as unmasked_mismatch_kl,
+        0 as masked_advantage_positive,
+        0 as masked_advantage_negative,
+        false as is_unknown
+    from padded_rows
+    where trained_tokens = 0
+),
+
+all_rows as (
+    from of_rows
+    union all
+    from empty_rows
+),
+
+by_loss as (
+    select
+        run,
+        step,
+        setting,
+        unnest([
+            { 'name': 'is_masked/mean', 'value': avg(is_masked) },
+            { 'name': 'is_masked/max', 'value': max(is_masked) },
+            { 'name': 'is_masked_low/mean', 'value': avg(is_masked_low) },
+            { 'name': 'is_masked_low/max', 'value': max(is_masked_low) },
+            { 'name': 'is_masked_high/mean', 'value': avg(is_masked_high) },
+            { 'name': 'is_masked_high/max', 'value': max(is_masked_high) },
+            { 'name': 'masked_mismatch_kl/mean', 'value': avg(masked_mismatch_kl) },
+            { 'name': 'masked_mismatch_kl/max', 'value': max(masked_mismatch_kl) },
+            { 'name': 'unmasked_mismatch_kl/mean', 'value': avg(unmasked_mismatch_kl) },
+            { 'name': 'unmasked_mismatch_kl/max', 'value': max(unmasked_mismatch_kl) },
+            { 'name': 'masked_advantage_positive/mean', 'value': avg(masked_advantage_positive) },
+            { 'name': 'masked_advantage_positive/max', 'value': max(masked_advantage_positive) },
+            { 'name': 'masked_advantage_negative/mean', 'value': avg(masked_advantage_negative) },
+            { 'name': 'masked_advantage_negative/max', 'value': max(masked_advantage_negative) }
+        ]) as logged,
+        bool_or(is_unknown) as is_unknown
+    from all_rows
+    group by run, step, setting
+)
+
+select
+    run,
+    step,
+    setting,
+    logged.name,
+    logged.value
+from always
+union all
+select
+    run,
+    step,
+    setting,
+    if(setting = 'ref_kl', 'ref_kl/', '') || logged.name as name,
+    if(is_unknown, null, logged.value) as value
+from by_loss
+where
+    setting = 'dppo'
+    or not (starts_with(logged.name, 'is_masked_') or starts_with(logged.name, 'masked_advantage'))
+order by run, step, setting, name
