@@ -1,5 +1,6 @@
 """Verbs that take captures in, and look after the lake."""
 
+import argparse
 from pathlib import Path
 from typing import Any
 
@@ -112,13 +113,18 @@ def _watch(verbs: Any) -> None:
     how = watch.add_mutually_exclusive_group()
     how.add_argument("--follow", action="store_true", help="run until interrupted (default)")
     how.add_argument("--once", action="store_true", help="analyse what is there, then exit")
-    add_alerts(watch)
-    add_watching_referee(watch)
-    add_columns(watch)
+    _add_sweeps(watch)
     add_format(watch)
     watch.add_argument(
         "--every", type=float, default=2.0, help="seconds between scans (default: %(default)g)"
     )
+
+
+def _add_sweeps(verb: argparse.ArgumentParser) -> None:
+    """What a sweep does beyond finding captures."""
+    add_alerts(verb)
+    add_watching_referee(verb)
+    add_columns(verb)
 
 
 def _serve(verbs: Any) -> None:
@@ -128,8 +134,7 @@ def _serve(verbs: Any) -> None:
         "/checkpoints --every 300",
         parents=[below(), named(), complete(), running()],
     )
-    add_alerts(serve)
-    add_columns(serve)
+    _add_sweeps(serve)
     serve.add_argument(
         "--every", type=float, default=60.0, help="seconds between sweeps (default: %(default)g)"
     )

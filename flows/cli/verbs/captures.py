@@ -2,7 +2,8 @@
 
 from argparse import Namespace
 from dataclasses import asdict
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from timtrack.flows.cli.exits import DONE, FAILED, end_when_told, fail
 from timtrack.flows.cli.printing import about, as_json, complain, say
@@ -68,22 +69,27 @@ def watch(options: Namespace) -> int:
     from timtrack.flows.watched import Watched
 
     end_when_told()
-    watched = Watched(
-        root,
-        options.quiet,
-        options.pattern,
-        options.marker,
-        options.alerts and options.alerts.absolute(),
-        options.columns,
-        ",".join(settings.parity),
-        settings.bands.own,
-        options.referee and options.referee.absolute(),
-        options.referee_every,
-        follows=not options.once,
-    )
+    watched = Watched(**_sweep(options), follows=not options.once)
     told = objects(settings.bands) if is_json else LINES
     failed = watch_with_progress(watched, home, options.once, options.every, settings.runner, told)
     return FAILED if failed else DONE
+
+
+def _sweep(options: Namespace) -> dict[str, Any]:
+    """What a sweep is told of captures and judgements: parameters of the flow `watch`."""
+    settings = options.settings
+    return {
+        "root": options.root.absolute(),
+        "quiet": options.quiet,
+        "pattern": options.pattern,
+        "marker": options.marker,
+        "alerts": options.alerts and options.alerts.absolute(),
+        "columns": options.columns,
+        "parity": ",".join(settings.parity),
+        "bands": settings.bands.own,
+        "referee": options.referee and options.referee.absolute(),
+        "referee_every": options.referee_every,
+    }
 
 
 def serve(options: Namespace) -> int:
@@ -103,17 +109,10 @@ def serve(options: Namespace) -> int:
         name=f"watch-{options.root.name}",
         interval=options.every,
         parameters={
-            "root": str(options.root.absolute()),
-            "home": str(options.home.absolute()),
-            "quiet": options.quiet,
-            "pattern": options.pattern,
-            "marker": options.marker,
-            "columns": options.columns,
-            "parity": ",".join(settings.parity),
-            "bands": settings.bands.own and str(settings.bands.own),
-            "alerts": options.alerts and str(options.alerts.absolute()),
-            "critical_fails": True,
-        },
+            name: str(value) if isinstance(value, Path) else value
+            for name, value in {**_sweep(options), "home": options.home.absolute()}.items()
+        }
+        | {"critical_fails": True},
         global_limit=alone,
     )
     return DONE
