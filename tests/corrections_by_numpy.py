@@ -65,6 +65,7 @@ FREE_PRODUCT = Level(lambda step: float32_range(step.s[step.row]), clipped=False
 CLIPPED_PRODUCT = Level(lambda step: clipped_sum(step)[step.row])
 GEOMETRIC = Level(lambda step: step.g[step.row], clipped=False)
 CLIPPED_GEOMETRIC = Level(lambda step: step.g[step.row])
+RHO = Level(lambda step: step.row_mean(np.clip(step.d, -10, 10))[step.row], clipped=False)
 MEAN = Level(lambda step: clipped_mean(step)[step.row], clipped=False)
 
 
@@ -136,6 +137,59 @@ def none_below(step: Step, low: float) -> Mask:
 def none_outside(step: Step, low: float, high: float) -> Mask:
     """SkyRL's outlier mask: no token of the rollout has r < low or r > high."""
     return ~any_in_row(step, by_numpy.outside(np.exp(step.d), low, high))
+
+
+def mean_geometric_at_most(step: Step, high: float) -> Mask:
+    """ms-swift's sequence_mask: e^(mean of clipped d) <= high."""
+    return MEAN.weight(step) <= high
+
+
+def held(x: Array, margin: float) -> Array:
+    return np.clip(np.exp(x), margin, 1 - margin)
+
+
+def bernoulli_kl(p: Array, q: Array) -> Array:
+    """KL(p || q) of a token against all others."""
+    divergence: Array = p * np.log(p / q) + (1 - p) * np.log((1 - p) / (1 - q))
+    return divergence
+
+
+def gate_kl(step: Step) -> Array:
+    """OpenRLHF's binary_kl: rollout against train, both in [1e-6, 1 - 1e-6]."""
+    return bernoulli_kl(held(step.q, 1e-6), held(step.p, 1e-6))
+
+
+def both_kl(step: Step) -> Array:
+    """AReaL's binary_kl: the larger of both directions, in [1e-8, 1 - 1e-8]."""
+    q, p = held(step.q, 1e-8), held(step.p, 1e-8)
+    return np.maximum(bernoulli_kl(q, p), bernoulli_kl(p, q))
+
+
+def gate_at_most(statistic: Callable[[Step], Array], by_row: bool = False) -> Test:
+    """Tokens, or rollouts by their mean, whose statistic is at most a bound."""
+
+    def test(step: Step, bound: float) -> Mask:
+        values = statistic(step)
+        return (step.row_mean(values)[step.row] if by_row else values) <= bound
+
+    return test
+
+
+def not_pushed_apart(step: Step, bound: float) -> Mask:
+    """open-instruct's TV mask: without A pushing rho from 1 where a rollout's |rho - 1| > bound."""
+    log_rho = np.clip(step.d, -10, 10)
+    divergence = step.row_mean(np.abs(np.exp(log_rho) - 1))[step.row]
+    return ~((divergence > bound) & (np.sign(log_rho) * advantage(step) > 0))
+
+
+def rho_inside(step: Step, low: float, high: float) -> Mask:
+    """open-instruct's sequence-level mask, of the geometric mean of rho."""
+    return inside(RHO.weight(step), low, high)
+
+
+def ratio_inside(step: Step, low: float, high: float) -> Mask:
+    """open-instruct's mask by token."""
+    return inside(TOKEN.weight(step), low, high)
 
 
 def error_at_most(step: Step, high: float) -> Mask:
@@ -290,6 +344,7 @@ FAMILIES: dict[str, tuple[Level, Rule, str]] = {
     "rs_geo": (MASK, kept(geometric_inside, 2), "0.999_1.001 0.99_1.01 0.1_10"),
     "rs_seq_mean_k1": (MASK, kept(mean_k1_inside, 2), "0.999_1.001"),
     "seq_mask_tis": (TOKEN, kept(geometric_inside, 2), "0.999_1.002"),
+    "seq_mask_tis_hi": (TOKEN, kept(mean_geometric_at_most, 1), "2"),
     "rs_seq_mean_k3": (MASK, kept(row_k3_at_most, 1), "0.01"),
     "rs_seq_max_k2": (MASK, kept(row_max_k2_at_most, 1), "2.5"),
     "veto": (MASK, kept(none_below, 1), "1e-4"),
@@ -302,6 +357,18 @@ FAMILIES: dict[str, tuple[Level, Rule, str]] = {
     "dppo_kl_capped": (TOKEN, kept(not_dppo_kl, 1, at_most), "0.2_3"),
     "dppo_kl_signed": (TOKEN, kept(not_dppo_kl_signed, 1), "0.05"),
     "ipo": (TOKEN, kept(change_at_most, 1), "0.1"),
+    "gate_kl": (TOKEN, kept(gate_at_most(gate_kl), 1), "0.05"),
+    "gate_kl_seq": (TOKEN, kept(gate_at_most(gate_kl, by_row=True), 1), "0.003"),
+    "gate_tv_seq": (
+        TOKEN,
+        kept(gate_at_most(lambda step: np.abs(probability_change(step)), by_row=True), 1),
+        "0.1",
+    ),
+    "gate_kl_both": (TOKEN, kept(gate_at_most(both_kl), 1), "0.05"),
+    "gate_kl_both_seq": (TOKEN, kept(gate_at_most(both_kl, by_row=True), 1), "0.05"),
+    "rho_mask": (TOKEN, kept(ratio_inside, 2, at_most), "0.5_5_2"),
+    "rho_mask_seq": (RHO, kept(rho_inside, 2, at_most), "0.5_5_2"),
+    "rho_mask_tv": (TOKEN, kept(not_pushed_apart, 1, at_most), "2_2"),
     "m2po": (MASK, kept(smallest_squares, 0), ""),
     "sapo": (TOKEN, sapo, "1_1.05"),
     "vespo": (CLIPPED_PRODUCT, vespo, ""),

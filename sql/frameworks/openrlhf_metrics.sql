@@ -2,7 +2,7 @@
 -- --algo.advantage.is_correction_level is not off), as of one batch: it then takes means over batches. vllm_kl is a
 -- mean over trained tokens. is_filter_ratio is the share of trained tokens, or of all rows at level seq, outside the
 -- threshold: with gating ratio that of r (of a row the geometric mean), with binary_kl and tv that of the divergence
--- of this token against all others, p_rollout and p_train held in [1e-6, 1 - 1e-6] (of a row its mean). A row
+-- of this token against all others, of a row its mean (OpenRLHF holds both probabilities in [1e-6, 1 - 1e-6]). A row
 -- without trained tokens counts as outside, its mean being undefined. Modes mask and clip log the same.
 -- grain: run, step, setting, name
 --
@@ -12,26 +12,15 @@
 -- name    | Name in OpenRLHF's log.
 -- value   | The number by OpenRLHF's definition.
 
-with held as (
+with divergences as (
     select
         run,
         step,
         row,
         ratio,
-        greatest(1e-6, least(1 - 1e-6, p_rollout)) as p,
-        greatest(1e-6, least(1 - 1e-6, p_train)) as q
+        bernoulli_kl(p_rollout, p_train, 1e-6) as binary_kl,
+        abs(prob_diff) as tv
     from trained_tokens
-),
-
-divergences as (
-    select
-        run,
-        step,
-        row,
-        ratio,
-        p * ln(p / q) + (1 - p) * ln((1 - p) / (1 - q)) as binary_kl,
-        abs(p - q) as tv
-    from held
 ),
 
 row_divergences as (

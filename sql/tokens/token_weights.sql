@@ -21,6 +21,9 @@
 -- binary_kl         | KL(rollout || train) of this token against all others, both with 1e-8 more for these [nats].
 -- pushed_kl         | The same where pushed_prob_diff is above 0, else 0 [nats].
 -- signed_kl         | The same, 0 also where A = 0 [nats].
+-- gate_kl           | KL(rollout || train) of this token against all others, as OpenRLHF gates by it: both probabilities held in [1e-6, 1 - 1e-6] [nats].
+-- both_kl           | The larger of KL(rollout || train) and KL(train || rollout), as AReaL gates by it: both held in [1e-8, 1 - 1e-8] [nats].
+-- pushed_tv         | Mean of |r - 1| over the rollout, ln r clipped to [-10, 10], where A pushes r further from 1; else 0.
 -- include: sequence_weights
 
 select
@@ -43,6 +46,9 @@ select
     -p_rollout * logp_diff + (1 - p_rollout) * ln((1 - p_rollout + 1e-8) / (1 - p_train + 1e-8)) as binary_kl,
     if(pushed_prob_diff > 0, binary_kl, 0) as pushed_kl,
     if(trained_tokens.advantage = 0, 0, pushed_kl) as signed_kl,
+    bernoulli_kl(p_rollout, p_train, 1e-6) as gate_kl,
+    both_kl(p_rollout, p_train, 1e-8) as both_kl,
+    if(sign(logp_diff) * coalesce(trained_tokens.advantage, 1) > 0, seq_rho_tv, 0) as pushed_tv,
     sequence_weights.* exclude (run, step, row)
 from trained_tokens
 inner join sequence_weights using (run, step, row)

@@ -16,7 +16,7 @@ from timtrack.tasks.messages.errors import TimtrackError
 
 FILE = Path(__file__).parents[2] / "sql" / "corrections.toml"
 FORMULAS = ("weight", "at_least", "at_most", "over", "target", "coefficient")
-FRAMEWORKS = ("verl", "trl", "slime")
+FRAMEWORKS = ("verl", "trl", "slime", "nemo_rl", "skyrl", "openrlhf", "areal", "prime_rl")
 
 # slime's helper for other corrections than its flags have: both, with all keys.
 MIS_FLAGS = (

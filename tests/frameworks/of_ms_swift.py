@@ -30,11 +30,11 @@ def _mode(mode: str, threshold: float) -> dict[str, Any]:
     return {f"rollout_importance_sampling_{name}": value for name, value in named.items()}
 
 
-OPTIONS: list[tuple[str | None, dict[str, Any]]] = [
+OPTIONS: list[tuple[str, dict[str, Any]]] = [
     ("tis_token_2", _mode("token_truncate", 2.0)),
     ("mask_token_hi_2", _mode("token_mask", 2.0)),
     ("tis_seq_mean_2", _mode("sequence_truncate", 2.0)),
-    (None, _mode("sequence_mask", 2.0)),  # weight r by token where the mean is up to 2
+    ("seq_mask_tis_hi_2", _mode("sequence_mask", 2.0)),
     ("opsm_1e-4", {"off_policy_sequence_mask_delta": 1e-4}),
     ("opsm_0.5", {"off_policy_sequence_mask_delta": 0.5}),
 ]
@@ -68,7 +68,7 @@ def made(**options: Any) -> Any:
     return this
 
 
-def correction(gap: str, setting: str | None, options: dict[str, Any]) -> dict[str, Any]:
+def correction(gap: str, setting: str, options: dict[str, Any]) -> dict[str, Any]:
     """One option: weights by token, and what is logged beside the diagnostics."""
     batch, this = fields(gap), made(**options)
     train, rollout = batch["old_log_probs"].double(), batch["rollout_log_probs"].double()

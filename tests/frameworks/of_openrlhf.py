@@ -3,12 +3,14 @@
 python tests/frameworks/of_openrlhf.py OUT/openrlhf
 """
 
+import argparse
 import sys
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import expectations
+import settings
 import stubs
 import torch
 from padding import right_padded
@@ -31,20 +33,25 @@ def _options(level: str, mode: str, gating: str, low: float, high: float) -> dic
     return {f"is_correction_{name}": value for name, value in named.items()}
 
 
-DEFAULT = ("icepop_0.5_5", _options("token", "mask", "ratio", 0.5, 5.0))
-# A gate by divergence keeps e^25 as it is, the tables clip r: no setting of theirs.
-FURTHER: list[tuple[str | None, dict[str, Any]]] = [
-    ("icepop_0.5_2", _options("token", "mask", "ratio", 0.5, 2.0)),
-    ("clip_token_0.5_5", _options("token", "clip", "ratio", 0.5, 5.0)),
-    ("clip_token_0.5_2", _options("token", "clip", "ratio", 0.5, 2.0)),
-    ("seq_mask_tis_0.999_1.002", _options("seq", "mask", "ratio", 0.999, 1.002)),
+# What corrections.toml has no line for at these bounds, under timtrack's name for it.
+FURTHER: list[tuple[str, dict[str, Any]]] = [
     ("seq_mask_tis_0.5_2", _options("seq", "mask", "ratio", 0.5, 2.0)),
     ("seq_mask_tis_0.5_5", _options("seq", "mask", "ratio", 0.5, 5.0)),
-    (None, _options("token", "mask", "binary_kl", 0.0, 0.05)),
-    (None, _options("token", "mask", "tv", 0.0, 0.1)),
-    (None, _options("seq", "mask", "binary_kl", 0.0, 0.05)),
-    (None, _options("seq", "mask", "tv", 0.0, 0.1)),
+    ("gate_kl_seq_0.05", _options("seq", "mask", "binary_kl", 0.0, 0.05)),
 ]
+
+
+def options_of(line: str) -> dict[str, Any]:
+    """A line of corrections.toml as the command line's parser and main read it."""
+    parser = argparse.ArgumentParser()
+    for name in ("level", "mode", "gating"):
+        parser.add_argument(f"--algo.advantage.is_correction_{name}", dest=f"is_correction_{name}")
+    name = "is_correction_threshold"
+    parser.add_argument(f"--algo.advantage.{name}", dest=name, nargs="+", type=float)
+    given = vars(parser.parse_args(line.split()))
+    if len(given[name] or ()) == 1:
+        given[name].insert(0, 0.0)
+    return {key: value for key, value in given.items() if value is not None}
 
 
 def experience(gap: str) -> Experience:
@@ -82,8 +89,12 @@ def save(gap: str, folder: Path) -> str:
     return name
 
 
-def correction(gap: str, setting: str | None, options: dict[str, Any]) -> dict[str, Any]:
-    """One option: what it multiplies each token's gradient by, and what is logged."""
+def correction(gap: str, setting: str, options: dict[str, Any]) -> dict[str, Any]:
+    """One option: what it multiplies each token's gradient by, and what is logged.
+
+    A divergence keeps a token that both engines rule out, with the ratio as it is: one beyond 20
+    nats, where the tables clip, is left out.
+    """
     fields = experience(gap)
     old = fields.action_log_probs.double()
     log_probs = old.clone().requires_grad_()
@@ -96,7 +107,12 @@ def correction(gap: str, setting: str | None, options: dict[str, Any]) -> dict[s
         batch_num_tokens=1,
     )
     loss.backward()
-    mask, coefficient = (by_position(gap, t) for t in (fields.action_mask, -log_probs.grad))
+    readable = fields.action_mask
+    if options.get("is_correction_gating") != "ratio":
+        readable = readable * ((old - fields.rollout_log_probs.double()).abs() <= 20)
+    mask, coefficient = (by_position(gap, t) for t in (readable, -log_probs.grad))
+    if vllm_kl is None:  # level off
+        return expectations.correction(setting, options, mask, coefficient)
     logged = {"vllm_kl": vllm_kl, "is_filter_ratio": filtered}
     return expectations.correction(setting, options, mask, coefficient, logged, under(options))
 
@@ -121,8 +137,9 @@ def by_position(gap: str, tensor: torch.Tensor) -> torch.Tensor:
 
 def said_of(gap: str) -> dict[str, Any]:
     """What is logged with any correction, and every one's weights."""
-    told = [correction(gap, *one) for one in (DEFAULT, *FURTHER)]
-    kl = [one["metrics"].pop("vllm_kl") for one in told]  # the same for all
+    lines = [(name, options_of(line)) for name, line in settings.lines("openrlhf")]
+    told = [correction(gap, *one) for one in (*lines, *FURTHER)]
+    kl = [one["metrics"].pop("vllm_kl") for one in told if "metrics" in one]  # the same for all
     return {"metrics": {"vllm_kl": kl[0]}, "corrections": told}
 
 

@@ -15,9 +15,11 @@ from typing import Any
 
 import expectations
 import numpy as np
+import settings
 import stubs
 import torch
 import typing_extensions
+from omegaconf import OmegaConf
 from padding import right_padded
 from rollouts import GAPS, Rollout, rollouts
 
@@ -85,6 +87,17 @@ FURTHER: list[tuple[str | None, dict[str, Any]]] = [
     (None, {**_tokens("outlier_token", 1e-4, 100.0), **_tis("token", 2.0)}),
 ]
 DPPO = [("dppo_tv_0.2", "binary_tv", 0.2), ("dppo_kl_signed_0.05", "binary_kl", 0.05)]
+PREFIX = "trainer.algorithm.off_policy_correction."
+
+
+def printed() -> list[tuple[str, dict[str, Any]]]:
+    """The lines of corrections.toml that are options of the correction, as overrides are read."""
+    found = []
+    for name, line in settings.lines("skyrl"):
+        if PREFIX in line:
+            words = (word.removeprefix(PREFIX) for word in line.split())
+            found.append((name, dict(OmegaConf.from_dotlist(list(words)))))
+    return found
 
 
 def trainer(folder: Path, given: list[Rollout]) -> RayPPOTrainer:
@@ -156,7 +169,8 @@ def said_of(gap: str, made: RayPPOTrainer, batch: Any) -> dict[str, Any]:
     always = {name: value for name, value in made.all_metrics.items() if "abs_diff" in name}
     logged = [corrected(batch, options)[1] for _, options in DEFAULTS]
     by_default = {name: value for metrics in logged for name, value in metrics.items()}
-    wanted = [*DEFAULTS, *FURTHER]
+    known = [*DEFAULTS, *FURTHER]
+    wanted = [*known, *(one for one in printed() if one not in known)]
     return {
         "metrics": expectations.numbers(always | minibatch(batch) | by_default),
         "corrections": [

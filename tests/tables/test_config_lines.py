@@ -66,6 +66,7 @@ SKYRL_DPPO = {
 }
 OTHERS = {
     "tis_seq_mean_2": lambda rows: ms_swift("sequence_truncate", 2.0, rows),
+    "seq_mask_tis_hi_2": lambda rows: ms_swift("sequence_mask", 2.0, rows),
     "dppo_tv_0.2": lambda rows: prime_rl_dppo(rows, 0.2, 0.2),
     "dppo_kl_signed_0.05": lambda rows: skyrl(SKYRL_DPPO, rows),
     "vespo": lambda rows: vespo_trl(rows),

@@ -46,6 +46,9 @@ def step(tmp_path_factory):
         *("rs_token_k1:0.8,1", "rs_token_k2:0.01", "rs_token_k3:0.02", "outlier:0.3,3"),
         *("tis_seq:1", "mis_seq_hi:1", "seq_mask_tis:0.98,1.02", "opsm:0.01", "dppo_tv:0.01"),
         *("dppo_kl_signed:0.001", "ipo:0.02", "sapo:2,3", "cispo:0.1,0.1", "veto_tis_token:0.2,1"),
+        *("gate_kl:0.001", "gate_kl_both:0.002", "gate_kl_seq:0.01", "gate_kl_both_seq:0.01"),
+        *("gate_tv_seq:0.05", "seq_mask_tis_hi:1", "rho_mask:0.8,1.2,1.1", "rho_mask_tv:0.3,1"),
+        *("rho_mask_seq:0.9,1.1,1", "rho_mask:0.5,1,0.9"),
     ],
 )
 def test_a_setting_of_ones_own_is_what_it_is_token_by_token(text, step):

@@ -139,7 +139,7 @@ def test_a_step_between_gets_a_setting_that_can_be_pasted():
 
 def test_a_broken_step_is_told_why_nothing_helps(published):
     text = advice.advise(published[1]).text
-    assert text.startswith("None of 62 settings is usable. Drops too many tokens: ")
+    assert text.startswith("None of 71 settings is usable. Drops too many tokens: ")
     assert "a mask at 5x drop 61.5 % of the tokens" in text
 
 

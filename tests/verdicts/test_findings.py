@@ -303,5 +303,5 @@ def test_frameworks_are_logged_when_asked_for(published, monkeypatch):
     assert logged["verl/rollout_corr/kl"] == row["kl_k1"]
     assert logged["slime/mis_kl"] == pytest.approx(row["kl_k1_seqmean"], rel=1e-12)
     assert logged["verl/token/rollout_corr/rollout_is_max"] == 2
-    with pytest.raises(TimtrackError, match="no framework trl; there are verl, nemo_rl, slime"):
-        Settings.read(parity="verl,trl")
+    with pytest.raises(TimtrackError, match="no framework rllm; there are verl, trl, nemo_rl"):
+        Settings.read(parity="verl,rllm")

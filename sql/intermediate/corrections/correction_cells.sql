@@ -27,6 +27,9 @@
 -- pushed_prob_diff     | How far the probability moved the way A pushes.
 -- pushed_kl            | KL(rollout || train) of the token against all others where that is above 0, else 0 [nats].
 -- signed_kl            | The same, 0 also where A = 0 [nats].
+-- gate_kl              | KL(rollout || train) of the token against all others, probabilities held in [1e-6, 1 - 1e-6] [nats].
+-- both_kl              | The larger of both directions, probabilities held in [1e-8, 1 - 1e-8] [nats].
+-- pushed_tv            | Mean of |r - 1| over the rollout where A pushes r further from 1, else 0.
 -- smooth               | What corrections do that are smooth in r, each as `weighting` packs it.
 
 select
@@ -54,6 +57,9 @@ select
     any_value(pushed_prob_diff) as pushed_prob_diff,
     any_value(pushed_kl) as pushed_kl,
     any_value(signed_kl) as signed_kl,
+    any_value(gate_kl) as gate_kl,
+    any_value(both_kl) as both_kl,
+    any_value(pushed_tv) as pushed_tv,
     [/* smooth settings */] as smooth
 from token_weights
 group by run, step, row, is_saturated, sign(advantage) /* sides */

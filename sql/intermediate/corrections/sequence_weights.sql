@@ -19,6 +19,11 @@
 -- seq_ratio_min         | Smallest r of the rollout.
 -- seq_ratio_max         | Largest r of the rollout.
 -- seq_mult_prob_error   | Mean of e^|ln r| over the rollout.
+-- seq_tv                | Mean of |p_train - p_rollout| over the rollout.
+-- seq_gate_kl           | Mean of gate_kl over the rollout [nats].
+-- seq_both_kl           | Mean of both_kl over the rollout [nats].
+-- seq_rho               | Geometric mean of r over the rollout, each ln r clipped to [-10, 10] first.
+-- seq_rho_tv            | Mean of |r - 1| over the rollout, clipped the same way.
 -- m2po_bound            | Largest (ln r)^2 that M2PO keeps in the step [nats^2].
 -- tis_2_mean            | The step's mean of min(r, 2).
 
@@ -49,7 +54,13 @@ select
     ratio_min as seq_ratio_min,
     ratio_max as seq_ratio_max,
     mult_prob_error as seq_mult_prob_error,
+    seq_tv,
+    seq_gate_kl,
+    seq_both_kl,
+    seq_rho,
+    seq_rho_tv,
     m2po_bound,
     tis_2_mean
 from trained
+inner join row_gates using (run, step, row)
 inner join step_bounds using (run, step)

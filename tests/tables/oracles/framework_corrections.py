@@ -1,8 +1,9 @@
 """What verl, TRL and slime multiply each token's policy gradient by under a line of configuration.
 
 Restated in NumPy from verl 0.9.1, TRL 1.16.0 and slime (624b824, of 2026-08-21); a line is parsed
-as the framework would. One rule: no formula of this project is used. Frameworks without a line are
-in `framework_corrections_by_options`, whose functions can be imported from here, too.
+as the framework would. One rule: no formula of this project is used. `framework_other_lines` has
+the lines of five more; frameworks without a line are in `framework_corrections_by_options`, whose
+functions can be imported from here, too.
 """
 
 import ast
@@ -26,6 +27,7 @@ from tests.tables.oracles.framework_corrections_by_options import (
     vespo_phi,
     vespo_trl,
 )
+from tests.tables.oracles.framework_other_lines import READERS as OTHERS
 from tests.tables.oracles.framework_rows import (
     Array,
     Rows,
@@ -98,8 +100,10 @@ def coefficients(framework: str, line: str, rows: Rows) -> list[Array]:
     Before the first update (pi_new = pi_old = train); 0 where the token is dropped.
     """
     readers: dict[str, Callable[[str, Step], Array]] = {"verl": verl, "trl": trl, "slime": slime}
+    if framework in OTHERS:
+        return OTHERS[framework](line, rows)
     if framework not in readers:
-        raise ValueError(f"framework {framework!r} is none of {sorted(readers)}")
+        raise ValueError(f"framework {framework!r} is none of {sorted(readers.keys() | OTHERS)}")
     step = Step(rows)
     return step.split(readers[framework](line, step))
 
