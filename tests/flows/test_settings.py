@@ -39,7 +39,7 @@ def test_a_variable_and_an_argument_before_it(monkeypatch):
     ("name", "value", "reason"),
     [
         ("RUNNER", "ray", "no runner 'ray'"),
-        ("PARITY", "trl", "no framework trl"),
+        ("PARITY", "nanorl", "no framework nanorl"),
         ("BANDS", "/nowhere.toml", "not a file of bands"),
         ("MEMORY", "much", "expected a size like 512MiB"),
     ],
