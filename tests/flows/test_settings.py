@@ -61,6 +61,7 @@ def test_what_is_served_is_what_was_asked_for(tmp_path, monkeypatch):
     """`tim serve` gives its deployment parameters that a server can hold and the flow takes."""
     served: dict[str, Any] = {}
     monkeypatch.setattr(Flow, "serve", lambda self, **given: served.update(given))
+    (tmp_path / "captures").mkdir()
     asked = ["--referee", "checkpoints", "--referee-every", "5", "--pattern", "{run}/{step}.pt"]
     monkeypatch.chdir(tmp_path)
     assert main(["--home", "home", "serve", "captures", "--every", "300", *asked]) == 0
