@@ -154,6 +154,31 @@ def slime_ranks(root: Path, batch: Batch, step: int, cp_size: int = 1) -> Path:
     return root / "train_data" / f"{step}_0.pt"
 
 
+def miles_mirror(root: Path, batch: Batch, step: int) -> Path:
+    """The Parquet that miles writes of a rollout: a row a sample, row groups of eight."""
+    rows = samples(batch)
+    table = pl.DataFrame(
+        {
+            "sample_index": range(len(rows)),
+            "response_length": [len(row["ids"]) for row in rows],
+            "total_length": [len(row["prompt"]) + len(row["ids"]) for row in rows],
+            "tokens": [[*row["prompt"].tolist(), *row["ids"].tolist()] for row in rows],
+            "loss_mask": [row["mask"].tolist() for row in rows],
+            "rollout_log_probs": [row["rollout"].tolist() for row in rows],
+        },
+        schema={
+            **dict.fromkeys(("sample_index", "response_length", "total_length"), pl.Int32),
+            "tokens": pl.List(pl.Int32),
+            "loss_mask": pl.List(pl.Int8),
+            "rollout_log_probs": pl.List(pl.Float32),
+        },
+    )
+    path = root / "dashboard_columns" / f"rollout_{step}.parquet"
+    path.parent.mkdir(parents=True)
+    table.write_parquet(path, row_group_size=8)
+    return path
+
+
 def _columns(
     rows: list[dict[str, Any]],
     indices: list[int],

@@ -24,7 +24,7 @@ HOMES = {
     "tokenizers": {"tasks/captures/tokenizer.py", "tasks/demo/toy_grpo"},
     "jinja2": {"tasks/reports/html.py"},
     "ruptures": {"tasks/verdicts/change_points.py"},
-    "pyarrow": {"tasks/lake/parquet.py", "tasks/readers/containers/parquet_footer.py"},
+    "pyarrow": {"tasks/lake/parquet.py", "tasks/readers/containers/parquet.py"},
     "shtab": {"flows/cli/verbs/itself.py"},
     "filelock": {"tasks/verdicts/alerts.py", "tasks/lake", "tasks/tracking"},
     "orjson": {"tasks/readers/containers/jsonl.py"},

@@ -15,10 +15,9 @@ import polars as pl
 
 from timtrack.tasks.messages.errors import BadCapture, TimtrackError
 from timtrack.tasks.messages.formatting import listed
-from timtrack.tasks.readers.containers import jsonl, parquet_footer
+from timtrack.tasks.readers.containers import jsonl, parquet
 from timtrack.tasks.readers.containers.bounds import (
     check_fields,
-    check_packed,
     check_size,
     numbers,
     rows_of,
@@ -94,7 +93,7 @@ def open_batch(path: Path, columns: Columns) -> Batch:
     if not path.is_file():
         raise BadCapture(f"{path} is not a file")
     if _starts(path, b"PAR1"):
-        check_packed(path.stat().st_size, _polars(lambda: parquet_footer.declared(path)))
+        parquet.check(path)
     if _starts(path, b"PAR1") or _starts(path, b"ARROW1"):
         return _by_records(columns, lambda: _table(path, columns), _table_names(path))
     if _starts(path, b"{"):
@@ -149,7 +148,7 @@ def _sample(row: int, record: Mapping[str, Any], columns: Columns) -> Sample:
 
 
 def _table_names(path: Path) -> list[str]:
-    return _polars(lambda: _scan(path).collect_schema().names())
+    return parquet.guarded(lambda: _scan(path).collect_schema().names())
 
 
 def _table(path: Path, columns: Columns) -> Iterator[dict[str, Any]]:
@@ -157,7 +156,7 @@ def _table(path: Path, columns: Columns) -> Iterator[dict[str, Any]]:
     start = 0
     while True:
         part = _scan(path).select(wanted).slice(start, ROWS)
-        rows = _polars(lambda part=part: part.collect().to_dicts())
+        rows = parquet.guarded(part.collect).to_dicts()
         yield from rows
         if len(rows) < ROWS:
             return
@@ -167,14 +166,6 @@ def _table(path: Path, columns: Columns) -> Iterator[dict[str, Any]]:
 def _scan(path: Path) -> pl.LazyFrame:
     scan = pl.scan_parquet if _starts(path, b"PAR1") else pl.scan_ipc
     return scan(path, glob=False)
-
-
-def _polars(read: Any) -> Any:
-    try:
-        return read()
-    except (Exception, pl.exceptions.PanicException) as error:
-        reason = str(error).splitlines()
-        raise BadCapture(f"the table cannot be read: {reason[0] if reason else error!r}") from error
 
 
 def _arrays(path: Path, columns: Columns) -> dict[str, Any]:

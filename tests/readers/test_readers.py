@@ -1,5 +1,6 @@
 """What frameworks write gives the token table that the same data gives as step_batch.pt."""
 
+import io
 import json
 import os
 import shutil
@@ -182,6 +183,55 @@ def test_context_parallel_slices_are_put_together(size, batch, tmp_path):
     tokens, _ = read(ingest(path, tmp_path / "lake"))
     known = ["row", "pos", "token_id", "is_trained", "logp_rollout", "logp_train", "advantage"]
     assert_frame_equal(tokens[known], expected[known])
+
+
+def rounded_by_miles(batch, root: Path, cp_size: int) -> Path:
+    """The ranks' files with the engine's log-probs in bfloat16 (--true-on-policy-mode)."""
+    rounded = {**batch, "rollout_log_probs": batch["rollout_log_probs"].bfloat16().float()}
+    return formats.slime_ranks(root, rounded, STEP, cp_size=cp_size)
+
+
+@pytest.mark.parametrize("size", [1, 2])
+def test_miles_mirror_has_the_engines_log_probs_unrounded(size, batch, tmp_path):
+    expected, _ = read(ingest(formats.step_batch(tmp_path / "a", batch, STEP), tmp_path / "l"))
+    path = rounded_by_miles(batch, tmp_path / "b", size)
+    known = ["row", "pos", "token_id", "is_trained", "logp_rollout", "logp_train"]
+    rounded, _ = read(ingest(path, tmp_path / "rounded"))
+    assert not rounded["logp_rollout"].equals(expected["logp_rollout"])
+    mirror = formats.miles_mirror(tmp_path / "b", batch, STEP)
+    assert mirror in Source(path).files()
+    tokens, _ = read(ingest(path, tmp_path / "exact"))
+    assert_frame_equal(tokens[known], expected[known])
+
+
+def test_a_mirror_of_other_tokens_or_that_cannot_be_read_changes_nothing(batch, tmp_path):
+    path = rounded_by_miles(batch, tmp_path, 1)
+    rounded, _ = read(ingest(path, tmp_path / "rounded"))
+    mirror = formats.miles_mirror(tmp_path, batch, STEP)
+    table = pl.read_parquet(mirror)
+    other = pl.col("tokens").list.eval(pl.element() + 1)
+    moved = table.with_columns(pl.when(pl.col("sample_index") > 0).then(other).otherwise("tokens"))
+    moved.write_parquet(mirror)
+    step = ingest(path, tmp_path / "other")
+    tokens, _ = read(step)
+    assert not tokens.filter(row=0)["logp_rollout"].equals(rounded.filter(row=0)["logp_rollout"])
+    assert tokens.filter(pl.col("row") > 0).equals(rounded.filter(pl.col("row") > 0))
+    for content, reason in (
+        (b"PAR1 and no more", f"dashboard_columns/rollout_{STEP}.parquet cannot be read"),
+        (_parquet(pl.concat([table, table[:1]])), "it has samples twice"),
+        (_parquet(table.drop("tokens")), "cannot be read"),
+    ):
+        mirror.write_bytes(content)
+        step = ingest(path, tmp_path / f"lake {len(content)}")
+        assert reason in " ".join(step.facts()["notes"])
+        tokens, _ = read(step)
+        assert tokens["logp_rollout"].equals(rounded["logp_rollout"])
+
+
+def _parquet(table: pl.DataFrame) -> bytes:
+    file = io.BytesIO()
+    table.write_parquet(file)
+    return file.getvalue()
 
 
 def test_slices_that_do_not_say_which_are_refused(batch, tmp_path):

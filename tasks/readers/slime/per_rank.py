@@ -29,7 +29,7 @@ from timtrack.tasks.readers.containers.tensors import Array, check_sums, load
 from timtrack.tasks.readers.reader import Reader
 from timtrack.tasks.readers.rows.fields import as_numpy, whole_number
 from timtrack.tasks.readers.rows.ragged import ragged_blocks
-from timtrack.tasks.readers.slime import merged
+from timtrack.tasks.readers.slime import merged, mirror
 from timtrack.tasks.tokens.table import Batch, Block
 
 NAME = "slime_ranks"
@@ -54,7 +54,7 @@ def companions(path: Path) -> list[Path]:
     if not match:
         return []
     others = [file for file in ranks(path, FILE) if file != path]
-    return [*others, *merged.rollout_files(path, match[1])]
+    return [*others, *merged.rollout_files(path, match[1]), *mirror.files(path, match[1])]
 
 
 def says_its_end(path: Path) -> bool:
@@ -105,7 +105,10 @@ def open_batch(path: Path, seen: Contents) -> Batch:
         check_size(holds, sum(map(merged.length, shard.columns["log_probs"])), shard.count)
     groups = _by_sample(having)
     match = FILE.fullmatch(path.name)
-    rollouts, notes = merged.rollouts_of(path, match[1] if match else path.stem)
+    rollout = match[1] if match else path.stem
+    rollouts, notes = merged.rollouts_of(path, rollout)
+    scored, unread = mirror.read(path, rollout)
+    notes += unread
     if len(rollouts) > len(groups):
         notes.append(
             f"{len(groups)} of {len(rollouts)} rollouts are in the files of {len(shards)} ranks: "
@@ -113,7 +116,7 @@ def open_batch(path: Path, seen: Contents) -> Batch:
         )
     if apart := written_apart(shard.path for shard in shards):
         notes.append(apart)
-    parts = tuple(partial(_blocks, own, rollouts) for own in _by_file(groups))
+    parts = tuple(partial(_blocks, own, rollouts, scored) for own in _by_file(groups))
     return Batch(
         format=NAME,
         run=None,
@@ -168,7 +171,7 @@ def _by_file(groups: dict[int, dict[int, tuple[_Shard, int]]]) -> list[list[_Sam
     return list(found.values())
 
 
-def _blocks(samples: list[_Sample], rollouts: list[Any]) -> Iterator[Block]:
+def _blocks(samples: list[_Sample], rollouts: list[Any], scored: mirror.Scored) -> Iterator[Block]:
     for file in dict.fromkeys(s.path for one in samples for s, _ in one.slices.values()):
         check_sums(file)
     by_index = {r.get("index", at): r for at, r in enumerate(rollouts)}
@@ -176,14 +179,16 @@ def _blocks(samples: list[_Sample], rollouts: list[Any]) -> Iterator[Block]:
         merged.sample(
             f"sample {one.index}",
             one.row,
-            _merged(one.index, one.slices),
+            _merged(one.index, one.slices, scored),
             by_index.get(one.index, {}),
         )
         for one in samples
     )
 
 
-def _merged(index: int, parts: dict[int, tuple[_Shard, int]]) -> dict[str, Any]:
+def _merged(
+    index: int, parts: dict[int, tuple[_Shard, int]], scored: mirror.Scored
+) -> dict[str, Any]:
     """One sample's fields, its slices put together."""
     shard, at = next(iter(parts.values()))
     fields = {
@@ -196,6 +201,8 @@ def _merged(index: int, parts: dict[int, tuple[_Shard, int]]) -> dict[str, Any]:
             continue
         slices = {rank: as_numpy(name, s.columns[name][i]) for rank, (s, i) in parts.items()}
         fields[name] = _joined(f"sample {index}: {name}", slices, shard.cp_size, fields, length)
+    tokens = as_numpy("tokens", fields["tokens"])
+    fields["rollout_log_probs"] = mirror.exact(scored, index, tokens, fields["rollout_log_probs"])
     return fields
 
 
@@ -247,7 +254,8 @@ READER = Reader(
     files="train_data/<N>_<rank>.pt with rollout_data/<N>.pt",
     needs="--dump-details DIR (slime up to v0.3.1, miles)",
     gives=(
-        "the same; copies of a rank are dropped, context-parallel slices of miles are put together"
+        "the same; copies of a rank are dropped; of miles, context-parallel slices are put "
+        "together, and the engine's log-probs are in full precision with dashboard_columns"
     ),
     recognises=recognises,
     companions=companions,
