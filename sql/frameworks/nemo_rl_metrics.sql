@@ -1,8 +1,10 @@
 -- What NeMo RL logs about the mismatch, under its names and by its definitions (main of 2026-08). Means are over
 -- trained tokens, or over sequences that have any. sampling_importance_ratio is taken after truncation; as NeMo's
--- float32 has it, r above e^88.7 is infinite and counts as 0. Its divergence metrics are by kl_type k3, the default.
--- With several optimizer steps in a step, NeMo's are means of those steps' means. No correction and no threshold are
--- the defaults; without a threshold the numbers after the mask are those before it.
+-- float32 has it, r above e^88.7 is infinite and counts as 0; with sequence_level_importance_ratios, where NeMo RL
+-- multiplies [B, 1] by [B], it logs the mean times the sequences of a micro-batch, and here stands the mean. Its
+-- divergence metrics are by kl_type k3, the default. With several optimizer steps in a step, NeMo's are means of
+-- those steps' means. No correction and no threshold are the defaults; without a threshold the numbers after the
+-- mask are those before it.
 -- grain: run, step, setting, name
 --
 -- run     | Training run.

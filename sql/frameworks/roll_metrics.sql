@@ -2,8 +2,9 @@
 -- its trained tokens, then the mean over rows that have any. Ratios are of r, of its geometric mean over the row or
 -- over a turn (segment), of its product over the row (sequence), none clipped. Differences are p_train - p_rollout,
 -- signed, and their mean over the row or turn; that of a sequence is its sum. Means are without ROLL's 1e-8 in the
--- denominator. is_weight is off by default; its sum runs over padding too, where the ratio of weight_type token is at
--- most 1, but not that of the others, which are left out. Pass rates of the filters (off by default) are left out.
+-- denominator. is_weight is off by default; its clipped share sums over all places of the batch: over padding
+-- and prompts, where the ratio of weight_type token is at most 1, but not that of the others, which are left out, and
+-- over sampled tokens outside the mask, which are not counted here. Pass rates of the filters (off by default) are left out.
 -- grain: run, step, setting, name
 --
 -- run     | Training run.

@@ -17,6 +17,11 @@ READ = {
     "open_instruct": "main of 2026-08-20",
     "mimo": "none is public",
 }
+# Numbers of random captures on which the source's own functions, taken out of it, were run once.
+RUN_ONCE = {
+    **{"slime": 3816, "prime_rl": 360, "areal": 336, "open_instruct": 288, "nemo_rl": 228},
+    "roll": 96,
+}
 RESTATED = {
     "verl": "of_verl.py and tests/by_numpy.py",
     "nemo_rl": "of_openrlhf_nemo.py and tests/by_numpy.py",
@@ -52,4 +57,5 @@ def _test(name: str) -> str:
         return f"the dashboard's tags, {restated}"
     if _told(name):
         return f"numbers of the package's own functions; {restated}"
-    return f"{restated}, from its source"
+    once = f"; {RUN_ONCE[name]:,} numbers of its own functions, once" if name in RUN_ONCE else ""
+    return f"{restated}, from its source{once}"
