@@ -34,6 +34,7 @@ coverage: $(READY)   ## lines that the tests run, in their own processes
 test-frameworks: $(READY) $(FRAMEWORKS_READY)  ## the tables against verl's, TRL's, SkyRL's, OpenRLHF's own code
 	$(FRAMEWORKS)/bin/python tests/frameworks/write.py build/frameworks
 	$(BIN)/python -m tests.frameworks.compare build/frameworks
+	$(BIN)/python -m tests.frameworks.hooks_compare build/hooks $(FRAMEWORKS)/bin/python
 
 $(FRAMEWORKS_READY): $(FRAMEWORKS_NEED)
 	$(PYTHON) -m venv $(FRAMEWORKS)

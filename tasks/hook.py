@@ -12,7 +12,8 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from functools import partial, wraps
 from importlib.abc import MetaPathFinder
 from importlib.machinery import ModuleSpec
 from pathlib import Path
@@ -24,6 +25,7 @@ import torch
 LOG = logging.getLogger("timtrack")
 NUMBERS = "?bhilqefd"  # of NumPy that torch has, by dtype.char
 WAITING = 2  # captures that wait to be written in the background; a further one is left out
+SAMPLING = ("temperature", "top_p", "top_k")  # what a request asks of the sampler
 RESPONSES = ("responses", "response_ids", "completion_ids", "sequences")  # that have all rows
 
 
@@ -55,6 +57,33 @@ def save_step_batch(
         if background:
             return target if _written_later(target, step, kept, rank, world_size) else None
         return write_step_batch(folder, step, kept, rank, world_size)
+    return None
+
+
+def save_as_set(
+    run: str,
+    step: int,
+    batch: Mapping[str, Any],
+    rank: int | None = None,
+    world_size: int | None = None,
+) -> Path | None:
+    """`save_step_batch` below `run` in the folder that the environment names.
+
+    TIMTRACK_CAPTURES is the folder (default: captures), TIMTRACK_EVERY, TIMTRACK_MAX_ROWS and
+    TIMTRACK_BACKGROUND (1: yes) are the parameters of these names.
+    """
+    with guarded("the capture of step %s", step):
+        given = os.environ
+        return save_step_batch(
+            Path(given.get("TIMTRACK_CAPTURES") or "captures").expanduser() / run.strip("/"),
+            step,
+            {"run_name": run, **dict(batch.items())},
+            rank,
+            world_size,
+            every=int(given.get("TIMTRACK_EVERY") or 1),
+            max_rows=int(given["TIMTRACK_MAX_ROWS"]) if given.get("TIMTRACK_MAX_ROWS") else None,
+            background=given.get("TIMTRACK_BACKGROUND", "0") not in ("", "0"),
+        )
     return None
 
 
@@ -194,6 +223,27 @@ def _plain(value: Any) -> Any:
     if hasattr(value, "tolist"):  # other NumPy arrays and numbers, object arrays of uids among them
         return value.tolist()
     return value
+
+
+def if_there(fact: Callable[[], Any]) -> Any:
+    """What a framework says of its batch beside the numbers; None if this version does not."""
+    with suppress(Exception):
+        return fact()
+    return None
+
+
+def sampling_of(settings: Any) -> dict[str, Any]:
+    """What these settings ask of the sampler; None where they do not say."""
+    return {name: if_there(partial(getattr, settings, name)) for name in SAMPLING}
+
+
+def put_around(owner: type, name: str, around: Callable[..., Any]) -> None:
+    """Replace the method `owner.name` by `around(method)`, once however often it is asked for."""
+    method = getattr(owner, name)
+    if not getattr(method, "of_timtrack", False):
+        replacement = wraps(method)(around(method))
+        replacement.__dict__["of_timtrack"] = True
+        setattr(owner, name, replacement)
 
 
 def when_imported(name: str, patch: Callable[[ModuleType], None]) -> None:

@@ -32,6 +32,7 @@ HOMES = {
     "torch": {
         "tasks/readers",
         "tasks/hook.py",
+        "tasks/hooks",
         "tasks/demo/published_run.py",
         "tasks/demo/toy_grpo",
         "tasks/referee",

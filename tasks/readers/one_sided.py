@@ -25,7 +25,7 @@ KNOWN = (
         "jsonl",
         frozenset({"input", "output", "score"}),
         "this is verl's rollout_data_dir: texts and scores without log-probs. A hook of ten lines "
-        "saves both engines' (README, From verl)",
+        "saves both engines' (README, Hooks)",
     ),
     OneSided(
         "jsonl",

@@ -233,7 +233,7 @@ def _scalars(fields: Fields) -> dict[str, str | int | float | bool]:
 READER = Reader(
     name=NAME,
     files="*step_batch*.pt, *step_batch*.npz; step_batch.rank_<r>.pt",
-    needs="a hook of ten lines: tasks/hook.py, see From verl",
+    needs="a hook: tim hook NAME, see Hooks",
     gives="what the hook saves, see below",
     recognises=recognises,
     companions=companions,

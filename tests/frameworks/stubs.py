@@ -21,6 +21,11 @@ class _Subscriptable(type):
     def __or__(cls, _: Any) -> Any:
         return cls
 
+    def __getattr__(cls, name: str) -> Any:
+        if name.startswith("__") or "stands_in" not in vars(cls):
+            raise AttributeError(name)
+        return stand_in(name)
+
 
 class Absent(metaclass=_Subscriptable):
     """What a name of an absent module stands for: a base, an annotation, a decorator."""
@@ -40,9 +45,14 @@ class _Module(ModuleType):
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):
             raise AttributeError(name)
-        made = _Subscriptable(name, (Absent,), {"stands_in": True})
+        made = stand_in(name)
         setattr(self, name, made)
         return made
+
+
+def stand_in(name: str) -> Any:
+    """One name of an absent module."""
+    return _Subscriptable(name, (Absent,), {"stands_in": True})
 
 
 class _Finder(MetaPathFinder, Loader):

@@ -15,6 +15,7 @@ from timtrack.flows.cli.options.shared import (
     running,
 )
 from timtrack.flows.cli.options.types import positive
+from timtrack.tasks.hooks.written import FRAMEWORKS, GENERIC
 
 SHELLS = ("bash", "zsh", "fish")
 
@@ -42,8 +43,20 @@ def add(verbs: Any) -> None:
         type=Path,
         help="default: timtrack.duckdb in the home",
     )
-    verbs.add(
-        "hook", "print the capture hook for trainers: one file that needs only torch", "> hook.py"
+    hook = verbs.add(
+        "hook",
+        "print the capture hook for a trainer: one file that needs only torch",
+        "verl-v1 > timtrack_hook.py",
+        "trl > timtrack_hook.py",
+        "> timtrack_hook.py",
+    )
+    hook.add_argument(
+        "framework",
+        nargs="?",
+        choices=(*FRAMEWORKS, GENERIC),
+        default=GENERIC,
+        help="what it hooks into; the file begins with how to switch it on (default: %(default)s, "
+        "`save_step_batch` to be called by a trainer)",
     )
     verbs.add("deployment", "print prefect.yaml, for `prefect deploy --all`", "> prefect.yaml")
     completion = verbs.add(

@@ -20,8 +20,10 @@ def formats(options: argparse.Namespace) -> int:
 
 
 def hook(options: argparse.Namespace) -> int:
-    """The writer for trainers, as a file that needs torch alone."""
-    as_it_is((files("timtrack.tasks") / "hook.py").read_text())
+    """The hook for a framework, as a file that needs torch alone."""
+    from timtrack.tasks.hooks.written import hook_file
+
+    as_it_is(hook_file(options.framework))
     return DONE
 
 
