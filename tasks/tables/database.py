@@ -2,7 +2,7 @@
 
 import os
 import tempfile
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -106,6 +106,22 @@ def open_inputs(
         _keep(connection, "capture_files", _captures(steps, facts).to_arrow(compat_level=oldest))
     for macro in macros().values():
         connection.execute(macro)
+    return connection
+
+
+def open_frames(frames: Mapping[str, pl.DataFrame]) -> duckdb.DuckDBPyConnection:
+    """The same over frames in place of the files of INPUTS that they are named after.
+
+    Frames have the columns run, step and capture; what they lack of their schema is NULL.
+    """
+    connection = open_inputs([])
+    for name, frame in frames.items():
+        views = dict.fromkeys(CHAIN if name == "tokens_file" else (), pl.Float32())
+        schema = {**INPUTS[name][1], **views}
+        absent = [pl.lit(None, schema[c]).alias(c) for c in schema if c not in frame.columns]
+        connection.execute(f"drop table {name}")
+        whole = frame.with_columns(absent)
+        _keep(connection, name, whole.to_arrow(compat_level=pl.CompatLevel.oldest()))
     return connection
 
 

@@ -1,7 +1,7 @@
 """A batch of sequences, and the trainer's log-probs of its tokens."""
 
 import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -22,6 +22,7 @@ class Batch:
     rollout: Rollout
     rewards: Tensor  # [N]
     advantages: Tensor  # [N]
+    uid: list[str]  # [N], the prompt group
 
     @property
     def ids(self) -> Tensor:
@@ -35,9 +36,16 @@ class Batch:
 
     def rows(self, chosen: Tensor) -> "Batch":
         """Some of its sequences."""
-        picked = {name: getattr(self, name)[chosen] for name in vars(self) if name != "rollout"}
         parts = (getattr(self.rollout, n)[chosen] for n in ("responses", "mask", "log_probs"))
-        return Batch(**picked, rollout=Rollout(*parts))
+        return replace(
+            self,
+            prompts=self.prompts[chosen],
+            prompt_real=self.prompt_real[chosen],
+            rollout=Rollout(*parts),
+            rewards=self.rewards[chosen],
+            advantages=self.advantages[chosen],
+            uid=[self.uid[row] for row in chosen.tolist()],
+        )
 
 
 def log_probs_of(
