@@ -15,7 +15,7 @@ from timtrack.tasks.demo.toy_grpo.grpo import captured
 from timtrack.tasks.demo.toy_grpo.objective import loss_of
 from timtrack.tasks.demo.toy_grpo.recipe import Recipe
 from timtrack.tasks.demo.toy_grpo.rollout import Rollout
-from timtrack.tasks.demo.toy_grpo.scoring import Batch, scores
+from timtrack.tasks.demo.toy_grpo.scoring import Batch
 from timtrack.tasks.demo.toy_grpo.trainer import Trainer
 from timtrack.tasks.demo.toy_grpo.warm_up import warmed_up
 from timtrack.tasks.tables import corrections
@@ -39,7 +39,7 @@ def rolled_out(cache):
     """A trainer with a lossy codec, its first batch, the views of it, and the token table."""
     trainer = trainer_of(Recipe("rank16"), cache)
     batch = trainer.roll_out()
-    views = scores(trainer.model, batch, trainer.engine, trainer.codec(1), learn=False)
+    views = trainer.recompute(1, batch)
     return trainer, batch, views, weights.frames_of(batch, views["train"])
 
 
@@ -66,7 +66,7 @@ def test_every_setting_trains_with_the_simulators_coefficients(name, rolled_out,
     assert (found[mask] == 0).double().mean().item() == approx(row["frac_tok_dropped"], abs=1e-9)
     other = copy.deepcopy(trainer)
     other.recipe = Recipe("rank16", correction=name)
-    other.learn(1, batch, views["train"], views["dense"])
+    other.learn(1, batch, views)
     moved = [
         (new - old).abs().max().item()
         for new, old in zip(other.model.parameters(), trainer.model.parameters(), strict=True)
@@ -93,8 +93,7 @@ def test_a_correction_that_cannot_act_trains_as_none_does(cache):
     for name in ("none", "rs_geo_0.1_10"):
         trainer = trainer_of(Recipe(correction=name), cache)
         batch = trainer.roll_out()
-        views = scores(trainer.model, batch, trainer.engine, None, learn=False)
-        trainer.learn(1, batch, views["train"], views["dense"])
+        trainer.learn(1, batch, trainer.recompute(1, batch))
         states.append(trainer.model.state_dict())
     assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
 
@@ -117,8 +116,8 @@ def rolled(recipe: Recipe, cache, steps: int) -> weights.Frames:
     trainer = trainer_of(recipe, cache)
     for step in range(1, steps + 1):
         batch = trainer.roll_out()
-        views = scores(trainer.model, batch, trainer.engine, trainer.codec(step), learn=False)
-        trainer.learn(step, batch, views["train"], views["dense"])
+        views = trainer.recompute(step, batch)
+        trainer.learn(step, batch, views)
     return weights.frames_of(batch, views["train"])
 
 
@@ -136,9 +135,7 @@ def test_the_anchor_begins_when_its_weights_are_as_old_as_the_latency(cache):
         began = []
         for step in range(1, 5):
             batch = trainer.roll_out()
-            codec = trainer.codec(step)
-            views = scores(trainer.model, batch, trainer.engine, codec, learn=False)
-            trainer.learn(step, batch, views["train"], views["dense"])
+            trainer.learn(step, batch, trainer.recompute(step, batch))
             began.append(trainer.merger.average is not None)
         assert began.index(True) == latency
 

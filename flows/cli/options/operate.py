@@ -77,8 +77,8 @@ def _demo(verbs: Any) -> None:
         "--correction",
         metavar="NAME:NUMBERS",
         type=checked(correction),
-        help="train a third run like the second, with this correction, such as tis:2, or with the "
-        "one that is recommended for each step: recommended",
+        help="train a third run like the second, with this correction: tis:2, icepop:0.5,5, ..., "
+        "alp (adaptive layerwise perturbation), or recommended: at each step what timtrack advises",
     )
     demo.add_argument(
         "--latency",

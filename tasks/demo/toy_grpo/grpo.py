@@ -18,7 +18,7 @@ from torch import Tensor
 from timtrack.tasks.demo.toy_grpo import problems
 from timtrack.tasks.demo.toy_grpo.decoder import HIDDEN
 from timtrack.tasks.demo.toy_grpo.recipe import ANCHOR_LATENCY, CODECS, NONE, Recipe
-from timtrack.tasks.demo.toy_grpo.scoring import Batch, scores
+from timtrack.tasks.demo.toy_grpo.scoring import Batch, rescored
 from timtrack.tasks.demo.toy_grpo.trainer import Trainer
 from timtrack.tasks.demo.toy_grpo.warm_up import warmed_up
 from timtrack.tasks.hook import write_step_batch
@@ -67,11 +67,11 @@ def captured(out: Path, recipe: Recipe, steps: int, seed: int, cache: Path) -> I
     meta = about(recipe, seed, out.name)
     for step in range(1, steps + 1):
         batch = trainer.roll_out()
-        codec = trainer.codec(step)
-        views = scores(trainer.model, batch, trainer.engine, codec, recipe.loss.scoring_only)
+        views = trainer.recompute(step, batch)
+        views["rescored"] = rescored(trainer.model, batch, trainer.engine)
         version = trainer.engine.version
         capture = write_step_batch(out, step, fields(batch, views, version, meta))
-        trainer.learn(step, batch, views["train"], views["dense"])
+        trainer.learn(step, batch, views)
         gap = (batch.rollout.log_probs - views["train"]) * batch.rollout.mask
         kl_k1 = (gap.sum() / batch.rollout.mask.sum()).item()
         yield Progress(step, batch.rewards.mean().item(), kl_k1, capture, trainer.used)
@@ -134,7 +134,7 @@ def main() -> None:
     parser.add_argument(
         "--correction",
         default=NONE,
-        help="none, recommended, or a setting as `tim whatif --correction` takes it",
+        help="none, recommended, alp, or a setting as `tim whatif --correction` takes it",
     )
     parser.add_argument(
         "--latency", type=int, default=ANCHOR_LATENCY, help="age of the anchor's weights in steps"

@@ -6,7 +6,7 @@ from functools import cached_property
 from timtrack.tasks.tables import corrections
 
 ANCHOR_LATENCY = 5  # K: the anchor's weights are K steps old
-NONE, RECOMMENDED = "none", "recommended"
+NONE, RECOMMENDED, ALP = "none", "recommended", "alp"
 
 
 @dataclass(frozen=True)
@@ -30,8 +30,8 @@ CODECS = {
 class Recipe:
     """One run, but for its seed and length.
 
-    `correction`: `none`, `recommended` (what timtrack advises for the step at hand), or a setting
-    as `tim whatif` takes it.
+    `correction`: `none`, `recommended` (what timtrack advises for the step at hand), `alp`
+    (`perturbation.py`), or a setting as `tim whatif` takes it.
     """
 
     codec: str = "off"
@@ -50,6 +50,6 @@ class Recipe:
     @cached_property
     def setting(self) -> corrections.Setting | None:
         """The same setting for all steps; None where there is none. Raises BadSetting."""
-        if self.correction in (NONE, RECOMMENDED):
+        if self.correction in (NONE, RECOMMENDED, ALP):
             return None
         return corrections.parse(self.correction)

@@ -6,6 +6,8 @@ Shapes: N = 64 sequences (8 prompts x 8 samples), P prompt tokens, R response to
 import copy
 import random
 from collections import deque
+from collections.abc import Callable
+from typing import Any
 
 import torch
 from tokenizers import Tokenizer
@@ -14,17 +16,26 @@ from torch import Tensor
 from timtrack.tasks.demo.toy_grpo import problems, weights
 from timtrack.tasks.demo.toy_grpo.codec import Codec, SignedEma
 from timtrack.tasks.demo.toy_grpo.decoder import Decoder
-from timtrack.tasks.demo.toy_grpo.objective import loss_of
-from timtrack.tasks.demo.toy_grpo.recipe import NONE, RECOMMENDED, Recipe
+from timtrack.tasks.demo.toy_grpo.objective import alp_loss, loss_of
+from timtrack.tasks.demo.toy_grpo.perturbation import RATE, Perturbation
+from timtrack.tasks.demo.toy_grpo.recipe import ALP, NONE, RECOMMENDED, Recipe
 from timtrack.tasks.demo.toy_grpo.rollout import Engine
-from timtrack.tasks.demo.toy_grpo.scoring import PROMPT, RESPONSE, Batch, response_log_probs
+from timtrack.tasks.demo.toy_grpo.scoring import (
+    PROMPT,
+    RESPONSE,
+    Batch,
+    recomputed,
+    response_log_probs,
+)
 
 GROUPS, SAMPLES = 8, 8  # prompts a step, samples a prompt
 MINI_BATCHES, LEARNING_RATE = 4, 3e-4
 
+RowsLoss = Callable[[Tensor], Tensor]  # rows of the batch to their loss
+
 
 class Trainer:
-    """A run's state. A step is `roll_out`, then scoring, then `learn`."""
+    """A run's state. A step is `roll_out`, `recompute`, `learn`."""
 
     def __init__(self, recipe: Recipe, seed: int, model: Decoder, words: Tokenizer) -> None:
         self.recipe, self.model, self.words = recipe, model, words
@@ -34,7 +45,13 @@ class Trainer:
         self.engine = Engine(model, size, dtype, recipe.temperature)
         self.late = Codec(recipe.loss.rank, seed) if recipe.loss.rank else None
         self.merger = SignedEma() if self.late and not recipe.loss.scoring_only else None
-        self.optimizer = torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE, weight_decay=0.0)
+        self.perturbation = Perturbation(seed) if recipe.correction == ALP else None
+        sizes = list(self.perturbation.parameters()) if self.perturbation else []
+        groups: list[dict[str, Any]] = [
+            {"params": list(model.parameters())},
+            {"params": sizes, "lr": RATE},
+        ]
+        self.optimizer = torch.optim.AdamW(groups, lr=LEARNING_RATE, weight_decay=0.0)
         self.past: deque[tuple[dict[str, Tensor], Batch]] = deque(maxlen=recipe.latency + 1)
         self.used = NONE  # the correction of the latest update
 
@@ -47,25 +64,68 @@ class Trainer:
         drawn = [problems.draw(self.rng) for _ in range(GROUPS)]
         return sampled(drawn, SAMPLES, self.engine, self.words, self.generator)
 
-    def learn(self, step: int, batch: Batch, train: Tensor, dense: Tensor) -> None:
-        """Update the weights, and sync the engine if it is due.
+    def recompute(self, step: int, batch: Batch) -> dict[str, Tensor]:
+        """The trainer's log-probs before the update, [N, R] each: `train`, `dense`.
 
-        train, dense [N, R]: the log-probs as the trainer recomputed them, and without codec.
+        With ALP also `perturbed`, with the noise that the update will see.
         """
+        codec = self.codec(step)
+        views = recomputed(self.model, batch, codec, learn=self.recipe.loss.scoring_only)
+        if self.perturbation:
+            with torch.no_grad():
+                views["perturbed"] = self._perturbed(self.perturbation, step, batch, codec)
+        return views
+
+    def learn(self, step: int, batch: Batch, views: dict[str, Tensor]) -> None:
+        """Update the weights, and sync the engine if it is due; `views` as recomputed."""
         codec = self.codec(step)
         if self.merger and codec:
             past_weights = {k: v.clone() for k, v in self.model.state_dict().items()}
             self.past.append((past_weights, batch))
             if len(self.past) > self.recipe.latency:
                 self.merger.update(anchor_gradient(*self.past[0], self.model))
-        only_scoring = self.recipe.loss.scoring_only
-        coefficients = self._coefficients(batch, train)
-        old = dense if only_scoring else train
-        self._update(batch, old, coefficients, None if only_scoring else codec)
+        self._update(self._loss(step, batch, views), len(batch.rewards))
         if codec:
             codec.end_step()
         if step % self.recipe.sync_every == 0:
             self.engine.sync(self.model, step)
+
+    def _loss(self, step: int, batch: Batch, views: dict[str, Tensor]) -> RowsLoss:
+        """The step's loss of some of its rows; its forward is compressed by the codec."""
+        only_scoring = self.recipe.loss.scoring_only
+        codec = None if only_scoring else self.codec(step)
+        if alp := self.perturbation:
+            self.used = ALP
+            return lambda rows: alp_loss(
+                self._perturbed(alp, step, batch, codec, rows), batch.rows(rows)
+            )
+        old = views["dense" if only_scoring else "train"]
+        coefficients = self._coefficients(batch, views["train"])
+
+        def loss(rows: Tensor) -> Tensor:
+            part = batch.rows(rows)
+            crossing = codec.boundary(part.real, learn=True) if codec else None
+            new = response_log_probs(self.model, part, crossing)
+            mine = None if coefficients is None else coefficients[rows]
+            return loss_of(new, old[rows], part, mine)
+
+        return loss
+
+    def _perturbed(
+        self,
+        alp: Perturbation,
+        step: int,
+        batch: Batch,
+        codec: Codec | None,
+        rows: Tensor | None = None,
+    ) -> Tensor:
+        """Log-probs [N, R] with the step's noise: of all rows, or of some to learn from."""
+        noise = alp.noise(step, batch.ids)
+        learned = rows is not None
+        if rows is not None:
+            batch, noise = batch.rows(rows), noise[rows]
+        crossing = codec.boundary(batch.real, learned) if codec else None
+        return response_log_probs(self.model, batch, crossing, alp.before(noise))
 
     def _coefficients(self, batch: Batch, train: Tensor) -> Tensor | None:
         """The correction's, once for the step as frameworks do, [N, R]; None without any."""
@@ -78,18 +138,11 @@ class Trainer:
         self.used = setting.name if setting else NONE
         return weights.coefficients_of(frames, setting, train) if setting else None
 
-    def _update(
-        self, batch: Batch, old: Tensor, coefficients: Tensor | None, codec: Codec | None
-    ) -> None:
-        """One pass over the batch in mini-batches; the forward is compressed by the codec."""
-        for chosen in torch.randperm(len(old), generator=self.generator).chunk(MINI_BATCHES):
-            part = batch.rows(chosen)
-            crossing = codec.boundary(part.real, learn=True) if codec else None
+    def _update(self, loss: RowsLoss, rows: int) -> None:
+        """One pass over the batch in mini-batches."""
+        for chosen in torch.randperm(rows, generator=self.generator).chunk(MINI_BATCHES):
             self.optimizer.zero_grad()
-            new = response_log_probs(self.model, part, crossing)
-            mine = None if coefficients is None else coefficients[chosen]
-            loss = loss_of(new, old[chosen], part, mine)
-            loss.backward()  # type: ignore[no-untyped-call]
+            loss(chosen).backward()  # type: ignore[no-untyped-call]
             if self.merger:
                 self.merger.merge(self.model)
             self.optimizer.step()
