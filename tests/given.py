@@ -17,7 +17,7 @@ from timtrack.tasks.captures.source import Source
 from timtrack.tasks.lake.publish import write_step
 from timtrack.tasks.lake.steps import Step
 from timtrack.tasks.tables.catalogue import catalogue, sql_version, tables_named
-from timtrack.tasks.tables.database import CHAIN, open_frames
+from timtrack.tasks.tables.database import VIEWS, open_frames
 from timtrack.tasks.tokens.table import SEQUENCES, TOKENS
 
 Row = dict[str, Any]
@@ -50,7 +50,7 @@ TOKEN: Row = {
 def token_frame(rows: list[Row]) -> pl.DataFrame:
     """Tokens as the lake's files hold them, `rows` filled up with what TOKEN says."""
     given = (name for row in rows for name in row if name.startswith("logp_"))
-    views = dict.fromkeys([*CHAIN, *given], pl.Float32)
+    views = dict.fromkeys([*VIEWS, *given], pl.Float32)
     keys = {"run": pl.String, "step": pl.Int64, "capture": pl.String}
     schema = {**keys, **dict(TOKENS), **views, "uid": pl.String}
     return pl.DataFrame([{**TOKEN, **row} for row in rows], schema=schema)

@@ -18,7 +18,7 @@ from timtrack.tasks.tables.read_only import file_list
 from timtrack.tasks.tokens.table import ADDED, SEQUENCES, TOKENS, VOCABULARY
 
 # Views that SQL names: always there as columns, NULL where a capture does not have them.
-CHAIN = ("logp_rescored", "logp_dense")
+VIEWS = ("logp_rescored", "logp_dense", "logp_next_rollout")
 
 TEXT, COUNT, TEXTS = pl.String(), pl.Int64(), pl.List(pl.String())
 CAPTURES = pl.Schema(
@@ -116,7 +116,7 @@ def open_frames(frames: Mapping[str, pl.DataFrame]) -> duckdb.DuckDBPyConnection
     """
     connection = open_inputs([])
     for name, frame in frames.items():
-        views = dict.fromkeys(CHAIN if name == "tokens_file" else (), pl.Float32())
+        views = dict.fromkeys(VIEWS if name == "tokens_file" else (), pl.Float32())
         schema = {**INPUTS[name][1], **views}
         absent = [pl.lit(None, schema[c]).alias(c) for c in schema if c not in frame.columns]
         connection.execute(f"drop table {name}")
@@ -155,8 +155,8 @@ def _absent(name: str, schema: pl.Schema, facts: list[dict[str, Any]]) -> dict[s
     newest = max((fact["schema_version"] for fact in facts), default=0)
     added = {column for since, columns in ADDED.items() if newest < since for column in columns}
     views = {f"logp_{view}" for fact in facts for view in fact["views"]}
-    chain = {c: pl.Float32() for c in CHAIN if name == "tokens_file" and c not in views}
-    return {**chain, **{column: schema[column] for column in schema if column in added}}
+    unscored = {c: pl.Float32() for c in VIEWS if name == "tokens_file" and c not in views}
+    return {**unscored, **{column: schema[column] for column in schema if column in added}}
 
 
 def _files(steps: Iterable[Step], name: str) -> list[Path]:
@@ -181,7 +181,7 @@ def _input(
         connection.execute(f"create view {name} as select {', '.join(['*', *nulls])} from {source}")
         return
     keys = {"run": pl.String(), "step": pl.Int64(), "capture": pl.String()}
-    views = dict.fromkeys(CHAIN if name == "tokens_file" else (), pl.Float32())
+    views = dict.fromkeys(VIEWS if name == "tokens_file" else (), pl.Float32())
     empty = pl.DataFrame(schema={**schema, **views, **keys}).with_columns(
         pl.col(pl.Categorical).cast(pl.String)
     )

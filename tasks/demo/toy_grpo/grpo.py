@@ -47,7 +47,7 @@ def train(
     correction: str = NONE,
     latency: int = ANCHOR_LATENCY,
 ) -> Iterator[Progress]:
-    """Run GRPO and leave `out/step_<n>/step_batch.pt` after each recompute; see `Recipe`."""
+    """Run GRPO and leave `out/step_<n>/step_batch.pt` after each step; see `Recipe`."""
     recipe = Recipe(codec, correction, sync_every, codec_from, latency)
     return captured(out, recipe, steps, seed, cache)
 
@@ -70,8 +70,11 @@ def captured(out: Path, recipe: Recipe, steps: int, seed: int, cache: Path) -> I
         views = trainer.recompute(step, batch)
         views["rescored"] = rescored(trainer.model, batch, trainer.engine)
         version = trainer.engine.version
-        capture = write_step_batch(out, step, fields(batch, views, version, meta))
         trainer.learn(step, batch, views)
+        views["next_rollout"] = trainer.engine.rescore(
+            batch.prompts, batch.prompt_real, batch.rollout
+        )
+        capture = write_step_batch(out, step, fields(batch, views, version, meta))
         gap = (batch.rollout.log_probs - views["train"]) * batch.rollout.mask
         kl_k1 = (gap.sum() / batch.rollout.mask.sum()).item()
         yield Progress(step, batch.rewards.mean().item(), kl_k1, capture, trainer.used)

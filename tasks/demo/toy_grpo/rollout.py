@@ -71,6 +71,21 @@ class Engine:
             decoding.advance(responses[:, position], mask[:, position])
         return Rollout(responses, mask, log_probs)
 
+    @torch.no_grad()
+    def rescore(self, prompts: Tensor, real: Tensor, rollout: Rollout) -> Tensor:
+        """Log-probs of sampled responses, [N, R], by the engine as it is now.
+
+        Token by token as they were sampled: without a sync they are the same bits.
+        """
+        decoding = Decoding(self, prompts, real, rollout.mask.shape[1])
+        log_probs = torch.zeros_like(rollout.log_probs)
+        for position in range(int(rollout.mask.sum(1).max())):
+            words, kept = rollout.responses[:, position], rollout.mask[:, position]
+            picked = decoding.log_p().gather(1, words[:, None])[:, 0]
+            log_probs[:, position] = torch.where(kept.bool(), picked, 0.0)
+            decoding.advance(words, kept)
+        return log_probs
+
 
 class Decoding:
     """One token after the other, by an engine's model with a KV cache."""
