@@ -4,6 +4,8 @@ import re
 from pathlib import Path
 
 from tests.backtest import __main__ as backtest
+from tests.lab.grid import CORRECTIONS
+from tests.lab.table import written_answers
 from tests.referee import real
 from tests.zoo import judge as zoo
 from timtrack.tasks.readers.registry import readers
@@ -26,6 +28,7 @@ DOCUMENTS = [
         "tasks/readers/README.md",
         "tasks/referee/README.md",
         "tests/bench/README.md",
+        "tests/lab/README.md",
     )
 ]
 
@@ -76,6 +79,7 @@ def parts() -> dict[str, str]:
         for h in all_of().values()
     ]
     return {
+        **lab_parts(),
         "hypotheses": markdown(
             ("hypothesis", "log-probs are reproduced when", "then", "evidence for"), tried_out
         ),
@@ -91,6 +95,20 @@ def parts() -> dict[str, str]:
         "gates": markdown(("preset", "rules", "source"), gates),
         "corrections": markdown(("correction", "", "from", "settings computed"), corrected),
     }
+
+
+def lab_parts() -> dict[str, str]:
+    """What the lab found."""
+    works = ("runs", "uncorrected", "recommended", "alp", "best setting")
+    headers = {
+        "kept": ("mismatch", "kl_k3", *CORRECTIONS),
+        "correlations": ("number of the simulator", "within a mismatch", "over all"),
+        "calibration": ("what is said", *works),
+        "paired": ("correction", "reward gained more"),
+        "warned": ("mismatch", "runs", "fell back", "warned of", "both"),
+    }
+    found = written_answers()
+    return {f"lab_{name}": markdown(headers[name], found[name]) for name in headers}
 
 
 def _where(signature: causes.Signature | None) -> str:

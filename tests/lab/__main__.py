@@ -1,8 +1,9 @@
 """The lab: does what timtrack says of corrections hold when one trains with them? `make lab`.
 
 Toy runs under every mismatch of `grid.py` with every correction, on paired seeds. A run that is
-there is not trained again, so an interrupted lab goes on where it was. What was found is written to
-`results.json`, which the documents show.
+there is not trained again, so an interrupted lab goes on where it was. In the folder then are
+`lab.parquet`, `lab.duckdb` (tables `lab` and `judgements`) and `lab.html`; `--write` keeps
+the table and the answers in `results.json`, which the documents show.
 """
 
 import argparse
@@ -11,7 +12,10 @@ from concurrent.futures import ProcessPoolExecutor
 from itertools import groupby, repeat
 from pathlib import Path
 
+from tests.lab import sentences
 from tests.lab.grid import SEEDS, STEPS, Run, runs
+from tests.lab.page import page
+from tests.lab.table import write_database, write_results
 from tests.lab.training import Outcome, done
 
 
@@ -35,15 +39,23 @@ def of_cell(cell: list[Run], folder: Path) -> list[Outcome]:
 
 
 def main() -> None:
-    """Train what is missing."""
+    """Train what is missing; table, page and, if asked, results."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folder", type=Path)
     parser.add_argument("--seeds", type=int, default=len(SEEDS))
     parser.add_argument("--steps", type=int, default=STEPS)
     parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument(
+        "--write", action="store_true", help="keep what was found for the documents"
+    )
     given = parser.parse_args()
     given.folder.mkdir(parents=True, exist_ok=True)
-    trained(runs(seeds=range(given.seeds), steps=given.steps), given.folder, given.workers)
+    planned = runs(seeds=range(given.seeds), steps=given.steps)
+    table = write_database(trained(planned, given.folder, given.workers), given.folder)
+    found = sentences.tables(table)
+    (given.folder / "lab.html").write_text(page(table, found))
+    if given.write:
+        write_results(table, found)
 
 
 if __name__ == "__main__":
