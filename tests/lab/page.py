@@ -14,6 +14,7 @@ from timtrack.tasks.reports.charts.export import pictures
 from timtrack.tasks.reports.charts.theme import INK, TIPS, with_tips
 
 HERE = Path(__file__).parent
+WIDE = [-1.5, 2.5]  # of the heat map's colours: numbers stay legible on all that occurs
 
 
 def page(table: pl.DataFrame, found: dict[str, sentences.Rows]) -> str:
@@ -43,13 +44,9 @@ def kept(table: pl.DataFrame) -> Any:
         .sort(list(MISMATCHES))
         .axis(labelLimit=240, minExtent=215),
     )
-    colour = alt.Color("kept:Q").title("kept").scale(scheme="redblue", domain=[-0.5, 1.5])
+    colour = alt.Color("kept:Q").title("kept").scale(scheme="redblue", domain=WIDE)
     squares = base.mark_rect().encode(color=colour, **TIPS)
-    is_dark = "datum.kept < -0.3 || datum.kept > 1.35"
-    texts = base.mark_text(aria=False).encode(
-        text=alt.Text("kept:Q").format(".0%"),
-        color=alt.when(is_dark).then(alt.value("white")).otherwise(alt.value(INK)),
-    )
+    texts = base.mark_text(color=INK, aria=False).encode(text=alt.Text("kept:Q").format(".0%"))
     title = alt.TitleParams(
         "Reward kept", subtitle=["1 is what the clean run of the seed gains; mean over seeds."]
     )
