@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 
 from tests.backtest import __main__ as backtest
-from tests.lab.grid import CORRECTIONS
+from tests.lab.grid import CORRECTIONS, KINDS
 from tests.lab.table import written_answers
 from tests.referee import real
 from tests.zoo import judge as zoo
@@ -102,9 +102,9 @@ def lab_parts() -> dict[str, str]:
     works = ("runs", "uncorrected", "recommended", "alp", "best setting")
     headers = {
         "kept": ("mismatch", "kl_k3", *CORRECTIONS),
-        "correlations": ("number of the simulator", "within a mismatch", "over all"),
+        "correlations": ("number of the simulator", *KINDS, "together"),
         "calibration": ("what is said", *works),
-        "paired": ("correction", "reward gained more"),
+        "paired": ("correction", *KINDS),
         "warned": ("mismatch", "runs", "fell back", "warned of", "both"),
     }
     found = written_answers()

@@ -4,15 +4,16 @@ Intervals are 95 % percentile intervals of a bootstrap that draws mismatches and
 with replacement: runs of one seed share prompts, so a seed is drawn for all mismatches at once.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 from scipy import stats
 
-from tests.lab.grid import CLEAN
+from tests.lab.grid import KINDS
 from timtrack.tasks.demo.toy_grpo.recipe import ALP, NONE, RECOMMENDED
 
 DRAWS = 1000
@@ -24,7 +25,10 @@ PREDICTORS = {  # of the table, and whether less is better
     "bias": ("bias", True),
     "share of usable steps": ("usable", False),
 }
-Array = NDArray[np.float64]
+Array = NDArray[Any]
+Statistic = Callable[[Array, Array], float]  # of chosen mismatches and drawn seeds
+    [Array, Array], float
+]  # of chosen mismatches and drawn seeds, by their indices
 
 
 @dataclass(frozen=True)
@@ -69,7 +73,7 @@ def cube(table: pl.DataFrame, corrections: Sequence[str], columns: Sequence[str]
     return Cube(mismatches, corrections, values)
 
 
-def estimate(statistic: Callable[[Array, Array], float], mismatches: int, seeds: int) -> Estimate:
+def estimate(statistic: Statistic, mismatches: int, seeds: int) -> Estimate:
     """A statistic of drawn mismatches and seeds (their indices), with its interval."""
     rng = np.random.default_rng(0)
     value = statistic(np.arange(mismatches), np.arange(seeds))
@@ -84,58 +88,71 @@ def estimate(statistic: Callable[[Array, Array], float], mismatches: int, seeds:
 
 def spearman(x: Array, y: Array) -> float:
     """Rank correlation; NaN where one is constant."""
-    known = ~(np.isnan(x) | np.isnan(y))
-    x, y = x[known], y[known]
     if len(x) < 3 or np.ptp(x) == 0 or np.ptp(y) == 0:
         return float("nan")
-    return float(stats.spearmanr(x, y).statistic)
+    return float(np.corrcoef(stats.rankdata(x), stats.rankdata(y))[0, 1])
 
 
-def correlations(table: pl.DataFrame) -> dict[str, tuple[Estimate, Estimate]]:
-    """By predictor: within a mismatch, between its corrections (mean over mismatches); over all.
+def correlations(table: pl.DataFrame) -> dict[str, dict[str, Estimate]]:
+    """By predictor and kind of mismatch: between the settings within a mismatch, their mean.
 
-    Of means over seeds, of the settings that the simulator has.
+    Of means over seeds, of the settings that the simulator has. `together` is over all mismatches
+    and settings at once.
     """
     settings = table.filter(pl.col("ess_token").is_not_null())
     names = settings["correction"].unique(maintain_order=True).to_list()
-    dirty = settings.filter(pl.col("mismatch") != CLEAN)
     columns = ["gained", *(column for column, _ in PREDICTORS.values())]
-    grid = cube(dirty, names, columns)
-    gained = grid.values["gained"]
-    count, _, seeds = gained.shape
-
-    def both(column: str, sign: float) -> tuple[Estimate, Estimate]:
-        predictor = sign * grid.values[column]
-
-        def within(chosen: Array, drawn: Array) -> float:
-            each = [
-                spearman(predictor[m][:, drawn].mean(1), gained[m][:, drawn].mean(1))
-                for m in chosen
-            ]
-            return float(np.nanmean(each)) if not np.isnan(each).all() else float("nan")
-
-        def over_all(chosen: Array, drawn: Array) -> float:
-            x, y = (a[chosen][:, :, drawn].mean(2).ravel() for a in (predictor, gained))
-            return spearman(x, y)
-
-        return estimate(within, count, seeds), estimate(over_all, count, seeds)
-
-    return {name: both(c, -1.0 if less else 1.0) for name, (c, less) in PREDICTORS.items()}
+    found: dict[str, dict[str, Estimate]] = {name: {} for name in PREDICTORS}
+    for kind, grid in _by_kind(settings, names, columns):
+        for name, (column, less) in PREDICTORS.items():
+            predictor = (-1.0 if less else 1.0) * grid.values[column]
+            within, together = _statistics(predictor, grid.values["gained"])
+            sizes = grid.values["gained"].shape[0], grid.values["gained"].shape[2]
+            found[name][kind] = estimate(within, *sizes)
+            if kind == "all":
+                found[name]["together"] = estimate(together, *sizes)
+    return found
 
 
-def paired(table: pl.DataFrame) -> dict[str, Estimate]:
-    """By correction, the reward gained more than without one, mean over mismatches and seeds."""
-    dirty = table.filter(pl.col("mismatch") != CLEAN)
+def _by_kind(
+    table: pl.DataFrame, corrections: Sequence[str], columns: Sequence[str]
+) -> Iterator[tuple[str, Cube]]:
+    """The mismatches of each kind that the table has."""
+    for kind, mismatches in KINDS.items():
+        mine = table.filter(pl.col("mismatch").is_in(mismatches))
+        if len(mine):
+            yield kind, cube(mine, corrections, columns)
+
+
+def _statistics(predictor: Array, gained: Array) -> tuple[Statistic, Statistic]:
+    """Rank correlation of means over seeds: the mean of those within mismatches; over all."""
+
+    def within(chosen: Array, drawn: Array) -> float:
+        pairs = [(a[chosen][:, :, drawn].mean(2)) for a in (predictor, gained)]
+        each = [spearman(x, y) for x, y in zip(*pairs, strict=True)]
+        known = [value for value in each if not np.isnan(value)]
+        return float(np.mean(known)) if known else float("nan")
+
+    def together(chosen: Array, drawn: Array) -> float:
+        x, y = (a[chosen][:, :, drawn].mean(2).ravel() for a in (predictor, gained))
+        return spearman(x, y)
+
+    return within, together
+
+
+def paired(table: pl.DataFrame) -> dict[str, dict[str, Estimate]]:
+    """By correction and kind, the reward gained more than without one: mean over its runs."""
     names = [c for c in table["correction"].unique(maintain_order=True) if c != NONE]
-    more = cube(dirty, names, ["more"]).values["more"]
+    found: dict[str, dict[str, Estimate]] = {name: {} for name in names}
+    for kind, grid in _by_kind(table, names, ["more"]):
+        for place, name in enumerate(names):
+            more = grid.values["more"][:, place]
+            found[name][kind] = estimate(_mean_of(more), *more.shape)
+    return found
 
-    def of(place: int) -> Estimate:
-        return estimate(
-            lambda chosen, drawn: float(more[chosen][:, place][:, drawn].mean()),
-            *(more.shape[0], more.shape[2]),
-        )
 
-    return {name: of(place) for place, name in enumerate(names)}
+def _mean_of(values: Array) -> Statistic:
+    return lambda chosen, drawn: float(values[chosen][:, drawn].mean())
 
 
 VERDICTS = ("no correction is needed", "one is recommended", "no setting is usable")

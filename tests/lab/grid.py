@@ -23,6 +23,13 @@ MISMATCHES = {
     "codec of rank 3": Recipe("codec"),
     "codec of rank 3 in scoring only": Recipe("scoring"),
 }
+# Those that are alike, for answers by kind.
+KINDS = {
+    "all": tuple(name for name in MISMATCHES if name != CLEAN),
+    "stale weights": tuple(name for name in MISMATCHES if name.startswith("weights")),
+    "temperature": tuple(name for name in MISMATCHES if name.startswith("engine at")),
+    "codec in training": ("codec of rank 16", "codec of rank 8", "codec of rank 3"),
+}
 # One of each family, at the setting that its users have.
 SETTINGS = (
     "tis_token_2",

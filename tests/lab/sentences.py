@@ -2,8 +2,8 @@
 
 import polars as pl
 
-from tests.lab.answers import Estimate, calibration, correlations, paired
-from tests.lab.grid import CORRECTIONS, MISMATCHES
+from tests.lab.answers import calibration, correlations, paired
+from tests.lab.grid import CORRECTIONS, KINDS, MISMATCHES
 
 Rows = list[tuple[str, ...]]
 
@@ -23,12 +23,12 @@ def answers(found: dict[str, Rows]) -> dict[str, list[str]]:
     """The same in sentences, by question."""
     return {
         "What predicts the reward": [
-            f"{name}: rank correlation {within} between the settings within a mismatch, {over} "
-            "over all."
-            for name, within, over in found["correlations"]
+            f"{name}: rank correlation {within} between the settings within a mismatch, {together} "
+            "over all mismatches together."
+            for name, within, *_, together in found["correlations"]
         ],
         "Is the verdict calibrated": [_calibrated(*row) for row in found["calibration"]],
-        "Reward above uncorrected": [f"{name}: {more}" for name, more in found["paired"]],
+        "Reward above uncorrected": [f"{name}: {more}" for name, more, *_ in found["paired"]],
         "Early warnings": [
             f"{mismatch}: {fell} of {runs} fell back, {told} were warned of, {both} both."
             for mismatch, runs, fell, told, both in found["warned"]
@@ -60,9 +60,9 @@ def kept_rows(table: pl.DataFrame) -> Rows:
 
 
 def correlation_rows(table: pl.DataFrame) -> Rows:
-    """What predicts the reward: by number of the simulator, two rank correlations."""
+    """What predicts the reward: by number of the simulator, rank correlations by kind."""
     found = correlations(table).items()
-    return [(name, within.text(), over.text()) for name, (within, over) in found]
+    return [(name, *(of[kind].text() for kind in (*KINDS, "together"))) for name, of in found]
 
 
 def calibration_rows(table: pl.DataFrame) -> Rows:
@@ -74,8 +74,9 @@ def calibration_rows(table: pl.DataFrame) -> Rows:
 
 
 def paired_rows(table: pl.DataFrame) -> Rows:
-    """By correction, the reward gained more than uncorrected."""
-    return [(name, e.text("+.3f")) for name, e in paired(table).items()]
+    """By correction, the reward gained more than uncorrected, by kind."""
+    found = paired(table).items()
+    return [(name, *(of[kind].text("+.3f") for kind in KINDS)) for name, of in found]
 
 
 FELL = 0.15  # reward_fall from which a run has fallen back
@@ -90,14 +91,3 @@ def warned_rows(table: pl.DataFrame) -> Rows:
     )
     rows = {row[0]: (row[0], *map(str, row[1:])) for row in counted.iter_rows()}
     return [rows[m] for m in MISMATCHES if m in rows]
-
-
-def chance(table: pl.DataFrame) -> Estimate:
-    """How far `more` is from 0 where a correction hardly acts: what seeds and rounding do."""
-    rows = table.filter(
-        pl.col("same_as").is_null(),
-        pl.col("mismatch") == "bfloat16 engine",
-        pl.col("correction").is_in(["tis_token_2", "icepop_0.5_5"]),
-    )
-    size = rows["more"].abs()
-    return Estimate(size.mean() or 0.0, size.min() or 0.0, size.max() or 0.0)
