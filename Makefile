@@ -11,7 +11,7 @@ ZOO_READY := $(ZOO)/.ready
 ZOO_NEED := tests/zoo/requirements.txt tests/zoo/requirements-no-deps.txt
 FRAMEWORKS_NEED := tests/frameworks/requirements.txt tests/frameworks/requirements-no-deps.txt
 
-.PHONY: demo test test-fast coverage test-frameworks zoo backtest chaos lint fix bench ui clean
+.PHONY: demo test test-fast coverage test-frameworks zoo backtest lab chaos lint fix bench ui clean
 .DEFAULT_GOAL := demo
 
 $(READY): pyproject.toml constraints.txt
@@ -56,6 +56,9 @@ $(ZOO_READY): $(ZOO_NEED)
 
 backtest: $(READY)   ## how early the early warnings come, on toy runs (half an hour)
 	$(BIN)/python -m tests.backtest build/backtest
+
+lab: $(READY)        ## toy runs by mismatch and correction: does the advice hold? (half an hour, goes on where it was)
+	OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m tests.lab build/lab --write
 
 chaos: $(READY)      ## an hour of disturbed watchers, held against undisturbed ones
 	$(BIN)/python -m tests.chaos --seeds 1 2 3 --minutes 20

@@ -251,6 +251,35 @@ def outside(x: Array, low: float, high: float) -> NDArray[np.bool_]:
     return (x < low) | (x > high)
 
 
+# What the step's update did to the sampler
+
+
+@quiet
+def step_gain(tokens: pl.DataFrame) -> Metrics:
+    """The advantage-weighted change of the engine's log-prob, with its clustered error."""
+    known = pl.col("advantage").is_not_null() & pl.col("logp_next_rollout").is_not_null()
+    scored = tokens.filter(pl.col("is_trained") & known)
+    a, q, after = (floats(scored, c) for c in ("advantage", "logp_rollout", "logp_next_rollout"))
+    cluster = numbered(zip(scored["uid"].to_list(), strict=True))
+    sizes = np.bincount(cluster)
+    effective = ratio(float(sizes.sum() ** 2), float(np.sum(sizes**2)))
+    product = a * (after - q)
+    se = clustered_se(product - product.mean(), cluster)
+    t = stats.t.ppf(0.975, effective - 1) if effective > 4.999 else UNDEFINED
+    return defined(
+        {
+            "tokens": len(a),
+            "clusters_effective": effective,
+            "gain": mean(product),
+            "gain_se": se,
+            "gain_margin": t * se,
+            "gain_positive": float(product[a > 0].sum() / len(a)),
+            "gain_negative": float(product[a < 0].sum() / len(a)),
+            "moved": mean(np.abs(after - q)),
+        }
+    )
+
+
 # The catalogue of one step
 
 

@@ -17,7 +17,7 @@ from timtrack.tasks.captures.source import Source
 from timtrack.tasks.lake.publish import write_step
 from timtrack.tasks.lake.steps import Step
 from timtrack.tasks.tables.catalogue import catalogue, sql_version, tables_named
-from timtrack.tasks.tables.database import CAPTURES, CHAIN, open_inputs
+from timtrack.tasks.tables.database import VIEWS, open_frames
 from timtrack.tasks.tokens.table import SEQUENCES, TOKENS
 
 Row = dict[str, Any]
@@ -50,7 +50,7 @@ TOKEN: Row = {
 def token_frame(rows: list[Row]) -> pl.DataFrame:
     """Tokens as the lake's files hold them, `rows` filled up with what TOKEN says."""
     given = (name for row in rows for name in row if name.startswith("logp_"))
-    views = dict.fromkeys([*CHAIN, *given], pl.Float32)
+    views = dict.fromkeys([*VIEWS, *given], pl.Float32)
     keys = {"run": pl.String, "step": pl.Int64, "capture": pl.String}
     schema = {**keys, **dict(TOKENS), **views, "uid": pl.String}
     return pl.DataFrame([{**TOKEN, **row} for row in rows], schema=schema)
@@ -81,20 +81,11 @@ class Connection:
     """DuckDB over tokens and sequences; each table is made when a query first names it."""
 
     def __init__(self, tokens: pl.DataFrame, sequences: pl.DataFrame) -> None:
-        self.duckdb = open_inputs([])
         self.made: set[str] = set()
         captures = sequences.select("run", "step", "capture").unique()
-        given = {
-            "tokens_file": (tokens, TOKENS),
-            "sequences": (sequences, SEQUENCES),
-            "capture_files": (captures, CAPTURES),
-        }
-        for name, (frame, schema) in given.items():
-            absent = [pl.lit(None, schema[c]).alias(c) for c in schema if c not in frame.columns]
-            arrow = frame.with_columns(absent).to_arrow(compat_level=pl.CompatLevel.oldest())
-            self.duckdb.register(f"test_{name}", arrow)
-            self.duckdb.execute(f"drop table {name}")
-            self.duckdb.execute(f"create view {name} as from test_{name}")
+        self.duckdb = open_frames(
+            {"tokens_file": tokens, "sequences": sequences, "capture_files": captures}
+        )
 
     def sql(self, query: str) -> duckdb.DuckDBPyRelation:
         """A query's answer; the tables it needs are computed once, in order, as for a step."""

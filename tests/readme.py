@@ -4,6 +4,8 @@ import re
 from pathlib import Path
 
 from tests.backtest import __main__ as backtest
+from tests.lab.grid import CORRECTIONS, KINDS
+from tests.lab.table import written_answers
 from tests.parity import sources
 from tests.referee import real
 from tests.zoo import judge as zoo
@@ -27,6 +29,7 @@ DOCUMENTS = [
         "tasks/readers/README.md",
         "tasks/referee/README.md",
         "tests/bench/README.md",
+        "tests/lab/README.md",
     )
 ]
 
@@ -78,6 +81,7 @@ def parts() -> dict[str, str]:
     ]
     return {
         "parity": markdown(("framework", "version", "table", "tested by"), sources.rows()),
+        **lab_parts(),
         "hypotheses": markdown(
             ("hypothesis", "log-probs are reproduced when", "then", "evidence for"), tried_out
         ),
@@ -93,6 +97,20 @@ def parts() -> dict[str, str]:
         "gates": markdown(("preset", "rules", "source"), gates),
         "corrections": markdown(("correction", "", "from", "settings computed"), corrected),
     }
+
+
+def lab_parts() -> dict[str, str]:
+    """What the lab found."""
+    works = ("runs", "uncorrected", "recommended", "alp", "best setting")
+    headers = {
+        "kept": ("mismatch", "kl_k3", *CORRECTIONS),
+        "correlations": ("number of the simulator", *KINDS, "together"),
+        "calibration": ("what is said", *works),
+        "paired": ("correction", *KINDS),
+        "warned": ("mismatch", "runs", "fell back", "warned of", "both"),
+    }
+    found = written_answers()
+    return {f"lab_{name}": markdown(headers[name], found[name]) for name in headers}
 
 
 def _where(signature: causes.Signature | None) -> str:

@@ -111,6 +111,7 @@ def crossed_tokens() -> pl.DataFrame:
                 "logp_rollout": -0.1 * (i + 1),
                 "logp_rescored": -0.1 * (i + 2),
                 "logp_dense": -0.15 * i - 0.01,
+                "logp_next_rollout": -0.12 * i - 0.02,
                 "logp_train": -0.2 * i - 0.05,
                 "entropy": 0.1 * i,
             }

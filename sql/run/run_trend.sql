@@ -3,7 +3,7 @@
 --
 -- run            | Training run.
 -- step           | Optimizer step.
--- metric         | Column of step_metrics.
+-- metric         | Column of step_metrics, or step_gain: the column gain of that table.
 -- value          | Its value, in that column's unit.
 -- se             | Its standard error, clustered by prompt group; NULL where there is none.
 -- clusters       | Effective number of prompt groups (rollouts without groups) of the step.
@@ -59,17 +59,31 @@ errors as (
     into
     name metric
     value se
+),
+
+of_mismatch as (
+    select
+        run,
+        step,
+        metric,
+        value,
+        se,
+        clusters,
+        nullif(if(metric in ('kl_k3', 'ratio_mean', 'ess_token'), interval_t_of_r, interval_t) * se, 0) as margin
+    from metrics
+    left join errors using (run, step, metric)
+    inner join steps using (run, step)
 )
 
+from of_mismatch
+union all
 select
     run,
     step,
-    metric,
-    value,
-    se,
-    clusters,
-    nullif(if(metric in ('kl_k3', 'ratio_mean', 'ess_token'), interval_t_of_r, interval_t) * se, 0) as margin
-from metrics
-left join errors using (run, step, metric)
-inner join steps using (run, step)
+    'step_gain' as metric,
+    gain as value,
+    gain_se as se,
+    clusters_effective as clusters,
+    nullif(gain_margin, 0) as margin
+from step_gain
 order by run, step, metric

@@ -19,14 +19,21 @@ PAGE = Path(__file__).parent / "page"
 LONGEST = 30  # rows of a table on a page; the rest is in its CSV
 
 
-def render(template: str, data: Mapping[str, Any], where: str = "", **values: Any) -> str:
+def render(
+    template: str,
+    data: Mapping[str, Any],
+    where: str = "",
+    folder: Path = PAGE,
+    **values: Any,
+) -> str:
     """A page: a template with its values, and `data` for its script. `where` ends its queries.
 
-    Values are escaped; what comes as Markup was escaped where it was made.
+    Values are escaped; what comes as Markup was escaped where it was made. The template may lie in
+    a `folder` of its own; those that it extends are ours.
     """
     script = _asset("page.js")
     return str(
-        _environment(where)
+        _environment(where, folder)
         .get_template(template)
         .render(
             **values,
@@ -103,9 +110,9 @@ def _shown(value: Any) -> Any:
     return value if isinstance(value, Markup) or not isinstance(value, str) else printable(value)
 
 
-def _environment(where: str) -> Environment:
+def _environment(where: str, folder: Path) -> Environment:
     environment = Environment(
-        loader=FileSystemLoader(PAGE),
+        loader=FileSystemLoader([folder, PAGE]),
         autoescape=True,
         undefined=StrictUndefined,
         finalize=_shown,

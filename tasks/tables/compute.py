@@ -22,7 +22,7 @@ from timtrack.tasks.tables.catalogue import (
     tables_named,
 )
 from timtrack.tasks.tables.corrections import Setting
-from timtrack.tasks.tables.database import open_inputs
+from timtrack.tasks.tables.database import open_frames, open_inputs
 from timtrack.tasks.tables.stored import stored_tables
 
 # Up to here a table is computed by one thread: sums are the same to the last bit whenever they are
@@ -88,25 +88,58 @@ def computed_tables(
 
     No table is planned or run more than once. `instead` has other SQL for some of them.
     """
+    with open_inputs([step] if step else [], as_enum=True) as connection:
+        is_small = step is None or step.facts()["tokens"] <= ONE_THREAD
+        return _computed(connection, wanted, instead, is_small)
+
+
+def tables_of_frames(
+    frames: Mapping[str, pl.DataFrame], wanted: Collection[str]
+) -> dict[str, pl.DataFrame]:
+    """The wanted step tables, with what they need, of a small batch that lies in no lake.
+
+    `frames` has `tokens_file` and `sequences`, as `open_frames` takes them.
+    """
+    with open_frames(frames) as connection:
+        return _computed(connection, wanted, {}, True)
+
+
+def token_coefficients(frames: Mapping[str, pl.DataFrame], setting: Setting) -> pl.DataFrame:
+    """What a setting multiplies each trained token's gradient by: row, pos, coefficient.
+
+    By the formula that `corrections` adds up, over the same frames as above; in order.
+    """
+    formula = coefficients.coefficient(setting)
+    asked = f"select row, pos, {formula} as coefficient from token_weights order by row, pos"
+    needed = tables_named(asked)
+    with open_frames(frames) as connection:
+        connection.execute("set threads = 1")
+        for name in (name for name in catalogue() if name in needed):
+            _made(connection, catalogue()[name], catalogue()[name].sql)
+        return connection.sql(asked).pl()
+
+
+def _computed(
+    connection: Any, wanted: Collection[str], instead: Mapping[str, str], is_small: bool
+) -> dict[str, pl.DataFrame]:
+    """The wanted tables over the inputs of a connection."""
     chosen = {n: t for n, t in catalogue().items() if n in wanted and t.folder not in WHEN_ASKED}
     needs = {name: table.sources & chosen.keys() for name, table in chosen.items()}
     order = graphlib.TopologicalSorter(needs)
     order.prepare()
     made: dict[str, pl.DataFrame | None] = {}
-    with open_inputs([step] if step else [], as_enum=True) as connection:
-        is_small = step is None or step.facts()["tokens"] <= ONE_THREAD
-        if is_small:
-            connection.execute("set threads = 1")
-        with ThreadPoolExecutor(SIDE_BY_SIDE if is_small else 1) as pool:
-            running: dict[Future[pl.DataFrame | None], str] = {}
-            while order.is_active():
-                for name in order.get_ready():
-                    sql = instead.get(name, chosen[name].sql)
-                    running[pool.submit(_made, connection.cursor(), chosen[name], sql)] = name
-                for future in wait(running, return_when=FIRST_COMPLETED).done:
-                    name = running.pop(future)
-                    made[name] = future.result()
-                    order.done(name)
+    if is_small:
+        connection.execute("set threads = 1")
+    with ThreadPoolExecutor(SIDE_BY_SIDE if is_small else 1) as pool:
+        running: dict[Future[pl.DataFrame | None], str] = {}
+        while order.is_active():
+            for name in order.get_ready():
+                sql = instead.get(name, chosen[name].sql)
+                running[pool.submit(_made, connection.cursor(), chosen[name], sql)] = name
+            for future in wait(running, return_when=FIRST_COMPLETED).done:
+                name = running.pop(future)
+                made[name] = future.result()
+                order.done(name)
     return {name: frame for name in chosen if (frame := made[name]) is not None}
 
 

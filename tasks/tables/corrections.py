@@ -135,7 +135,12 @@ def defaults() -> dict[str, Setting]:
 
 
 def parse(text: str) -> Setting:
-    """What a user typed: `tis:3`, `icepop:0.5,5`, `none`; raises BadSetting."""
+    """What a user typed: `tis:3`, `icepop:0.5,5`, `none`; raises BadSetting.
+
+    A setting of the tables may be called by its name there, `tis_token_2`.
+    """
+    if text in defaults():
+        return defaults()[text]
     name, _, given = text.partition(":")
     values = tuple(value.strip() for value in given.split(",")) if given else ()
     named = {alias: m for m in methods().values() for alias in (m.name, *m.aliases)}

@@ -2,7 +2,7 @@
 
 import os
 import tempfile
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from timtrack.tasks.tables.read_only import file_list
 from timtrack.tasks.tokens.table import ADDED, SEQUENCES, TOKENS, VOCABULARY
 
 # Views that SQL names: always there as columns, NULL where a capture does not have them.
-CHAIN = ("logp_rescored", "logp_dense")
+VIEWS = ("logp_rescored", "logp_dense", "logp_next_rollout")
 
 TEXT, COUNT, TEXTS = pl.String(), pl.Int64(), pl.List(pl.String())
 CAPTURES = pl.Schema(
@@ -109,6 +109,22 @@ def open_inputs(
     return connection
 
 
+def open_frames(frames: Mapping[str, pl.DataFrame]) -> duckdb.DuckDBPyConnection:
+    """The same over frames in place of the files of INPUTS that they are named after.
+
+    Frames have the columns run, step and capture; what they lack of their schema is NULL.
+    """
+    connection = open_inputs([])
+    for name, frame in frames.items():
+        views = dict.fromkeys(VIEWS if name == "tokens_file" else (), pl.Float32())
+        schema = {**INPUTS[name][1], **views}
+        absent = [pl.lit(None, schema[c]).alias(c) for c in schema if c not in frame.columns]
+        connection.execute(f"drop table {name}")
+        whole = frame.with_columns(absent)
+        _keep(connection, name, whole.to_arrow(compat_level=pl.CompatLevel.oldest()))
+    return connection
+
+
 def _run_type(connection: Any, steps: Iterable[Step]) -> str:
     """An ENUM of the runs of these steps."""
     names = ", ".join(sorted({literal(step.run) for step in steps})) or "''"
@@ -139,8 +155,8 @@ def _absent(name: str, schema: pl.Schema, facts: list[dict[str, Any]]) -> dict[s
     newest = max((fact["schema_version"] for fact in facts), default=0)
     added = {column for since, columns in ADDED.items() if newest < since for column in columns}
     views = {f"logp_{view}" for fact in facts for view in fact["views"]}
-    chain = {c: pl.Float32() for c in CHAIN if name == "tokens_file" and c not in views}
-    return {**chain, **{column: schema[column] for column in schema if column in added}}
+    unscored = {c: pl.Float32() for c in VIEWS if name == "tokens_file" and c not in views}
+    return {**unscored, **{column: schema[column] for column in schema if column in added}}
 
 
 def _files(steps: Iterable[Step], name: str) -> list[Path]:
@@ -165,7 +181,7 @@ def _input(
         connection.execute(f"create view {name} as select {', '.join(['*', *nulls])} from {source}")
         return
     keys = {"run": pl.String(), "step": pl.Int64(), "capture": pl.String()}
-    views = dict.fromkeys(CHAIN if name == "tokens_file" else (), pl.Float32())
+    views = dict.fromkeys(VIEWS if name == "tokens_file" else (), pl.Float32())
     empty = pl.DataFrame(schema={**schema, **views, **keys}).with_columns(
         pl.col(pl.Categorical).cast(pl.String)
     )

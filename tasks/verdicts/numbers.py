@@ -22,9 +22,14 @@ def metrics(tables: Mapping[str, pl.DataFrame]) -> dict[str, Any]:
 
 
 def logged(tables: Mapping[str, pl.DataFrame]) -> dict[str, Any]:
-    """The numbers that MLflow has over steps: `metrics`, and what common corrections would do."""
+    """The numbers that MLflow has over steps: `metrics`, and what common corrections would do.
+
+    With `step_gain`, where the step has one: whether its update improved the sampler.
+    """
     followed = corrections.metrics(tables["corrections"]) if "corrections" in tables else {}
-    return {**metrics(tables), **followed}
+    gains = tables["step_gain"].to_dicts() if "step_gain" in tables else []
+    gained = {f"step_{name}": row[name] for row in gains for name in ("gain", "gain_se")}
+    return {**metrics(tables), **followed, **gained}
 
 
 def interval_of(metric: str) -> str:

@@ -236,9 +236,20 @@ def test_the_same_seed_gives_the_same_bytes(runs, tmp_path):
         assert first.capture.read_bytes() == second.capture.read_bytes()
 
 
+def test_what_the_sampler_gained_is_in_every_step(runs):
+    """The engine after the sync scores the step's tokens: up where A > 0, 0 until it is synced."""
+    gains = [tables_of(step)["step_gain"].row(0, named=True) for step in runs[1]["off"]]
+    assert sum(row["gain"] for row in gains) > 0
+    assert all(row["moved"] > 0 and row["gain_margin"] > 0 for row in gains)
+    stale = [tables_of(step)["step_gain"].row(0, named=True) for step in runs[1]["stale"]]
+    assert [row["moved"] == 0 for row in stale] == [True, True, True, False]
+    trend = run_query(runs[1]["off"], "from run_trend where metric = 'step_gain'")
+    assert trend.sort("step")["value"].to_list() == [row["gain"] for row in gains]
+
+
 def test_captures_say_what_they_are_and_show_text(runs):
     facts = runs[1]["codec"][0].facts()
-    assert facts["views"] == ["dense", "rescored"]
+    assert facts["views"] == ["dense", "next_rollout", "rescored"]
     assert facts["meta"]["codec_rank"] == 3
     assert facts["meta"]["algorithm"] == "GRPO"
     assert facts["notes"] == []

@@ -14,7 +14,7 @@ from timtrack.flows.cli.options.shared import (
     named,
     running,
 )
-from timtrack.flows.cli.options.types import positive
+from timtrack.flows.cli.options.types import checked, correction, positive
 from timtrack.tasks.hooks.written import FRAMEWORKS, GENERIC
 
 SHELLS = ("bash", "zsh", "fish")
@@ -75,6 +75,7 @@ def _demo(verbs: Any) -> None:
         "analyse the published tokens of a real run, then two toy runs while they train",
         "",
         "--steps 5 --codec rank8",
+        "--codec rank16 --correction tis:2",
     )
     demo.add_argument(
         "--steps",
@@ -87,6 +88,20 @@ def _demo(verbs: Any) -> None:
         choices=("off", "rank16", "rank8", "codec", "scoring"),
         default="codec",
         help="codec of the second toy run; the first has none (default: %(default)s)",
+    )
+    demo.add_argument(
+        "--correction",
+        metavar="NAME:NUMBERS",
+        type=checked(correction),
+        help="train a third run like the second, with this correction: tis:2, icepop:0.5,5, ..., "
+        "alp (adaptive layerwise perturbation), or recommended: at each step what timtrack advises",
+    )
+    demo.add_argument(
+        "--latency",
+        type=positive,
+        default=5,
+        help="age of the weights that the codec's anchor gradient is computed with, in steps "
+        "(default: %(default)s)",
     )
     demo.add_argument(
         "--seed", type=int, default=0, help="seed of the toy runs (default: %(default)s)"

@@ -19,6 +19,14 @@ def columns(text: str) -> str:
     return parse(text).text
 
 
+def correction(text: str) -> str:
+    """What the toy trainer corrects with."""
+    from timtrack.tasks.demo.toy_grpo.recipe import Recipe  # as above
+
+    _ = Recipe(correction=text).setting
+    return text
+
+
 def step_range(text: str) -> tuple[int | None, int | None]:
     """10:20, 10:, :20 or 10, both ends included."""
     match = re.fullmatch(r"(\d*):(\d*)|(\d+)", text)

@@ -7,6 +7,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from rich.console import Console
@@ -21,6 +22,7 @@ from timtrack.flows.outcomes import Outcome
 from timtrack.flows.settings import Settings
 from timtrack.flows.watched import Watched
 from timtrack.tasks.demo import published_run
+from timtrack.tasks.demo.toy_grpo.recipe import ANCHOR_LATENCY
 from timtrack.tasks.lake.steps import all_steps
 from timtrack.tasks.messages.errors import TimtrackError, printable
 from timtrack.tasks.tables.query import run_query
@@ -54,38 +56,73 @@ class TrainerFailed(TimtrackError):
     """The toy trainer did not come to its end."""
 
 
-def demonstrate(home: Path, steps: int, codec: str, seed: int, settings: Settings) -> int:
-    """Analyse the published tokens, train without and with a codec, compare; count failures."""
+@dataclass(frozen=True)
+class Toy:
+    """One toy run: what the trainer is told."""
+
+    codec: str
+    steps: int
+    seed: int
+    latency: int = ANCHOR_LATENCY
+    correction: str | None = None
+
+    @property
+    def label(self) -> str:
+        """What distinguishes it from the other runs of a demo."""
+        return f"{self.codec} with {self.correction}" if self.correction else self.codec
+
+    @property
+    def name(self) -> str:
+        """The run's."""
+        latency = "" if self.latency == ANCHOR_LATENCY else f"-latency{self.latency}"
+        correction = f"-{re.sub('[:,]', '_', self.correction)}" if self.correction else ""
+        return f"toy-{self.codec}{latency}{correction}-seed{self.seed}"
+
+    @property
+    def arguments(self) -> list[str]:
+        """On the trainer's command line."""
+        numbers = ["--steps", self.steps, "--seed", self.seed, "--latency", self.latency]
+        correction = ["--correction", self.correction] if self.correction else []
+        return ["--codec", self.codec, *map(str, numbers), *correction]
+
+
+def demonstrate(home: Path, toy: Toy, settings: Settings) -> int:
+    """Analyse the published tokens, train without and with a codec, compare; count failures.
+
+    With a correction, a third run is `toy`.
+    """
     say("1. The 400 published tokens of a Qwen2.5-1.5B GRPO run with a compression codec, step 20")
     captures = home / "captures"
     published = published_run.write_capture(captures / "published")
     outcomes = analyse_with_progress([published], home, settings)
     show_outcomes(outcomes, settings.bands)
-    names = list(dict.fromkeys(["off", codec]))
-    codecs = " and ".join(names)
-    say("", f"2. A toy GRPO run, {steps} steps each with codec {codecs}, seed {seed}")
-    for name in names:
-        outcomes += _watched_run(captures / "toy", home, name, steps, seed)
+    plain = Toy("off", toy.steps, toy.seed)
+    toys = list(dict.fromkeys([plain, replace(toy, correction=None), toy]))
+    codecs = ", ".join(one.label for one in toys)
+    say("", f"2. A toy GRPO run, {toy.steps} steps each, seed {toy.seed}; codec {codecs}")
+    for one in toys:
+        outcomes += _watched_run(captures / "toy", home, one)
     show_outcomes([outcome for outcome in outcomes if outcome.error], settings.bands)
-    _compare(home, [f"toy-{name}-seed{seed}" for name in names], steps)
+    _compare(home, [one.name for one in toys], toy.steps)
     _link(home, outcomes)
     return sum(1 for outcome in outcomes if outcome.error)
 
 
-def _watched_run(root: Path, home: Path, codec: str, steps: int, seed: int) -> list[Outcome]:
+def _watched_run(root: Path, home: Path, toy: Toy) -> list[Outcome]:
     """Train in a process of its own, and analyse its captures as they come."""
-    run = root / f"toy-{codec}-seed{seed}"
-    arguments = ["--out", run, "--codec", codec, "--steps", steps, "--seed", seed, "--cache", root]
-    command = [sys.executable, "-m", "timtrack.tasks.demo.toy_grpo.grpo", *map(str, arguments)]
+    run = root / toy.name
+    places = ["--out", str(run), "--cache", str(root)]
+    trainer_module = "timtrack.tasks.demo.toy_grpo.grpo"
+    command = [sys.executable, "-m", trainer_module, *places, *toy.arguments]
     outcomes = []
     console = Console(stderr=True)
     with (
         Progress(*COLUMNS, console=console, disable=not console.is_terminal) as progress,
         _process(command) as trainer,
     ):
-        trained = progress.add_task(f"train {codec}: warm-up", total=steps)
-        analysed = progress.add_task(f"analyse {codec}", total=steps)
-        teller = threading.Thread(target=_tell, args=(trainer, progress, trained, codec))
+        trained = progress.add_task(f"train {toy.label}: warm-up", total=toy.steps)
+        analysed = progress.add_task(f"analyse {toy.label}", total=toy.steps)
+        teller = threading.Thread(target=_tell, args=(trainer, progress, trained, toy.label))
         teller.start()
         for told in follow(
             Watched(run, follows=True), home, lambda: trainer.poll() is not None, every=0.5
@@ -113,10 +150,10 @@ def _process(command: list[str]) -> Iterator[subprocess.Popen[str]]:
         process.wait()
 
 
-def _tell(trainer: subprocess.Popen[str], progress: Progress, bar: TaskID, codec: str) -> None:
+def _tell(trainer: subprocess.Popen[str], progress: Progress, bar: TaskID, label: str) -> None:
     """Show what the trainer prints."""
     for line in trainer.stdout or ():
-        said = f"train {codec}: {line.strip()}"
+        said = f"train {label}: {line.strip()}"
         match = re.match(r"step (\d+)/", line)
         done = int(match[1]) if match else 0
         progress.update(bar, completed=done, description=printable(said))
@@ -137,7 +174,7 @@ def _link(home: Path, outcomes: list[Outcome]) -> None:
 def _compare(home: Path, runs: list[str], last: int) -> None:
     """The runs' steps up to `last`: an earlier demo may have left more."""
     steps = [s for s in all_steps(home / "lake") if s.run in runs and s.step <= last]
-    say("", "The two runs, medians over their steps (rewards: first and last step)")
+    say("", "The runs, medians over their steps (rewards: first and last step)")
     print_frame(run_query(steps, COMPARISON), "table")
     say("", "Where the gap comes from, means over steps (k1 in nats)")
     print_frame(run_query(steps, ATTRIBUTION), "table")

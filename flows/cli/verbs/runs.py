@@ -49,17 +49,17 @@ def gate(options: Namespace) -> int:
 
 def demo(options: Namespace) -> int:
     """The published tokens, then two toy runs."""
-    from timtrack.flows.cli.verbs.demo import TrainerFailed, demonstrate
+    from timtrack.flows.cli.verbs.demo import Toy, TrainerFailed, demonstrate
 
+    toy = Toy(options.codec, options.steps, options.seed, options.latency, options.correction)
     try:
-        home, chosen = options.home.absolute(), options.settings
-        failures = demonstrate(home, options.steps, options.codec, options.seed, chosen)
+        failures = demonstrate(options.home.absolute(), toy, options.settings)
     except TrainerFailed as error:
         complain(f"tim: {error}")
         return FAILED
     say(
         "",
-        "Look at it:  tim ui     (curves of both runs; charts under a run's Artifacts, steps/<n>)",
+        "Look at it:  tim ui     (curves of the runs; charts under a run's Artifacts, steps/<n>)",
         'Ask it:      tim sql "from worst_tokens limit 5"',
     )
     return FAILED if failures else DONE

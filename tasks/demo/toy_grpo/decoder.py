@@ -79,10 +79,12 @@ class Decoder(nn.Module):
         real: Tensor,
         cache: Cache | None = None,
         boundary: Boundary | None = None,
+        before: Boundary | None = None,
     ) -> Tensor:
         """Logits [N, t, V] of the words after each of `ids` [N, t].
 
         `real` [N, S] is 1 for text and 0 for padding, over all tokens so far (S = t without cache).
+        `before` changes what enters each layer, `boundary` what lies between two.
         """
         length, total = ids.shape[1], real.shape[1]
         x = self.embedding(ids)
@@ -90,7 +92,7 @@ class Decoder(nn.Module):
         turn = rotary(positions, x.dtype)
         seen = visible(real, length)
         for index, layer in enumerate(self.layers):
-            x = layer(x, turn, seen, cache)
+            x = layer(before(index, x) if before else x, turn, seen, cache)
             if boundary and index < LAYERS - 1:  # what crosses from one pipeline stage to the next
                 x = boundary(index, x)
         if cache:

@@ -24,11 +24,21 @@ class Rollout:
 
 
 class Engine:
-    """A copy of the policy that is synced now and then."""
+    """A copy of the policy that is synced now and then.
 
-    def __init__(self, model: Decoder, vocabulary: int) -> None:
-        self.model = Decoder(vocabulary).to(torch.bfloat16)
-        self.weights: dict[str, Tensor] = {}  # as synced, before they were rounded to bfloat16
+    It samples, and reports log-probs, at its `temperature`.
+    """
+
+    def __init__(
+        self,
+        model: Decoder,
+        vocabulary: int,
+        dtype: torch.dtype = torch.bfloat16,
+        temperature: float = 1.0,
+    ) -> None:
+        self.model = Decoder(vocabulary).to(dtype)
+        self.dtype, self.temperature = dtype, temperature
+        self.weights: dict[str, Tensor] = {}  # as synced, before they were rounded to dtype
         self.version = 0
         self.sync(model, 0)
 
@@ -44,14 +54,13 @@ class Engine:
     ) -> Rollout:
         """Responses of up to `length` tokens to prompts [N, P], left padded as `real` says."""
         rows = len(prompts)
-        cache = Cache(rows, prompts.shape[1] + length, torch.bfloat16)
-        logits = self.model(prompts, real, cache)[:, -1]  # [N, V]
+        decoding = Decoding(self, prompts, real, length)
         responses = torch.zeros(rows, length, dtype=torch.int64)
         mask = torch.zeros(rows, length, dtype=torch.int64)
         log_probs = torch.zeros(rows, length)
         running = torch.ones(rows, dtype=torch.bool)
         for position in range(length):
-            log_p = logits.float().log_softmax(-1)
+            log_p = decoding.log_p()
             word = torch.multinomial(log_p.exp(), 1, generator=generator)  # [N, 1]
             responses[:, position] = torch.where(running, word[:, 0], 0)
             log_probs[:, position] = torch.where(running, log_p.gather(1, word)[:, 0], 0.0)
@@ -59,6 +68,38 @@ class Engine:
             running = running & (word[:, 0] != end)
             if not running.any():
                 break
-            real = torch.cat([real, mask[:, position : position + 1]], dim=1)
-            logits = self.model(responses[:, position : position + 1], real, cache)[:, -1]
+            decoding.advance(responses[:, position], mask[:, position])
         return Rollout(responses, mask, log_probs)
+
+    @torch.no_grad()
+    def rescore(self, prompts: Tensor, real: Tensor, rollout: Rollout) -> Tensor:
+        """Log-probs of sampled responses, [N, R], by the engine as it is now.
+
+        Token by token as they were sampled: without a sync they are the same bits.
+        """
+        decoding = Decoding(self, prompts, real, rollout.mask.shape[1])
+        log_probs = torch.zeros_like(rollout.log_probs)
+        for position in range(int(rollout.mask.sum(1).max())):
+            words, kept = rollout.responses[:, position], rollout.mask[:, position]
+            picked = decoding.log_p().gather(1, words[:, None])[:, 0]
+            log_probs[:, position] = torch.where(kept.bool(), picked, 0.0)
+            decoding.advance(words, kept)
+        return log_probs
+
+
+class Decoding:
+    """One token after the other, by an engine's model with a KV cache."""
+
+    def __init__(self, engine: Engine, prompts: Tensor, real: Tensor, length: int) -> None:
+        self.engine, self.real = engine, real
+        self.cache = Cache(len(prompts), prompts.shape[1] + length, engine.dtype)
+        self.logits = engine.model(prompts, real, self.cache)[:, -1]  # [N, V]
+
+    def log_p(self) -> Tensor:
+        """Log-probs of the next word, [N, V]."""
+        return (self.logits.float() / self.engine.temperature).log_softmax(-1)
+
+    def advance(self, words: Tensor, kept: Tensor) -> None:
+        """Go on with these words [N]; where `kept` [N] is 0 they are padding."""
+        self.real = torch.cat([self.real, kept[:, None]], dim=1)
+        self.logits = self.engine.model(words[:, None], self.real, self.cache)[:, -1]
