@@ -26,9 +26,7 @@ PREDICTORS = {  # of the table, and whether less is better
     "share of usable steps": ("usable", False),
 }
 Array = NDArray[Any]
-Statistic = Callable[[Array, Array], float]  # of chosen mismatches and drawn seeds
-    [Array, Array], float
-]  # of chosen mismatches and drawn seeds, by their indices
+Statistic = Callable[[Array, Array], float]  # of chosen mismatches and drawn seeds, by indices
 
 
 @dataclass(frozen=True)
