@@ -43,6 +43,11 @@ def submit(stage: Any, *args: Any, after: Sequence[Any] = (), **given: Any) -> A
     return _tried(stage, [_value(arg) for arg in args], given)
 
 
+def is_done_now(future: Any) -> bool:
+    """Whether a stage that was submitted has run already, and well: as it does without Prefect."""
+    return isinstance(future, Done) and future.error is None
+
+
 def call(stage: Any, *args: Any) -> Any:
     """A stage's result, from the flow itself; raises what it raises."""
     return stage(*args) if FlowRunContext.get() else _tried(stage, list(args), {}).result()

@@ -161,6 +161,8 @@ class _Work:
         self.begun += 1
         files = self.files / str(self.begun)
         computed = execution.submit(stages.compute_tables, step)
+        if execution.is_done_now(computed):  # who waits for the answer need not wait for charts
+            tell_ready(step if isinstance(step, Step) else step.result())
         bands = self.settings.bands
         drawn = execution.submit(stages.draw_step, step, files, bands, after=[computed])
         return _Begun(path, step, computed, drawn, files)
