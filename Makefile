@@ -8,10 +8,13 @@ FRAMEWORKS ?= .venv-frameworks
 FRAMEWORKS_READY := $(FRAMEWORKS)/.ready
 ZOO ?= .venv-zoo
 ZOO_READY := $(ZOO)/.ready
+REAL ?= .venv-real
+REAL_READY := $(REAL)/.ready
+REAL_NEED := tests/real/requirements.txt tests/real/requirements-no-deps.txt
 ZOO_NEED := tests/zoo/requirements.txt tests/zoo/requirements-no-deps.txt
 FRAMEWORKS_NEED := tests/frameworks/requirements.txt tests/frameworks/requirements-no-deps.txt
 
-.PHONY: demo test test-fast coverage test-frameworks zoo backtest lab chaos lint fix bench ui clean
+.PHONY: demo test test-fast coverage test-frameworks test-real zoo backtest lab chaos lint fix bench ui clean
 .DEFAULT_GOAL := demo
 
 $(READY): pyproject.toml constraints.txt
@@ -41,6 +44,18 @@ $(FRAMEWORKS_READY): $(FRAMEWORKS_NEED)
 	$(FRAMEWORKS)/bin/pip install --quiet --no-compile --disable-pip-version-check -r tests/frameworks/requirements.txt
 	$(FRAMEWORKS)/bin/pip install --quiet --no-compile --disable-pip-version-check --no-deps --ignore-requires-python -r tests/frameworks/requirements-no-deps.txt
 	touch $(FRAMEWORKS_READY)
+
+test-real: $(READY) $(REAL_READY)  ## vLLM, CTranslate2, Hugging Face and TRL on a real model, watched (3.5 GB, 10 minutes)
+	$(REAL)/bin/python tests/real/model.py build/real/model
+	$(BIN)/python -m tests.real.run build/real $(REAL)/bin/python
+
+# torchvision, torchaudio and torchcodec come for another torch, and break imports.
+$(REAL_READY): $(REAL_NEED)
+	$(PYTHON) -m venv $(REAL)
+	$(REAL)/bin/pip install --quiet --no-compile --disable-pip-version-check -r tests/real/requirements.txt
+	$(REAL)/bin/pip uninstall --quiet --yes torchvision torchaudio torchcodec
+	$(REAL)/bin/pip install --quiet --no-compile --disable-pip-version-check --no-deps -r tests/real/requirements-no-deps.txt
+	touch $(REAL_READY)
 
 zoo: $(READY) $(ZOO_READY)  ## faults of real engines, and which causes are named (hours)
 	$(ZOO)/bin/python tests/zoo/make.py build/zoo --half 0 --seeds 0 1
@@ -88,4 +103,4 @@ ui: $(READY)         ## MLflow on what the demo logged
 	$(BIN)/tim ui
 
 clean:               ## remove what make made, and the demo's output
-	rm -rf $(VENV) $(FRAMEWORKS) $(ZOO) build *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis timtrack
+	rm -rf $(VENV) $(FRAMEWORKS) $(REAL) $(ZOO) build *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis timtrack

@@ -2,9 +2,9 @@
 
     python -m tests.frameworks.hooks_compare OUT .venv-frameworks/bin/python [framework ...]
 
-Writes each hook as `tim hook` does, lets `hooks_<framework>.py` train with it in the frameworks'
-own environment, and reads the captures. Exit code 1 if a script fails, a token or a fact differs
-from `truth.json`, or a capture is missing or too many.
+Writes each hook as `tim hook` does, or installs the plug-in, lets `hooks_<framework>.py` train with
+it in the frameworks' own environment, and reads the captures. Exit code 1 if a script fails, a
+token or a fact differs from `truth.json`, or a capture is missing or too many.
 """
 
 import json
@@ -12,6 +12,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,9 @@ WITHOUT_MASK = ("token_id", "is_trained", "advantage")
 OVER_TOKENS = (*WITHOUT_MASK, "logp_rollout", "logp_train", "kept")
 SHOWN = 5  # differences that are printed
 HERE = Path(__file__).parent
+ROOT = HERE.parents[1]
+# The same trainings without a file, with timtrack beside the framework.
+PLUGINS = {"verl-plugin": "verl", "verl-v1-plugin": "verl-v1"}
 ROUNDING = 1e-6  # a reward is summed over a row's tokens
 
 
@@ -101,12 +105,30 @@ def same(ours: Any, theirs: Any) -> bool:
     return bool(ours == theirs)
 
 
+def install(folder: Path) -> None:
+    """The package itself where a trainer finds it, with the entry points that it declares."""
+    (folder / "timtrack").mkdir()
+    for name, target in (("__init__.py", "flows/timtrack/__init__.py"), ("tasks", "tasks")):
+        (folder / "timtrack" / name).symlink_to(ROOT / target)
+    about = folder / "timtrack-0.dist-info"
+    about.mkdir()
+    (about / "METADATA").write_text("Metadata-Version: 2.1\nName: timtrack\nVersion: 0\n")
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    lines = [
+        f"[{group}]\n" + "\n".join(f"{name} = {where}" for name, where in points.items())
+        for group, points in project["entry-points"].items()
+    ]
+    (about / "entry_points.txt").write_text("\n".join(lines) + "\n")
+
+
 def trained(name: str, folder: Path, interpreter: str) -> str:
     """Train with a framework's hook; the end of what went wrong, if anything did."""
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    (folder / "timtrack_hook.py").write_text(hook_file(name))
-    script = HERE / f"hooks_{name.replace('-', '_')}.py"
+    if name in PLUGINS:
+        install(folder)
+    (folder / "timtrack_hook.py").write_text("" if name in PLUGINS else hook_file(name))
+    script = HERE / f"hooks_{PLUGINS.get(name, name).replace('-', '_')}.py"
     run = subprocess.run([interpreter, script, folder], capture_output=True, text=True)
     lines = (run.stdout + run.stderr).splitlines()
     if run.returncode:
@@ -117,7 +139,7 @@ def trained(name: str, folder: Path, interpreter: str) -> str:
 def main(out: Path, interpreter: str, wanted: list[str]) -> int:
     """Each framework; 1 if anything went wrong or differs."""
     failed = 0
-    for name in wanted or FRAMEWORKS:
+    for name in wanted or (*FRAMEWORKS, *PLUGINS):
         wrong = trained(name, out / name, interpreter)
         lines = [wrong] if wrong else compared(out / name)
         failed += bool(lines)

@@ -13,27 +13,21 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
-import stubs
 import torch
 import truth
 from padding import left_padded, right_padded
 from rollouts import GAPS, Rollout, rollouts
+from verl_parts import RANKS, RUNS, configuration, stand_ins, whole_sequence
 
 OUT = truth.switched_on(Path(sys.argv[1]))
-# What verl's packages import for workers, servers and data sets.
-stubs.stand_in_for("ray", "PIL", "torchdata", "transfer_queue", "hydra", "aiohttp", "cachetools")
-stubs.stand_in_for("peft", "uvicorn", "fastapi")
+stand_ins()
 import timtrack_hook  # noqa: E402, F401
-import verl  # noqa: E402
-from omegaconf import OmegaConf, open_dict  # noqa: E402
 from verl import DataProto  # noqa: E402
 from verl.single_controller.base.decorator import _split_args_kwargs_data_proto  # noqa: E402
 from verl.trainer.ppo.ray_trainer import RayPPOTrainer  # noqa: E402
 from verl.utils import tensordict_utils as tu  # noqa: E402
 
-RANKS, STEPS = 2, 2
-OF_THE_PROMPT = -1.5
-CONFIGURATION = "trainer/config/_generated_ppo_trainer.yaml"
+STEPS = 2
 
 
 class Engine:
@@ -85,7 +79,8 @@ class Workers:
         parts, _ = _split_args_kwargs_data_proto(RANKS, batch)
         self.scored_by = [rank for rank, part in enumerate(parts[0]) for _ in range(len(part))]
         self.masks.append(batch["response_mask"].clone())
-        scored = [whole_sequence(found(batch, row)) for row in range(len(batch))]
+        of_rows = [found(batch, row) for row in range(len(batch))]
+        scored = [whole_sequence(len(one.prompt), one.response) for one in of_rows]
         log_probs = torch.nested.as_nested_tensor(scored, layout=torch.jagged)
         fields = {"log_probs": log_probs, "entropy": log_probs.clone()}
         return tu.get_tensordict(fields, non_tensor_dict={"metrics": {"mfu": 0.1}})
@@ -132,23 +127,11 @@ def found(batch: Any, row: int) -> Rollout:
     return next(one for one in every if ids[: len(one.response)] == one.response)
 
 
-def whole_sequence(one: Rollout) -> torch.Tensor:
-    """Log-probs as a model gives them: at each token that of the next."""
-    return torch.tensor([*[OF_THE_PROMPT] * (len(one.prompt) - 1), *one.logp_train, 0.0])
-
-
 def trainer(run: str, correction: dict[str, Any]) -> RayPPOTrainer:
     """verl's trainer on its own configuration, before its workers are made."""
-    config = OmegaConf.load(Path(verl.__file__).parent / CONFIGURATION)
-    with open_dict(config):
-        config.trainer.update(experiment_name=run, logger=[], val_before_train=False)
-        config.trainer.update(test_freq=-1, save_freq=-1, total_epochs=1, balance_batch=True)
-        config.algorithm.update(adv_estimator="grpo")
-        config.algorithm.rollout_correction.update(correction)
-        config.actor_rollout_ref.rollout.n = 2
     made = object.__new__(RayPPOTrainer)
-    made.config, made.use_critic, made.use_rm = config, False, False
-    made.use_reference_policy = False
+    made.config = configuration(run, correction)
+    made.use_critic = made.use_rm = made.use_reference_policy = False
     made.train_dataset, made.train_dataloader = [], [prompts() for _ in range(STEPS)]
     made.total_training_steps = STEPS
     made.actor_rollout_wg, made.async_rollout_manager = Workers(), Engine()
@@ -168,10 +151,9 @@ def prompts() -> dict[str, Any]:
 
 
 def main() -> None:
-    """Two runs: with rejection, and in bypass mode, where nothing is recomputed."""
+    """All runs."""
     told = {}
-    rejection = {"rollout_rs": "token_k1", "rollout_rs_threshold": "0.9_1.1"}
-    for run, correction in (("rejection", rejection), ("bypass", {"bypass_mode": True})):
+    for run, correction in RUNS.items():
         made = trainer(run, correction)
         made.fit()
         for number, rows in enumerate(made.actor_rollout_wg.updated):

@@ -14,18 +14,16 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import stubs
 import torch
 import truth
 from rollouts import GAPS, Rollout, rollouts
+from verl_parts import RANKS, RUNS, configuration, stand_ins, whole_sequence
 
 OUT = truth.switched_on(Path(sys.argv[1]))
-stubs.stand_in_for("ray", "PIL", "torchdata", "transfer_queue", "hydra", "aiohttp", "cachetools")
-stubs.stand_in_for("peft", "uvicorn", "fastapi")
+stand_ins()
 import timtrack_hook  # noqa: E402, F401
 import transfer_queue  # noqa: E402
-import verl  # noqa: E402
-from omegaconf import OmegaConf, open_dict  # noqa: E402
+from omegaconf import open_dict  # noqa: E402
 from tensordict import TensorDict  # noqa: E402
 
 
@@ -76,9 +74,7 @@ from verl.trainer.ppo.v1.trainer_sync import PPOTrainerSync  # noqa: E402
 from verl.utils import tensordict_utils as tu  # noqa: E402
 from verl.utils.tensordict_utils import list_of_dict_to_tensordict  # noqa: E402
 
-RANKS, UPDATES, STEPS = 2, 2, 2  # updates between two transfers of weights
-OF_THE_PROMPT = -1.5
-CONFIGURATION = "trainer/config/_generated_ppo_trainer.yaml"
+UPDATES, STEPS = 2, 2  # updates between two transfers of weights
 
 
 class Buffer:
@@ -165,23 +161,15 @@ class Workers:
 
 
 def scored(key: str) -> torch.Tensor:
-    """Log-probs as a model gives them: at each token that of the next."""
-    ids = HELD[key]["responses"].tolist()
-    every = [one for gap in GAPS for one in rollouts(gap)]
-    one = next((one for one in every if ids == one.response), None)
-    own = [-1.0] * len(ids) if one is None else one.logp_train  # of padding rows
-    return torch.tensor([*[OF_THE_PROMPT] * (len(HELD[key]["prompts"]) - 1), *own, 0.0])
+    """The actor's log-probs of a trajectory in the queue."""
+    return whole_sequence(len(HELD[key]["prompts"]), HELD[key]["responses"].tolist())
 
 
 def trainer(run: str, correction: dict[str, Any]) -> PPOTrainerSync:
     """verl's trainer on its own configuration, before its workers are made."""
-    config = OmegaConf.load(Path(verl.__file__).parent / CONFIGURATION)
+    config = configuration(run, correction)
     with open_dict(config):
-        config.trainer.experiment_name = run
         config.data.train_batch_size = 2 * UPDATES
-        config.algorithm.update(adv_estimator="grpo")
-        config.algorithm.rollout_correction.update(correction)
-        config.actor_rollout_ref.rollout.n = 2
         config.actor_rollout_ref.actor.ppo_mini_batch_size = 6  # of 8 rows: 4 of padding
     made = object.__new__(PPOTrainerSync)
     made.config, made.use_critic, made.use_reference_policy = config, False, False
@@ -196,10 +184,9 @@ def trainer(run: str, correction: dict[str, Any]) -> PPOTrainerSync:
 
 
 def main() -> None:
-    """Two runs: with rejection, and in bypass mode, where nothing is recomputed."""
+    """All runs."""
     told = {}
-    rejection = {"rollout_rs": "token_k1", "rollout_rs_threshold": "0.9_1.1"}
-    for run, correction in (("rejection", rejection), ("bypass", {"bypass_mode": True})):
+    for run, correction in RUNS.items():
         HELD.clear()
         made = trainer(run, correction)
         for _ in range(STEPS):
