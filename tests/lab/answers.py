@@ -27,8 +27,6 @@ PREDICTORS = {  # of the table, and whether less is better
 }
 Array = NDArray[Any]
 Statistic = Callable[[Array, Array], float]  # of chosen mismatches and drawn seeds
-    [Array, Array], float
-]  # of chosen mismatches and drawn seeds, by their indices
 
 
 @dataclass(frozen=True)
