@@ -26,7 +26,7 @@ PREDICTORS = {  # of the table, and whether less is better
     "share of usable steps": ("usable", False),
 }
 Array = NDArray[Any]
-Statistic = Callable[[Array, Array], float]  # of chosen mismatches and drawn seeds, by indices
+Statistic = Callable[[Array, Array], float]  # of chosen mismatches and drawn seeds
 
 
 @dataclass(frozen=True)
