@@ -21,6 +21,7 @@ from timtrack.tasks.hook import (
     guarded,
     if_there,
     put_around,
+    require,
     sampling_of,
     save_as_set,
     when_imported,
@@ -66,9 +67,8 @@ def saving_experiences(make: Callable[..., Any]) -> Callable[..., Any]:
 def _of_experiences(maker: Any, experiences: list[Any]) -> dict[str, Any]:
     """All micro-batches as one Experience, and where each row was scored."""
     whole = type(experiences[0]).concat_experiences(experiences, maker.tokenizer.pad_token_id)
-    if whole.rollout_log_probs is None:
-        raise ValueError("no rollout_log_probs: set --algo.advantage.is_correction_level")
     content = {name: getattr(whole, name, None) for name in EXPERIENCE}
+    require(content, ("rollout_log_probs",), "set --algo.advantage.is_correction_level")
     micro = [n for n, one in enumerate(experiences) for _ in range(len(one.sequences))]
     content["micro_batch"] = micro
     content["dp_rank"] = if_there(lambda: _scored_by(maker, micro, len(experiences)))
