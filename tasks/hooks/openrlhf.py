@@ -7,8 +7,8 @@ Its trainer runs in a Ray worker, so that is where the hook is to be loaded:
         "env_vars": {"PYTHONPATH": "/folder/of/this/file",
                      "TIMTRACK_CAPTURES": "/checkpoints/captures"}}' -- python3 -m openrlhf...
 
-The rollout's log-probs are there with --algo.advantage.is_correction_level token or seq (the default
-is off), which also corrects by them. Steps count as OpenRLHF logs them, from 1 on; the run is
+The rollout's log-probs are there with --algo.advantage.is_correction_level token or seq (default:
+off), which also corrects by them. Steps count as OpenRLHF logs them, from 1 on; the run is
 --logger.wandb.run_name.
 """
 
