@@ -232,6 +232,13 @@ def if_there(fact: Callable[[], Any]) -> Any:
     return None
 
 
+def require(content: Mapping[str, Any], names: tuple[str, ...], otherwise: str) -> None:
+    """Raise ValueError, with what to switch on, if one of these fields is not there."""
+    missing = [name for name in names if content.get(name) is None]
+    if missing:
+        raise ValueError(f"no {' and no '.join(missing)} in the batch: {otherwise}")
+
+
 def sampling_of(settings: Any) -> dict[str, Any]:
     """What these settings ask of the sampler; None where they do not say."""
     return {name: if_there(partial(getattr, settings, name)) for name in SAMPLING}

@@ -7,8 +7,9 @@ Its trainer runs in a Ray worker, so that is where the hook is to be loaded:
         "env_vars": {"PYTHONPATH": "/folder/of/this/file",
                      "TIMTRACK_CAPTURES": "/checkpoints/captures"}}' -- python3 -m openrlhf...
 
-The rollout's log-probs are there unless --algo.advantage.is_correction_level is off. Steps count as
-OpenRLHF logs them, from 1 on; the run is --logger.wandb.run_name.
+The rollout's log-probs are there with --algo.advantage.is_correction_level token or seq (default:
+off), which also corrects by them. Steps count as OpenRLHF logs them, from 1 on; the run is
+--logger.wandb.run_name.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from timtrack.tasks.hook import (
     guarded,
     if_there,
     put_around,
+    require,
     sampling_of,
     save_as_set,
     when_imported,
@@ -66,9 +68,8 @@ def saving_experiences(make: Callable[..., Any]) -> Callable[..., Any]:
 def _of_experiences(maker: Any, experiences: list[Any]) -> dict[str, Any]:
     """All micro-batches as one Experience, and where each row was scored."""
     whole = type(experiences[0]).concat_experiences(experiences, maker.tokenizer.pad_token_id)
-    if whole.rollout_log_probs is None:
-        raise ValueError("no rollout_log_probs: set --algo.advantage.is_correction_level")
     content = {name: getattr(whole, name, None) for name in EXPERIENCE}
+    require(content, ("rollout_log_probs",), "set --algo.advantage.is_correction_level token")
     micro = [n for n, one in enumerate(experiences) for _ in range(len(one.sequences))]
     content["micro_batch"] = micro
     content["dp_rank"] = if_there(lambda: _scored_by(maker, micro, len(experiences)))

@@ -24,6 +24,7 @@ from timtrack.tasks.hook import (
     guarded,
     if_there,
     put_around,
+    require,
     sampling_of,
     save_as_set,
     when_imported,
@@ -37,6 +38,8 @@ OF_RESPONSES = {
     "advantages": "advantages",
     "rewards": "token_level_scores",
 }
+
+BOTH = ("rollout_logprobs", "action_log_probs")
 
 
 def keeping_endings(convert: Callable[..., Any]) -> Callable[..., Any]:
@@ -65,8 +68,7 @@ def saving_with_advantages(compute: Callable[..., Any]) -> Callable[..., Any]:
 
 def _of_rollouts(trainer: Any, data: Any) -> dict[str, Any]:
     """Rows of their own lengths, without those that fill up the ranks."""
-    if data.get("rollout_logprobs") is None or data.get("action_log_probs") is None:
-        raise ValueError("one engine's log-probs are not there: nothing to compare")
+    require(data, BOTH, "sampling_params.logprobs, or a loss that needs the trainer's forward")
     rows = len(data["sequences"]) - int(data.metadata.get("pad_size") or 0)
     responses, whole = (_spans(data[name][:rows]) for name in ("response_mask", "attention_mask"))
     content: dict[str, Any] = {"prompts": [], "responses": []}

@@ -23,6 +23,7 @@ from timtrack.tasks.hook import (
     guarded,
     if_there,
     put_around,
+    require,
     sampling_of,
     save_as_set,
     when_imported,
@@ -38,6 +39,8 @@ BATCH = (
     "old_per_token_logps",
     "advantages",
 )
+
+BOTH = ("sampling_per_token_logps", "old_per_token_logps")
 
 
 def keeping_rewards(calculate: Callable[..., Any]) -> Callable[..., Any]:
@@ -73,6 +76,7 @@ def _save(trainer: Any, batch: Any) -> None:
     run = if_there(lambda: trainer.args.run_name) or Path(trainer.args.output_dir).name or "trl"
     step, within = _step(trainer)
     content = {name: batch.get(name) for name in BATCH}
+    require(content, BOTH, "they need use_vllm and vllm_importance_sampling_correction")
     content["ref_log_probs"] = batch.get("ref_per_token_logps")
     content["rewards"] = if_there(lambda: _own_rewards(trainer, len(batch["completion_ids"])))
     content["finish_reason"] = if_there(lambda: _endings(trainer, batch))

@@ -20,6 +20,7 @@ from timtrack.tasks.hook import (
     guarded,
     if_there,
     put_around,
+    require,
     sampling_of,
     save_as_set,
     when_imported,
@@ -36,6 +37,7 @@ FIELDS = (
     "token_level_scores",
     "advantages",
 )
+BOTH = ("rollout_log_probs", "old_log_probs")
 OF_ROWS = ("uid", "min_global_steps", "max_global_steps", "num_cached_tokens")
 
 
@@ -67,6 +69,7 @@ def _of_proto(trainer: Any, batch: Any) -> dict[str, Any]:
     """What is saved of a DataProto."""
     known = set(batch.batch.keys())
     content = {name: batch.batch[name] for name in FIELDS if name in known}
+    require(content, BOTH, "set actor_rollout_ref.rollout.calculate_log_probs=true")
     mask = trainer.__dict__.pop("mask_before_rejection", None)  # bypass mode recomputes nothing
     if mask is not None and mask.shape == content["response_mask"].shape:
         content["response_mask"] = mask

@@ -19,6 +19,7 @@ from timtrack.tasks.hook import (
     guarded,
     if_there,
     put_around,
+    require,
     sampling_of,
     save_as_set,
     when_imported,
@@ -34,6 +35,7 @@ QUEUED = (
     "entropy",
     "rm_scores",
 )
+BOTH = ("rollout_log_probs", "old_log_probs")
 VERSIONS = ("min_global_steps", "max_global_steps")
 
 
@@ -63,6 +65,7 @@ def _queued(trainer: Any, batch: Any, queue: Any, updates: int) -> dict[str, Any
     )
     known = set(held.keys())
     content: dict[str, Any] = {name: list(held[name].unbind()) for name in QUEUED if name in known}
+    require(content, BOTH, "set actor_rollout_ref.rollout.calculate_log_probs=true")
     content["uid"] = [str(uid) for uid in held["uid"]]
     content.update(sampling_of(trainer.config.actor_rollout_ref.rollout))
     content.update(if_there(lambda: _versions(batch.tags, updates)) or {})

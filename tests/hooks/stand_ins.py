@@ -46,7 +46,8 @@ import torch
 
 class Queue:
     def kv_batch_get(self, keys, partition_id, select_fields):
-        return {n: Jagged(v) for n, v in torch.load("rows.pt").items() if n in select_fields}
+        held = torch.load("rows.pt").items()
+        return {n: Jagged(v) for n, v in held if n in select_fields and v is not None}
 
 class Jagged(list):
     def unbind(self):

@@ -140,6 +140,17 @@ def test_no_hook_stops_a_training_whose_trainer_is_another(name, place, caplog):
     assert captured(place) == []
 
 
+@pytest.mark.parametrize("name", ["verl", "verl-v1", "trl", "skyrl"])
+def test_a_batch_of_one_engine_is_not_written_and_it_is_said_what_to_switch_on(name, place, caplog):
+    for file in ("fields.pt", "rows.pt"):
+        torch.save({**torch.load(place / file), "rollout_log_probs": None}, place / file)
+    module = put_in(name, place)
+    for _ in range(2):
+        exec(OF[name][2], vars(module))
+    assert captured(place) == []
+    assert caplog.text.count("in the batch: ") == 1
+
+
 @pytest.mark.parametrize("name", FRAMEWORKS)
 def test_a_hook_that_is_loaded_twice_is_put_in_once(name, place, monkeypatch):
     """As where the file is on the path and the plug-in is installed, too."""
