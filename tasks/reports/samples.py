@@ -18,7 +18,7 @@ from timtrack.tasks.tables.query import run_queries
 
 SAMPLES_VERSION = 1
 RULES = {
-    "worst": "the prompts with the largest mean |ln r|",
+    "worst": "the prompts of the rollouts with the largest mean |ln r|",
     "spread": "prompts from the smallest to the largest mean |ln r|, evenly spaced",
     "random": "prompts at random",
     "median": "the prompts nearest to the median of their mean |ln r|",
@@ -109,8 +109,9 @@ def groups(sequence_metrics: pl.DataFrame, choice: Choice) -> list[list[int]]:
             first=pl.col("row").min(),
             gap=(pl.col("abs_logp_diff_mean") * pl.col("trained_tokens")).sum()
             / pl.col("trained_tokens").sum(),
+            worst=pl.col("abs_logp_diff_mean").max(),
         )
-        .sort("gap", "first", descending=[True, False])
+        .sort("worst" if choice.pick == "worst" else "gap", "first", descending=[True, False])
     )
     places = _places(by_group, choice)
     return [by_group["rows"][place].to_list() for place in places]

@@ -131,7 +131,7 @@ def gather(step: Step, sequence_metrics: pl.DataFrame, choice: Choice) -> Sample
         rows.append(row)
     read = samples.read(step, rows)
     there = [[read[row] for row in group if row in read] for group in groups]
-    lead = {"lead": "Worst rollout of the worst prompt"} if choice.pick == "worst" else {}
+    lead = {"lead": "Worst rollout, by mean |ln r|"} if choice.pick == "worst" else {}
     return Samples(there, choice.per_group, choice.text, **lead)
 
 
@@ -228,7 +228,8 @@ def header(facts: Mapping[str, Any]) -> dict[str, str]:
     size = f"{facts['rows']:,} rollouts, {facts['trained_tokens']:,} trained tokens"
     shown = {**named, "batch": size, "format": facts["format"]}
     if written := facts.get("mtime_ns"):
-        shown["file of"] = f"{datetime.fromtimestamp(written / 1e9, UTC):%Y-%m-%d %H:%M} UTC"
+        shown["file"] = Path(facts["source"]).name
+        shown["written"] = f"{datetime.fromtimestamp(written / 1e9, UTC):%Y-%m-%d %H:%M} UTC"
     return shown
 
 

@@ -52,6 +52,7 @@ class Definition:
     id: str
     name: str
     group: str
+    has_false_r: bool  # r is then no ratio of probabilities of what was sampled
     in_step: Signature | None
     over_steps: Signature | None
     undecidable: str  # why it cannot be told from what a capture has, if so
@@ -84,6 +85,7 @@ def _definition(name: str, table: Mapping[str, Any]) -> Definition:
         name,
         name=table["name"],
         group=table["group"],
+        has_false_r=table.get("false_r", False),
         in_step=_signature(table),
         over_steps=_signature(table.get("over_steps", {})),
         undecidable=table.get("undecidable", ""),

@@ -38,6 +38,12 @@ IN_DOUBT = (
 )
 
 
+FALSE_R = (
+    "No correction is recommended: by the likely cause r is no ratio of two probabilities of the "
+    "sampled tokens, and weights made of it are wrong. Mend the cause first."
+)
+
+
 @dataclass(frozen=True)
 class Advice:
     """A setting of `corrections` (`none`: nothing is needed; None: none is usable), and why."""

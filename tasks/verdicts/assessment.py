@@ -11,7 +11,7 @@ import polars as pl
 
 from timtrack.tasks.lake.steps import is_bypass
 from timtrack.tasks.verdicts import sentences
-from timtrack.tasks.verdicts.advice import Advice, advise, shift
+from timtrack.tasks.verdicts.advice import FALSE_R, Advice, advise, shift
 from timtrack.tasks.verdicts.bands import LEVELS, Bands, Reading, family
 from timtrack.tasks.verdicts.causes import Cause, causes_of
 from timtrack.tasks.verdicts.diagnoses import FAULTS
@@ -78,8 +78,10 @@ def assess(facts: Mapping[str, Any], tables: Tables, bands: Bands) -> Assessment
     """Judge a step by the bands of its family, its causes and what corrections could do."""
     numbers, of_family = metrics(tables), family(facts)
     measured = not is_bypass(facts)
-    advice = advise(tables) if "corrections" in tables and measured else None
     causes = causes_of(tables)
+    advice = advise(tables) if "corrections" in tables and measured else None
+    if advice and causes and causes[0].has_false_r:
+        advice = Advice(None, FALSE_R)
     found = findings_of(tables, causes, advice)
     if not measured:
         return Assessment(

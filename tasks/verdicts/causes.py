@@ -57,6 +57,7 @@ class Cause:
     fixes: Mapping[str, str]  # by framework
     look: str  # SQL with {where}, which lists where it shows; empty if nothing does
     threads: tuple[str, ...]
+    has_false_r: bool = False  # r is no ratio of probabilities of what was sampled
 
     def look_at(self, run: str, step: int) -> str:
         """The query that lists the rows or tokens at which it shows."""
@@ -167,6 +168,7 @@ def _cause(
         known.fixes,
         known.look,
         known.threads,
+        known.has_false_r,
     )
 
 

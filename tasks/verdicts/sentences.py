@@ -99,7 +99,8 @@ def _reading(reading: Reading) -> str:
         return f"{name} overflows (healthy {band.bound})"
     times = value / band.healthy if band.healthy and not band.above else 0.0
     if times >= 2:
-        return f"{name} is {number(value)}, {factor(times)} times the healthy limit"
+        limit = f"{factor(times)} times the healthy limit of {number(band.healthy)}"
+        return f"{name} is {number(value)}, {limit}"
     return f"{name} is {number(value)} (healthy {band.bound})"
 
 
@@ -145,7 +146,9 @@ def leading_link(links: pl.DataFrame) -> tuple[str, float] | None:
 def what_to_do(causes: tuple[Cause, ...], advice: Advice | None, is_bad: bool) -> str:
     """Mend the cause first; without one, what a correction could do."""
     if causes:
-        hopeless = " No correction would do." if _is_hopeless(advice) and is_bad else ""
+        is_false = causes[0].has_false_r
+        hopeless = " No correction is of use." if _is_hopeless(advice) and is_bad else ""
+        hopeless = " No correction by this r is valid." if is_false else hopeless
         return f"Fix this before any correction: {causes[0].fix}{hopeless}"
     if is_bad:
         return advice.text if advice and advice.setting != "none" else ""

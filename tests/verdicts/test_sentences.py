@@ -46,8 +46,8 @@ def test_a_broken_step_says_the_factor_of_the_median_token():
 @pytest.mark.parametrize(
     ("value", "text"),
     [
-        (4.309, "KL (k3, nats) is 4.309, 2,200 times the healthy limit"),
-        (0.0089, "KL (k3, nats) is 0.0089, 4.5 times the healthy limit"),
+        (4.309, "KL (k3, nats) is 4.309, 2,200 times the healthy limit of 0.002"),
+        (0.0089, "KL (k3, nats) is 0.0089, 4.5 times the healthy limit of 0.002"),
         (0.003, "KL (k3, nats) is 0.003 (healthy ≤ 0.002)"),
         (math.inf, "KL (k3, nats) overflows (healthy ≤ 0.002)"),
     ],

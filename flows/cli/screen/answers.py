@@ -21,8 +21,11 @@ from timtrack.tasks.verdicts.bit_equality import Certificate
 from timtrack.tasks.verdicts.causes import Cause
 
 
-def print_causes(step: Step, causes: Sequence[Cause]) -> None:
-    """Each cause that fits: what it is, the evidence, what decides, what to change."""
+def print_causes(step: Step, causes: Sequence[Cause], is_stored: bool) -> None:
+    """Each cause that fits: what it is, the evidence, what decides, what to change.
+
+    What can be asked of the lake is told of a step that it has (`is_stored`).
+    """
     if not causes:
         say(f"{step.name}: no known cause fits. {NO_CAUSE}", "")
         say(*(f"{one.id} {one.name}. {one.undecidable}" for one in undecidable()))
@@ -41,7 +44,7 @@ def print_causes(step: Step, causes: Sequence[Cause]) -> None:
             *(f"     {framework}: {line}" for framework, line in cause.fixes.items()),
             *(
                 [f"   See it: {formatting.command(cause.look_at(step.run, step.step))}"]
-                if cause.look
+                if cause.look and is_stored
                 else []
             ),
             f"   Seen in: {', '.join(cause.threads)}",

@@ -49,9 +49,10 @@ def show_step(step: "Step", bands: Bands) -> None:
     """Headline, verdict, findings and notes of one step."""
     assessment = _assessed(step, bands)
     where = {"run": step.run, "step": str(step.step)}
-    print_wrapped({**where, **summary.headline(assessment.numbers)}.items())
-    say("", assessment.status.upper())
+    say(assessment.status.upper())
     say(*(f"{label}: {text}" for label, text in assessment.verdict.lines.items()), "")
+    print_wrapped({**where, **summary.headline(assessment.numbers)}.items())
+    say("")
     say(*(f"{'!' if finding.matters else '-'} {finding.text}" for finding in assessment.findings))
     say("")
     _tell_notes([step])

@@ -97,7 +97,7 @@ def diagnose(options: Namespace) -> int:
     if options.format == "json":
         as_json([cause.as_dict(step.run, step.step) for cause in causes])
     else:
-        print_causes(step, causes)
+        print_causes(step, causes, step.path.is_relative_to(lake))
     return DONE
 
 

@@ -262,6 +262,6 @@ def ratio_caption(metrics: Mapping[str, Any]) -> list[str]:
             f"{formatting.share(low)} below, {formatting.share(high)} above"
         )
     return [
-        "Closer to r = 1 (black) is better; dotted: 1/2 and 2, dashed: 1/5 and 5.",
+        "Closer to r = 1 (black) is better; dotted: a factor of 2, dashed: of 5 (if in sight).",
         f"{where}; mean r = {formatting.number(metrics['ratio_mean'])}",
     ]

@@ -185,7 +185,7 @@ def culprits(culprits: pl.DataFrame) -> Any:
     shown = table.head(CULPRITS)
     names = pl.Series([_named(row) for row in shown.to_dicts()], dtype=pl.String)
     shown = with_tips(shown.with_columns(what=names), _culprit_tip)
-    y = alt.Y("what:N").title(None).sort(shown["what"].to_list()).axis(labelLimit=170)
+    y = alt.Y("what:N").title(None).sort(shown["what"].to_list()).axis(labelLimit=250)
     points = (
         alt.Chart(shown)
         .mark_point(filled=True, size=60)
