@@ -14,13 +14,15 @@ import pytest
 import torch
 
 from tests.given import batch_fields, sequence_frame, sql_connection, token_frame
-from tests.given_tables import log_softmax
+from tests.given_tables import TABLES, log_softmax
 from timtrack.tasks.tables.catalogue import tables_named
 from timtrack.tasks.tables.causes import definitions
 from timtrack.tasks.tables.compute import computed_tables
 from timtrack.tasks.tables.database import literal
 from timtrack.tasks.tables.query import run_query
 from timtrack.tasks.tokens.table import SEQUENCES
+from timtrack.tasks.verdicts.assessment import assess
+from timtrack.tasks.verdicts.bands import OURS
 from timtrack.tasks.verdicts.causes import NEEDED, Cause, causes_of
 
 ROWS, GROUP, LENGTH, IDS = 20, 2, 40, 60
@@ -350,6 +352,22 @@ FAULTS: dict[str, tuple[str, Callable[[int], Batch]]] = {
 def test_a_fault_is_named_first(fault):
     cause, make = FAULTS[fault]
     assert [one.id for one in named(make(1))][:1] == [cause]
+
+
+@pytest.mark.parametrize(
+    ("make", "is_valid"), [(tempered, True), (raw_of_tempered, False), (a_token_late, False)]
+)
+def test_no_correction_is_advised_by_an_r_that_is_none(make, is_valid):
+    """Weights of log-probs that are not of what was sampled would be wrong."""
+    with sql_connection(tokens_of(make(1))) as connection:
+        names = {*TABLES, "causes", "signatures"}
+        tables = {name: connection.sql(f"from {name}").pl() for name in names}
+    step = assess({"meta": {}}, tables, OURS)
+    assert step.causes[0].has_false_r is not is_valid
+    if not is_valid:
+        assert step.advice.setting is None and step.advice.config == {}
+        assert "Recommended" not in step.advice.text
+        assert "mildest" not in "".join(finding.text for finding in step.findings)
 
 
 # Where the capture says who sampled and scored a row, places in the batch need not tell it.
