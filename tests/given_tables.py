@@ -1,5 +1,6 @@
 """Tokens of known faults, and what tables say of them."""
 
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -124,7 +125,7 @@ TABLES = (
 )
 
 
-def judged(tokens: pl.DataFrame) -> Assessment:
+def judged(tokens: pl.DataFrame, also: Iterable[str] = ()) -> Assessment:
     with sql_connection(tokens) as connection:
-        computed = {name: connection.sql(f"from {name}").pl() for name in TABLES}
+        computed = {name: connection.sql(f"from {name}").pl() for name in (*TABLES, *also)}
     return assess({"meta": {}}, computed, OURS)

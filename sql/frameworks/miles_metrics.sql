@@ -20,19 +20,5 @@ from trained_tokens
 inner join rollout_shares using (run, step, row)
 group by run, step
 union all
-select
-    run,
-    step,
-    'none' as setting,
-    name,
-    value
-from slime_diagnostics
-union all
-select
-    run,
-    step,
-    setting,
-    name,
-    value
-from slime_corrections
+from slime_metrics
 order by run, step, setting, name

@@ -14,15 +14,13 @@ import pytest
 import torch
 
 from tests.given import batch_fields, sequence_frame, sql_connection, token_frame
-from tests.given_tables import TABLES, log_softmax
+from tests.given_tables import judged, log_softmax
 from timtrack.tasks.tables.catalogue import tables_named
 from timtrack.tasks.tables.causes import definitions
 from timtrack.tasks.tables.compute import computed_tables
 from timtrack.tasks.tables.database import literal
 from timtrack.tasks.tables.query import run_query
 from timtrack.tasks.tokens.table import SEQUENCES
-from timtrack.tasks.verdicts.assessment import assess
-from timtrack.tasks.verdicts.bands import OURS
 from timtrack.tasks.verdicts.causes import NEEDED, Cause, causes_of
 
 ROWS, GROUP, LENGTH, IDS = 20, 2, 40, 60
@@ -359,10 +357,7 @@ def test_a_fault_is_named_first(fault):
 )
 def test_no_correction_is_advised_by_an_r_that_is_none(make, is_valid):
     """Weights of log-probs that are not of what was sampled would be wrong."""
-    with sql_connection(tokens_of(make(1))) as connection:
-        names = {*TABLES, "causes", "signatures"}
-        tables = {name: connection.sql(f"from {name}").pl() for name in names}
-    step = assess({"meta": {}}, tables, OURS)
+    step = judged(tokens_of(make(1)), NEEDED)
     assert step.causes[0].has_false_r is not is_valid
     if not is_valid:
         assert step.advice.setting is None and step.advice.config == {}

@@ -24,7 +24,7 @@ from timtrack.tasks.verdicts.causes import Cause
 def print_causes(step: Step, causes: Sequence[Cause], is_stored: bool) -> None:
     """Each cause that fits: what it is, the evidence, what decides, what to change.
 
-    What can be asked of the lake is told of a step that it has (`is_stored`).
+    `is_stored`: the lake has the step, so a query over it is printed.
     """
     if not causes:
         say(f"{step.name}: no known cause fits. {NO_CAUSE}", "")

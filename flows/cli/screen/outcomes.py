@@ -26,7 +26,7 @@ from timtrack.flows.cli.screen.grids import print_table, print_wrapped
 def show_outcomes(outcomes: list["Outcome"], bands: Bands, shown: "Collection[Step]" = ()) -> None:
     """The headline of each analysed step, one line each, then what failed and why.
 
-    A single one is told of in full, unless it was `shown` when it was ready.
+    A single step is printed in full, unless it was `shown` already.
     """
     analysed = [outcome for outcome in outcomes if outcome.step and not outcome.error]
     steps = [outcome.step for outcome in analysed if outcome.step]

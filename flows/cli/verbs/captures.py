@@ -77,7 +77,7 @@ def watch(options: Namespace) -> int:
 
 
 def _sweep(options: Namespace) -> dict[str, Any]:
-    """What a sweep is told of captures and judgements: parameters of the flow `watch`."""
+    """The parameters of the flow `watch` that the options give."""
     settings = options.settings
     return {
         "root": options.root.absolute(),

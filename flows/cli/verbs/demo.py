@@ -58,7 +58,7 @@ class TrainerFailed(TimtrackError):
 
 @dataclass(frozen=True)
 class Toy:
-    """One toy run: what the trainer is told."""
+    """A toy run, by the trainer's options."""
 
     codec: str
     steps: int

@@ -1,4 +1,4 @@
--- The line that a temperature on one side makes of the log-odds; NULL below 100 tokens, of which a few decide.
+-- The line that a temperature on one side makes of the log-odds; NULL below 100 tokens, where a few decide it.
 -- grain: run, step
 --
 -- run        | Training run.

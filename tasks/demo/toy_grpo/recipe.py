@@ -49,7 +49,7 @@ class Recipe:
 
     @cached_property
     def setting(self) -> corrections.Setting | None:
-        """The same setting for all steps; None where there is none. Raises BadSetting."""
+        """The correction, if it is the same at every step, else None; raises BadSetting."""
         if self.correction in (NONE, RECOMMENDED, ALP):
             return None
         return corrections.parse(self.correction)

@@ -32,7 +32,7 @@ def read(path: Path, rollout: str) -> tuple[Scored, list[str]]:
         return _scored(found[0]), []
     except BadCapture as error:
         name = f"{FOLDER}/{found[0].name}"
-        return {}, [f"{name} cannot be read, log-probs are those of the ranks' files: {error}"]
+        return {}, [f"{name} cannot be read, so log-probs come from the ranks' files: {error}"]
 
 
 def _scored(file: Path) -> Scored:
