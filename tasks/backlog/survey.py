@@ -93,6 +93,11 @@ def survey(
     )
 
 
+def analysed_step(home: Path, path: Path) -> Step | None:
+    """The step that was made of this file, judged by its size and time; None if it changed since."""
+    return _Known(home, all_steps(home / "lake")).step_of(path)
+
+
 def unlogged(home: Path, runs: set[str], parity: Sequence[str] = ()) -> list[Step]:
     """Steps of these runs that MLflow lacks, under its present configuration and tables."""
     marks = logged_marks(home, parity)
@@ -271,10 +276,14 @@ class _Known:
 
     def is_analysed(self, path: Path) -> bool:
         """Whether the lake has the file's content, judged without reading it."""
+        return self.step_of(path) is not None
+
+    def step_of(self, path: Path) -> Step | None:
+        """The step that has the file's content, judged without reading it."""
         known = self._by_path.get(str(path.absolute()))
         if known is None and (copied := copy_of(self._copies, path)):
             known = self._by_folder.get(copied)
-        return known is not None and _is_analysed(path, *known)
+        return known[0] if known and _is_analysed(path, *known) else None
 
 
 def _is_analysed(path: Path, step: Step, facts: dict[str, Any]) -> bool:
