@@ -22,12 +22,9 @@ from timtrack.tasks.messages.errors import TimtrackError
 from timtrack.tasks.tables.stored import are_computed
 
 FEW = 4  # captures; more are read side by side, by the flow
-# What a new capture needs after it was opened, in an order in which none finds another half there.
-NEXT = (
-    "timtrack.flows.analyse",
-    "timtrack.tasks.outputs",
-    "mlflow.store.tracking.sqlalchemy_store",
-)
+# What a new capture needs once it is open: the flow, MLflow, its store.
+STORE = "mlflow.store.tracking.sqlalchemy_store"
+NEXT = ("timtrack.flows.analyse", "timtrack.tasks.outputs", STORE)
 
 
 @dataclass(frozen=True)

@@ -94,7 +94,7 @@ def survey(
 
 
 def analysed_step(home: Path, path: Path) -> Step | None:
-    """The step that was made of this file, judged by its size and time; None if it changed since."""
+    """The step made of this file, judged by size and time; None if the file changed since."""
     return _Known(home, all_steps(home / "lake")).step_of(path)
 
 

@@ -59,7 +59,7 @@ def test_a_capture_that_was_written_to_is_opened(done, home):
 
 
 def test_what_comes_next_is_imported_while_a_capture_is_opened(monkeypatch):
-    monkeypatch.setattr(ready, "NEXT", ("colorsys", "chunk", "this"))
+    monkeypatch.setattr(ready, "NEXT", ("colorsys", "rlcompleter", "this"))
     for module in ready.NEXT:
         monkeypatch.delitem(sys.modules, module, raising=False)
     answers = iter([False, True])
