@@ -10,8 +10,9 @@ from dataclasses import dataclass, field
 import polars as pl
 
 # Bumped when a stored column changes its name, type or meaning: older lake steps are then pending.
-# 2: nonfinite_*, is_masked, mismatch_kl, rollout_id; 3: who sampled and scored a row, and how
-SCHEMA_VERSION = 3
+# 2: nonfinite_*, is_masked, mismatch_kl, rollout_id; 3: who sampled and scored a row, and how;
+# 4: canonical_tokens
+SCHEMA_VERSION = 4
 
 # One row per response token. `logp_*` and `advantage` as the engines wrote them, in float32;
 # every further `logp_<view>` column is another scoring of the same tokens.
@@ -60,6 +61,8 @@ SEQUENCES = pl.Schema(
         "temperature": pl.Float64(),  # of the request, like the next two
         "top_p": pl.Float64(),
         "top_k": pl.Int32(),
+        # Leading response ids that encoding their text again gives; NULL where not tried.
+        "canonical_tokens": pl.Int32(),
     }
 )
 
@@ -76,6 +79,7 @@ ADDED = {
         *("policy_version", "kept", "rank", "engine", "pack", "finish_reason"),
         *("cached_tokens", "weight_checksum", "temperature", "top_p", "top_k"),
     },
+    4: {"canonical_tokens"},
 }
 
 ENGINES = ("rollout", "train")

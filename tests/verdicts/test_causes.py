@@ -219,12 +219,15 @@ def packed(seed: int) -> Batch:
     return far(batch, seed, fades * (np.arange(ROWS)[:, None] % 4 > 0), 1.0)
 
 
+def other_ids_from(seed: int) -> np.ndarray:
+    """From which token on the trainer scores other ids: in every other row."""
+    starts = np.random.default_rng(seed).integers(4, 30, ROWS)
+    return np.where(np.arange(ROWS) % 2, LENGTH, starts)
+
+
 def encoded_again(seed: int) -> Batch:
-    batch = sampled(seed)
-    starts = np.where(
-        np.arange(ROWS) % 2, LENGTH, np.random.default_rng(seed).integers(4, 30, ROWS)
-    )
-    return far(batch, seed, 1.0 * (np.arange(LENGTH)[None] >= starts[:, None]), 2.0)
+    is_other = np.arange(LENGTH)[None] >= other_ids_from(seed)[:, None]
+    return far(sampled(seed), seed, 1.0 * is_other, 2.0)
 
 
 def chunk_positions(seed: int) -> Batch:
@@ -350,6 +353,22 @@ FAULTS: dict[str, tuple[str, Callable[[int], Batch]]] = {
 def test_a_fault_is_named_first(fault):
     cause, make = FAULTS[fault]
     assert [one.id for one in named(make(1))][:1] == [cause]
+
+
+def test_text_that_was_encoded_again_breaks_where_other_ids_begin():
+    """What the tokenizer says is evidence for rows that break, and against where others do."""
+    batch = encoded_again(1)
+    first = other_ids_from(1)
+
+    def found(canonical: np.ndarray) -> Cause:
+        causes = named(batch, canonical_tokens=canonical.tolist())
+        return next(cause for cause in causes if cause.id == "F38")
+
+    where, elsewhere = found(first), found(np.where(first < LENGTH, LENGTH, 3))
+    assert any("first id that encoding their text changes" in one.text for one in where.evidence)
+    assert any("whose ids encoding gives again break, too" in one.text for one in elsewhere.against)
+    nowhere = found(np.full(ROWS, LENGTH))  # the captured ids may be the text's
+    assert where.confidence == nowhere.confidence > elsewhere.confidence
 
 
 @pytest.mark.parametrize(

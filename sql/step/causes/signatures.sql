@@ -14,6 +14,7 @@
 -- include: cause_effects
 -- include: cause_positions
 -- include: cause_breaks
+-- include: cause_text
 -- include: cause_captured
 
 with sizes as (
@@ -38,6 +39,7 @@ select
     cause_effects.* exclude (run, step),
     cause_positions.* exclude (run, step),
     cause_breaks.* exclude (run, step),
+    cause_text.* exclude (run, step),
     cause_captured.* exclude (run, step)
 from sizes
 inner join cause_law using (run, step)
@@ -47,5 +49,6 @@ left join cause_modes using (run, step)
 left join cause_effects using (run, step)
 left join cause_positions using (run, step)
 left join cause_breaks using (run, step)
+left join cause_text using (run, step)
 left join cause_captured using (run, step)
 order by run, step
