@@ -453,6 +453,29 @@ def _(world: World, size: int) -> Fields:
     return capture(world, rollouts, world.scored(rollouts, positions=moved))
 
 
+@fault("F27", "experts-chosen-otherwise")
+def _(world: World, size: int) -> Fields:
+    """The last layers are mixtures of 8 experts, whose choice flips where two are close.
+
+    No routing is replayed.
+    """
+    chosen = (7, 6, 4)[size]
+    engine = replace(world.engine(), chosen=chosen, routes=[])
+    rollouts = world.sampled(engine)
+    trainer = replace(world.trainer(), chosen=chosen, routes=[])
+    routes: list[torch.Tensor] = []
+    train = world.scored(rollouts, trainer, experts=routes)
+    fields = capture(world, rollouts, train)
+    width = fields["responses"].shape[1]
+    experts = {"rollout": rollouts.experts, "train": routes}
+    return fields | {
+        f"{side}_routed_experts": torch.stack(
+            [torch.cat([one, one[:1].expand(width - len(one), -1, -1)]) for one in of_rows]
+        ).to(torch.int16)
+        for side, of_rows in experts.items()
+    }
+
+
 @fault("F28", "coarse-cache-from-a-position")
 def _(world: World, size: int) -> Fields:
     """Both sides are float32 and agree to rounding, until the engine's cache is quantised."""
