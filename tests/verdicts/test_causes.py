@@ -60,8 +60,10 @@ def sampled(seed: int, shaped: Callable[[np.ndarray], np.ndarray] = lambda x: x)
     return replace(batch, rollout=rollout, train=batch.of(logits + noise(seed, logits.shape)))
 
 
-def tokens_of(batch: Batch, versions: np.ndarray | None = None) -> pl.DataFrame:
-    """The token table of a batch; besides, the weights that sampled each token."""
+def tokens_of(
+    batch: Batch, versions: np.ndarray | None = None, dense: np.ndarray | None = None
+) -> pl.DataFrame:
+    """The token table of a batch; besides, the weights that sampled each token, and a view."""
     rows = [
         {
             "row": row,
@@ -72,6 +74,7 @@ def tokens_of(batch: Batch, versions: np.ndarray | None = None) -> pl.DataFrame:
             "logp_train": float(batch.train[row, pos]),
             "advantage": float(batch.advantages[row]),
             "policy_version": None if versions is None else int(versions[row, pos]),
+            **({} if dense is None else {"logp_dense": float(dense[row, pos])}),
         }
         for row in range(ROWS)
         for pos in range(LENGTH)
@@ -79,9 +82,14 @@ def tokens_of(batch: Batch, versions: np.ndarray | None = None) -> pl.DataFrame:
     return token_frame(rows)
 
 
-def named(batch: Batch, versions: np.ndarray | None = None, **of_rows: Any) -> list[Cause]:
+def named(
+    batch: Batch,
+    versions: np.ndarray | None = None,
+    dense: np.ndarray | None = None,
+    **of_rows: Any,
+) -> list[Cause]:
     """The causes that are named for a batch; `of_rows` are further columns of its sequences."""
-    tokens = tokens_of(batch, versions)
+    tokens = tokens_of(batch, versions, dense)
     lengths = [PROMPTS[row // GROUP] for row in range(ROWS)]
     sequences = sequence_frame(tokens).with_columns(
         prompt_tokens=pl.Series(lengths, dtype=pl.Int32),
@@ -369,6 +377,19 @@ def test_text_that_was_encoded_again_breaks_where_other_ids_begin():
     assert any("whose ids encoding gives again break, too" in one.text for one in elsewhere.against)
     nowhere = found(np.full(ROWS, LENGTH))  # the captured ids may be the text's
     assert where.confidence == nowhere.confidence > elsewhere.confidence
+
+
+def test_a_codec_is_told_by_the_trainer_without_it():
+    """Log-probs alone look like other weights; the same weights without the codec do not."""
+    everywhere = np.ones((ROWS, LENGTH))
+    batch = far(sampled(1), 1, everywhere, 1.5)
+    assert "F41" not in [cause.id for cause in named(batch)]
+    without = sampled(1).train
+    first, *others = named(batch, dense=without)
+    assert first.id == "F41"
+    assert any("with and without it (dense)" in one.text for one in first.evidence)
+    assert all(cause.against for cause in others)
+    assert "F41" not in [cause.id for cause in named(batch, dense=batch.train)]  # the engine's
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@
 -- include: cause_breaks
 -- include: cause_text
 -- include: cause_captured
+-- include: cause_chain
 
 with sizes as (
     select
@@ -40,7 +41,8 @@ select
     cause_positions.* exclude (run, step),
     cause_breaks.* exclude (run, step),
     cause_text.* exclude (run, step),
-    cause_captured.* exclude (run, step)
+    cause_captured.* exclude (run, step),
+    cause_chain.* exclude (run, step)
 from sizes
 inner join cause_law using (run, step)
 inner join cause_context using (run, step)
@@ -51,4 +53,5 @@ left join cause_positions using (run, step)
 left join cause_breaks using (run, step)
 left join cause_text using (run, step)
 left join cause_captured using (run, step)
+left join cause_chain using (run, step)
 order by run, step
