@@ -15,6 +15,7 @@
 -- include: cause_positions
 -- include: cause_breaks
 -- include: cause_captured
+-- include: cause_routing
 
 with sizes as (
     select
@@ -38,7 +39,8 @@ select
     cause_effects.* exclude (run, step),
     cause_positions.* exclude (run, step),
     cause_breaks.* exclude (run, step),
-    cause_captured.* exclude (run, step)
+    cause_captured.* exclude (run, step),
+    cause_routing.* exclude (run, step)
 from sizes
 inner join cause_law using (run, step)
 inner join cause_context using (run, step)
@@ -48,4 +50,5 @@ left join cause_effects using (run, step)
 left join cause_positions using (run, step)
 left join cause_breaks using (run, step)
 left join cause_captured using (run, step)
+left join cause_routing using (run, step)
 order by run, step
