@@ -21,8 +21,10 @@ from timtrack.tasks.tokens.table import EVIDENCE
 
 Fields = Mapping[str, Any]
 
-# `rollout_routed_experts` is slime's and miles' name (slime/utils/types.py), `routed_experts` that
-# of verl and NeMo RL, `rollout_expert_indices` SkyRL's; what the trainer chose has none there.
+# The rollout engine's experts are `rollout_routed_experts` in slime (slime/utils/types.py) and in
+# miles (train_data_conversion.py), `routed_experts` in verl (agent_loop.py) and NeMo RL
+# (nemo_rl/data_plane/schema.py), `rollout_expert_indices` in SkyRL (training_batch.py). None of
+# them records the trainer's beside these: verl 0.9.1 refuses to (ray_trainer.py).
 NAMES = {
     "ids": ("topk_ids",),  # where both engines were asked for the same
     "rollout_ids": ("rollout_topk_ids",),
