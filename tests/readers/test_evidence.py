@@ -220,6 +220,11 @@ def test_a_token_whose_list_names_an_id_twice_has_no_list(tmp_path):
         ("rollout_topk_ids", torch.zeros(ROWS, WIDTH, 0).int(), "rollout_topk_ids has no numbers"),
         ("train_routed_experts", torch.zeros(2, WIDTH, LAYERS, EXPERTS).int(), "train_routed"),
         ("train_routed_experts", torch.zeros(ROWS, WIDTH, 1, EXPERTS).int(), "has [1, 2] numbers"),
+        (
+            "train_routed_experts",
+            torch.zeros(ROWS, WIDTH, 1, EXPERTS),
+            "train_routed_experts holds",
+        ),
     ],
 )
 def test_what_cannot_be_read_is_left_out_with_a_note(name, value, note, tmp_path):

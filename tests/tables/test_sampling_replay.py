@@ -11,6 +11,7 @@ from pytest import approx
 from tests.given import sql_connection, token_frame
 from tests.given_evidence import evidence_frame
 from tests.given_tables import log_softmax
+from timtrack.tasks.verdicts.distributions import replayed
 
 IDS, TOKENS, TOP_P = 30, 800, 0.9
 
@@ -76,6 +77,9 @@ def test_replay_removes_what_the_sampler_cut(noise):
     assert by_mass["ratio_mean"] == approx(by_mass["kept_mass_mean"], abs=0.02)
     if not noise:
         assert by_mass["abs_logp_diff_mean_replayed"] < 1e-6
+    [finding] = replayed({"sampling_replay": pl.DataFrame([by_mass])})
+    assert finding.matters is not bool(noise)
+    assert f"these {TOKENS} tokens would be" in finding.text
 
 
 def test_one_token_by_hand():

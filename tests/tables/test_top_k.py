@@ -10,6 +10,7 @@ from pytest import approx
 from tests.given import sql_connection, token_frame
 from tests.given_evidence import evidence_frame
 from tests.given_tables import log_softmax
+from timtrack.tasks.verdicts.distributions import whole_distributions
 
 ROUNDING = 2e-6  # of float32 log-probs
 
@@ -162,6 +163,8 @@ def test_each_number_is_what_numpy_says_and_the_step_has_their_means():
     r = np.array([q32[t, i] / p32[t, i] for t, i in enumerate(sampled)])
     assert step["tv_sampled"] == approx(np.maximum(0, 1 - r).mean())
     assert step["frac_excluded"] == 0
+    [finding] = whole_distributions({"top_k_agreement": found["step"]})
+    assert "distributions is 0." in finding.text and not finding.matters
 
 
 def test_two_lists_by_hand():

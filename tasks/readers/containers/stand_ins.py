@@ -275,7 +275,8 @@ def _skyrl_field(value: Any) -> Any:
         case "numpy_view":
             return resolved(value["data"])
         case "packed_tensor":
-            return _rows(_skyrl_field(value["values"]), _skyrl_field(value["cu_seqlens"]), None)
+            values, offsets = (_skyrl_field(value[name]) for name in ("values", "cu_seqlens"))
+            return None if values is None else _rows(values, offsets, None)
         case "torch":
             return _inner(value["data"])
     return None

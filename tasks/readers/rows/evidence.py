@@ -37,6 +37,7 @@ NAMES = {
 }
 ALL_NAMES = frozenset(name for names in NAMES.values() for name in names)
 EXPERTS = ("rollout_experts", "train_experts")
+MOST_EXPERTS = 255  # that a layer chooses for a token; the column has 8 bits
 WANTED = (
     ("ids", "rollout_logps", "train_logps"),
     ("rollout_ids", "rollout_logps", "train_ids", "train_logps"),
@@ -250,6 +251,8 @@ def _mismatch(fields: list[Wide]) -> str | None:
         return _mismatch(fields[:2]) or _mismatch(fields[2:])
     if 0 in fields[0].shape:
         return f"{fields[0].name} has no numbers"
+    if len(fields[0].shape) == 2 and fields[0].shape[1] > MOST_EXPERTS:
+        return f"{fields[0].name} has more than {MOST_EXPERTS} experts a layer"
     for other in fields[1:]:
         if other.shape != fields[0].shape:
             return (
