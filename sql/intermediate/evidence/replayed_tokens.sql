@@ -19,31 +19,34 @@ with known as (
         step,
         row,
         pos,
-        kept_mass,
-        list_filter(
-            list_zip(top_logp_rollout, top_logp_train), lambda pq: pq[1] > '-inf'
-        ) as listed
-    from evidence
-    where kept_mass is not null or top_ids is not null
-),
-
-joined as (
-    select
-        known.run,
-        known.step,
-        known.row,
-        known.pos,
         kept,
         logp_diff,
+        kept_mass,
+        top_logp_rollout,
+        top_logp_train
+    from evidence
+    inner join trained_tokens using (run, step, row, pos)
+    where kept_mass is not null or (kept is not null and top_ids is not null)
+),
+
+listed as (
+    select
+        * exclude (top_logp_rollout, top_logp_train),
+        list_filter(list_zip(top_logp_rollout, top_logp_train), lambda pq: pq[1] > '-inf') as pairs
+    from known
+),
+
+masses as (
+    select
+        *,
         if(
-            len(listed) = kept and list_count(list_transform(listed, lambda pq: pq[1] + pq[2])) = kept
-            and abs(1 - list_sum(list_transform(listed, lambda pq: exp(cast(pq[1] as double))))) < 1e-3,
-            list_sum(list_transform(listed, lambda pq: exp(cast(pq[2] as double)))),
+            len(pairs) = kept and list_count(list_transform(pairs, lambda pq: pq[1] + pq[2])) = kept
+            and abs(1 - list_sum(list_transform(pairs, lambda pq: exp(cast(pq[1] as double))))) < 1e-3,
+            list_sum(list_transform(pairs, lambda pq: exp(cast(pq[2] as double)))),
             null
         ) as listed_mass,
         if(kept_mass > 0 and kept_mass <= 1.001, cast(kept_mass as double), listed_mass) as known_mass
-    from known
-    inner join trained_tokens using (run, step, row, pos)
+    from listed
 )
 
 select
@@ -55,5 +58,5 @@ select
     kept,
     logp_diff,
     logp_diff - ln(known_mass) as replayed
-from joined
+from masses
 where known_mass > 0
