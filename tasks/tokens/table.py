@@ -66,6 +66,25 @@ SEQUENCES = pl.Schema(
     }
 )
 
+# What a capture says of a token beside its log-probs, one row per trained token of which anything
+# is known; a file of its own, that most steps do not have. Of lists and experts both engines' are
+# needed, else there is nothing to compare.
+EVIDENCE = pl.Schema(
+    {
+        "row": pl.Int32(),
+        "pos": pl.Int32(),
+        "token_id": pl.Int32(),  # the sampled one, as in TOKENS
+        "top_ids": pl.List(pl.Int32()),  # ids that either engine listed with a log-prob
+        "top_logp_rollout": pl.List(pl.Float32()),  # nats, NULL where the engine did not list it
+        "top_logp_train": pl.List(pl.Float32()),
+        # Of each layer, how many of the trainer's experts the rollout engine did not choose; NULL
+        # of a layer that has none.
+        "expert_changes": pl.List(pl.UInt8()),
+        "experts": pl.UInt8(),  # that a layer chooses for a token
+        "kept_mass": pl.Float32(),  # probability that the trainer gives to the ids counted by kept
+    }
+)
+
 # The text of the token ids that occur in a step.
 VOCABULARY = pl.Schema({"token_id": pl.Int32(), "token": pl.String()})
 
@@ -92,12 +111,16 @@ IN_FLOAT32 = "is float64: stored and compared as float32"  # a note on a field
 
 @dataclass(frozen=True)
 class Block:
-    """Consecutive rows of a batch: `tokens` as TOKENS plus views, `sequences` as SEQUENCES."""
+    """Consecutive rows of a batch: `tokens` as TOKENS plus views, `sequences` as SEQUENCES.
+
+    `evidence`, if there is any, as EVIDENCE.
+    """
 
     tokens: pl.DataFrame
     sequences: pl.DataFrame
     # What cannot be seen in the tables any more, by COUNTED.
     counts: Mapping[str, int] = field(default_factory=dict)
+    evidence: pl.DataFrame | None = None
 
 
 COUNTED = (

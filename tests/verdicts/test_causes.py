@@ -14,6 +14,7 @@ import pytest
 import torch
 
 from tests.given import batch_fields, sequence_frame, sql_connection, token_frame
+from tests.given_evidence import evidence_frame
 from tests.given_tables import judged, log_softmax
 from timtrack.tasks.tables.catalogue import tables_named
 from timtrack.tasks.tables.causes import definitions
@@ -86,16 +87,23 @@ def named(
     batch: Batch,
     versions: np.ndarray | None = None,
     dense: np.ndarray | None = None,
+    changes: np.ndarray | None = None,
     **of_rows: Any,
 ) -> list[Cause]:
-    """The causes that are named for a batch; `of_rows` are further columns of its sequences."""
+    """The causes that are named for a batch; `of_rows` are further columns of its sequences.
+
+    `dense` [rows, tokens] is a further view, `changes` [rows, tokens, layers] how many experts
+    differ.
+    """
     tokens = tokens_of(batch, versions, dense)
     lengths = [PROMPTS[row // GROUP] for row in range(ROWS)]
     sequences = sequence_frame(tokens).with_columns(
         prompt_tokens=pl.Series(lengths, dtype=pl.Int32),
         **{name: pl.Series(values, dtype=SEQUENCES[name]) for name, values in of_rows.items()},
     )
-    with sql_connection(tokens, sequences) as connection:
+    layers = None if changes is None else changes.reshape(ROWS * LENGTH, -1).tolist()
+    evidence = layers and evidence_frame(tokens, expert_changes=layers, experts=8)
+    with sql_connection(tokens, sequences, evidence) as connection:
         tables = {name: connection.sql(f"from {name}").pl() for name in ("causes", "signatures")}
     return list(causes_of(tables))
 
@@ -466,6 +474,41 @@ def test_weights_that_change_inside_rows_are_told_by_their_versions():
     versions = np.where(older, 4, 5)
     assert named(replace(batch, train=train), versions, **ends)[0].id == "F20"
     assert named(batch, versions, **ends) == []
+
+
+def flips(seed: int, often: float) -> np.ndarray:
+    """Experts that differ in 24 layers, for some tokens, [rows, tokens, layers]."""
+    rng = np.random.default_rng(seed + 5)
+    is_flipped = rng.random((ROWS, LENGTH, 1)) < often
+    return is_flipped * (rng.random((ROWS, LENGTH, 24)) < 0.3) * 2
+
+
+@pytest.mark.parametrize("seed", range(1, 4))
+def test_flips_of_experts_are_told_by_the_experts_of_both_engines(seed):
+    """One token in twelve is routed otherwise, and far off; the others are not."""
+    changes = flips(seed, 1 / 12)
+    batch = far(sampled(seed), seed, 1.0 * changes.any(-1), 1.0)
+    first = named(batch, changes=changes)[0]
+    assert first.id == "F27"
+    assert any("of the gap (mean" in one.text for one in first.evidence)
+    assert "F27" not in [cause.id for cause in named(batch)]
+
+
+def test_experts_that_follow_from_other_ids_are_not_the_first_cause():
+    """From where a row is encoded otherwise on, the trainer routes what nobody sampled."""
+    batch = encoded_again(1)
+    follow = (abs(batch.train - batch.rollout) > 0.3)[..., None] & (flips(1, 1.0) > 0)
+    assert named(batch, changes=2 * follow)[0].id == "F38"
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_flips_that_the_gap_knows_nothing_of_are_not_named(seed):
+    """In a healthy capture, in stale ones, and where tokens with flips are only somewhat worse."""
+    changes = flips(seed, 0.3)
+    assert named(sampled(seed), changes=changes) == []
+    assert "F27" not in [cause.id for cause in named(stale(seed), changes=changes)]
+    somewhat = far(sampled(seed), seed, 1.0 + changes.any(-1), 0.1)
+    assert "F27" not in [cause.id for cause in named(somewhat, changes=changes)]
 
 
 @pytest.mark.parametrize("seed", range(12))

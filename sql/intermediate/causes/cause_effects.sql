@@ -25,6 +25,9 @@
 -- older_effect    | Level of tokens sampled by older weights than the row's newest, less that of the others of their rows; NULL where not captured.
 -- older_t         | The same over its standard error between rows.
 -- older_p         | Its p-value.
+-- rerouted_effect | Level of tokens that other experts were chosen for in more layers than the median token, less that of the others of their rows; NULL where not captured.
+-- rerouted_t      | The same over its standard error between rows.
+-- rerouted_p      | Its p-value.
 -- seen_effect     | Level of ids that stand before in their response, less that of the others of their rows.
 -- seen_t          | The same over its standard error between rows.
 -- seen_p          | Its p-value.
@@ -62,6 +65,9 @@ select
     any_value(effect) filter (split = 'older') as older_effect,
     any_value(effect_t) filter (split = 'older') as older_t,
     any_value(effect_p) filter (split = 'older') as older_p,
+    any_value(effect) filter (split = 'rerouted') as rerouted_effect,
+    any_value(effect_t) filter (split = 'rerouted') as rerouted_t,
+    any_value(effect_p) filter (split = 'rerouted') as rerouted_p,
     any_value(effect) filter (split = 'seen') as seen_effect,
     any_value(effect_t) filter (split = 'seen') as seen_t,
     any_value(effect_p) filter (split = 'seen') as seen_p,

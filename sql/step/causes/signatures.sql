@@ -17,6 +17,7 @@
 -- include: cause_text
 -- include: cause_captured
 -- include: cause_chain
+-- include: cause_routing
 
 with sizes as (
     select
@@ -42,7 +43,8 @@ select
     cause_breaks.* exclude (run, step),
     cause_text.* exclude (run, step),
     cause_captured.* exclude (run, step),
-    cause_chain.* exclude (run, step)
+    cause_chain.* exclude (run, step),
+    cause_routing.* exclude (run, step)
 from sizes
 inner join cause_law using (run, step)
 inner join cause_context using (run, step)
@@ -54,4 +56,5 @@ left join cause_breaks using (run, step)
 left join cause_text using (run, step)
 left join cause_captured using (run, step)
 left join cause_chain using (run, step)
+left join cause_routing using (run, step)
 order by run, step
