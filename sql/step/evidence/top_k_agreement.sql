@@ -1,5 +1,5 @@
 -- How far apart the engines' next-token distributions are, over all ids, from the ids and log-probs that both
--- listed: exact bounds by token (`top_k_tokens` says how), their means and quantiles. The mean total variation of
+-- listed: exact bounds by token, their means and quantiles. The mean total variation of
 -- the sampled tokens lies between the means of the bounds up to its sampling error, if r is a ratio of
 -- probabilities. No row where top-k log-probs of both engines were not captured.
 -- grain: run, step
