@@ -24,8 +24,12 @@ from timtrack.tasks.referee.session import Question, judged
 from timtrack.tasks.referee.verdict import guilty
 
 RESULTS = Path(__file__).parent / "real.json"
-TEXTS = ("Write two sentences about tea.", "Explain gravity to a child.")
+TEXTS = (  # of different lengths, so that padding is needed
+    "Write two sentences about tea.",
+    "Explain gravity to a child of five, in words that it knows and without any formula.",
+)
 ROWS, NEW = 8, 96
+STEP = 0.15  # of the earlier weights: where each piece alone moves more than bfloat16 does
 CLEAN = "computed_bf16"
 # By time: those first that need no forward.
 LAST = ("layer_out", "layers_exchanged", "dropout", "codec")
@@ -66,7 +70,7 @@ def world(folder: Path) -> World:
     reference = load(folder / "model", "cpu")
     earlier = folder / "referee-earlier"
     if not earlier.exists():
-        write_model(earlier, seed=1, like=folder / "model", step=0.05)
+        write_model(earlier, seed=1, like=folder / "model", step=STEP)
     pairs = sampled(folder, reference.model, reference.tokenizer)
     rows = tuple(
         Rollout(2 * row, f"p{row % 2}", tuple(p), tuple(r), np.zeros(len(r)), np.zeros(len(r)))
