@@ -31,7 +31,7 @@ with cells as (
         sum(abs_logp_diff) as abs_sum,
         min(abs_logp_diff) as abs_min,
         max(abs_logp_diff) as abs_max,
-        sum(abs(prob_diff)) as prob_sum,
+        sum(abs_prob_diff) as prob_sum,
         sum(ratio) as ratio_sum,
         sum(ratio * ratio) as square_sum,
         sum(tv) as tv_sum,

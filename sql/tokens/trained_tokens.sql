@@ -12,7 +12,11 @@
 -- p_rollout      | exp(logp_rollout).
 -- p_train        | exp(logp_train).
 -- prob_diff      | p_train - p_rollout.
+-- abs_prob_diff  | |p_train - p_rollout|.
 -- k3             | r - 1 - ln r [nats], never negative; its mean estimates KL(rollout || train) (Schulman 2020).
+-- clipped_k3     | The same with ln r clipped to [-20, 20], as frameworks do [nats].
+-- clipped_ratio  | r, clipped the same way.
+-- mult_prob_error | e^|ln r|.
 -- tv             | max(0, 1 - r); its mean is the total variation distance.
 -- is_low_2       | r < 1/2.
 -- is_high_2      | r > 2.
@@ -40,7 +44,11 @@ select
     exp(cast(logp_rollout as double)) as p_rollout,
     exp(cast(logp_train as double)) as p_train,
     p_train - p_rollout as prob_diff,
+    abs(prob_diff) as abs_prob_diff,
     k3(logp_diff) as k3,
+    if(abs_logp_diff > 20, k3(clip(logp_diff, 20)), k3) as clipped_k3,
+    exp(clip(logp_diff, 20)) as clipped_ratio,
+    exp(abs_logp_diff) as mult_prob_error,
     if(ratio < 1, 1 - ratio, 0) as tv,
     logp_diff < -ln(2) as is_low_2,
     logp_diff > ln(2) as is_high_2,
