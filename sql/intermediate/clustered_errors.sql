@@ -24,7 +24,7 @@ with points as (
     select
         run,
         step,
-        coalesce(uid, 'row ' || row) as cluster,
+        prompt_group(uid, row) as cluster,
         n,
         -logp_diff - kl_k1 as of_kl_k1,
         k3 - kl_k3 as of_kl_k3,
@@ -56,17 +56,7 @@ sums as (
         cluster,
         any_value(n) as n,
         count(*) as tokens,
-        sum(of_kl_k1) as of_kl_k1,
-        sum(of_kl_k3) as of_kl_k3,
-        sum(of_abs_logp_diff_mean) as of_abs_logp_diff_mean,
-        sum(of_below_median) as of_below_median,
-        sum(of_frac_outside_5) as of_frac_outside_5,
-        sum(of_ratio_mean) as of_ratio_mean,
-        sum(of_tv) as of_tv,
-        sum(of_abs_prob_diff_mean) as of_abs_prob_diff_mean,
-        sum(of_ess_token) as of_ess_token,
-        sum(of_pearson_logp) as of_pearson_logp,
-        sum(of_pearson_prob) as of_pearson_prob
+        sum(columns('^of_'))
     from points
     group by run, step, cluster
 ),
@@ -78,17 +68,7 @@ errors as (
         count(*) as clusters,
         kish(tokens) as clusters_effective,
         if(count(*) > 1, student_t_quantile_975(greatest(1, clusters_effective - 1)), null) as t,
-        clustered_error(of_kl_k1, n) as kl_k1_se,
-        clustered_error(of_kl_k3, n) as kl_k3_se,
-        clustered_error(of_abs_logp_diff_mean, n) as abs_logp_diff_mean_se,
-        clustered_error(of_below_median, n) as below_median_se,
-        clustered_error(of_frac_outside_5, n) as frac_outside_5_se,
-        clustered_error(of_ratio_mean, n) as ratio_mean_se,
-        clustered_error(of_tv, n) as tv_se,
-        clustered_error(of_abs_prob_diff_mean, n) as abs_prob_diff_mean_se,
-        clustered_error(of_ess_token, n) as ess_token_se,
-        clustered_error(of_pearson_logp, n) as pearson_logp_se,
-        clustered_error(of_pearson_prob, n) as pearson_prob_se
+        clustered_error(columns('^of_(.*)$'), n) as '\1_se'
     from sums
     group by run, step
 )
@@ -98,7 +78,7 @@ select
     step,
     clusters,
     clusters_effective,
-    if(clusters_effective > 4.999, t, null) as interval_t,
+    t_interval(clusters_effective) as interval_t,
     kl_k1_se,
     kl_k3_se,
     abs_logp_diff_mean_se,

@@ -195,7 +195,7 @@ repeated as (
         run,
         sum(rows) as repeated_rows,
         any_value(repeated_effect) as repeated_effect,
-        sum(weight * effect) / sqrt(nullif(sum(pow(weight * (effect - repeated_effect), 2)), 0)) as t,
+        weighted_t(effect, repeated_effect, weight) as t,
         if(count(*) < 3, null, student_t_p_value(t, count(*) - 1)) as repeated_p
     from by_step
     inner join means using (run)

@@ -38,12 +38,12 @@ centred as (
     select
         run,
         step,
-        coalesce(uid, 'row ' || row) as uid,
+        prompt_group(uid, row) as uid,
         moved - avg(moved) over of_group as moved,
         advantage - avg(advantage) over of_group as advantage
     from moves
     inner join sequences using (run, step, row)
-    window of_group as (partition by run, step, coalesce(uid, 'row ' || row))
+    window of_group as (partition by run, step, prompt_group(uid, row))
 ),
 
 products as (

@@ -71,10 +71,10 @@ tested as (
         count(*) as rows,
         cast(sum(n_in) as bigint) as tokens,
         any_value(mean_effect) as effect,
-        sum(weight * effect) / sqrt(nullif(sum(pow(weight * (effect - mean_effect), 2)), 0)) as effect_raw,
+        weighted_t(effect, mean_effect, weight) as effect_raw,
         if(abs(effect_raw) < 1e9, effect_raw, null) as effect_t,
         any_value(mean_signed) as signed,
-        sum(weight * signed) / sqrt(nullif(sum(pow(weight * (signed - mean_signed), 2)), 0)) as signed_raw,
+        weighted_t(signed, mean_signed, weight) as signed_raw,
         if(abs(signed_raw) < 1e9, signed_raw, null) as signed_t
     from sides
     inner join means using (run, step, split)

@@ -98,9 +98,7 @@ select
         when ess_token < 0.5 then 'few effective tokens'
         when ess_seq < 0.5 then 'few effective rollouts'
         when
-            clusters_effective > 4.999
-            and abs(ratio_mean - 1)
-            > greatest(0.2, 1.5 * student_t_quantile_975(clusters_effective - 1) * ratio_mean_se)
+            abs(ratio_mean - 1) > greatest(0.2, 1.5 * interval_t * ratio_mean_se) and interval_t is not null
             then 'mean r is not 1'
         when bias_l1_vs_r > 0.2 then 'biased'
     end as unusable,

@@ -16,7 +16,7 @@ with clusters as (
     select
         run,
         step,
-        coalesce(uid, 'row ' || row) as cluster,
+        prompt_group(uid, row) as cluster,
         count(*) as tokens,
         sum(ratio) as ratio,
         sum(exp(-logp_diff)) as inverse_ratio,
@@ -26,7 +26,7 @@ with clusters as (
         sum(-cast(logp_train as double)) filter (entropy is not null) as train,
         sum(cast(entropy as double)) as entropy
     from trained_tokens
-    group by run, step, coalesce(uid, 'row ' || row)
+    group by run, step, cluster
 ),
 
 -- Each a sum over another: the error of their ratio is that of the linearised one.
@@ -80,7 +80,7 @@ margins as (
         engine,
         tokens,
         value,
-        if(effective > 4.999, error * student_t_quantile_975(greatest(1, effective - 1)), null) as margin
+        t_interval(effective) * error as margin
     from means
     inner join errors using (run, step, name, engine)
 )

@@ -49,7 +49,7 @@ sums as (
         run,
         step,
         stretch,
-        coalesce(uid, 'row ' || row) as cluster,
+        prompt_group(uid, row) as cluster,
         min(pos) as pos_from,
         max(pos) as pos_to,
         count(*) as tokens,
@@ -89,7 +89,7 @@ errors as (
 margins as (
     select
         *,
-        if(groups > 4.999, student_t_quantile_975(greatest(1, groups - 1)) * se, null) as margin
+        t_interval(groups) * se as margin
     from errors
 )
 
