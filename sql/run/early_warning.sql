@@ -81,15 +81,12 @@ sums as (
 ),
 
 wide as (
-    select
-        run,
-        step,
-        any_value(total) filter (name = 'tail') as tail_sum,
-        any_value(total) filter (name = 'ess') as ess_sum,
-        any_value(total) filter (name = 'tie') as tie_sum,
-        any_value(total) filter (name = 'gap') as gap_sum
     from sums
-    group by run, step
+    pivot (
+        any_value(total) as sum
+        for name in ('tail', 'ess', 'tie', 'gap')
+        group by run, step
+    )
 )
 
 select

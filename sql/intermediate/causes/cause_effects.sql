@@ -41,38 +41,18 @@
 select
     run,
     step,
-    any_value(effect) filter (split = 'first') as first_effect,
-    any_value(effect_t) filter (split = 'first') as first_t,
-    any_value(effect_p) filter (split = 'first') as first_p,
-    any_value(effect) filter (split = 'start') as start_effect,
-    any_value(effect_t) filter (split = 'start') as start_t,
-    any_value(effect_p) filter (split = 'start') as start_p,
-    any_value(effect) filter (split = 'last') as last_effect,
-    any_value(effect_t) filter (split = 'last') as last_t,
-    any_value(effect_p) filter (split = 'last') as last_p,
-    any_value(effect) filter (split = 'near_end') as near_end_effect,
-    any_value(effect_t) filter (split = 'near_end') as near_end_t,
-    any_value(effect_p) filter (split = 'near_end') as near_end_p,
-    any_value(effect) filter (split = 'cut') as cut_effect,
-    any_value(effect_t) filter (split = 'cut') as cut_t,
-    any_value(effect_p) filter (split = 'cut') as cut_p,
-    any_value(effect) filter (split = 'late') as late_effect,
-    any_value(effect_t) filter (split = 'late') as late_t,
-    any_value(effect_p) filter (split = 'late') as late_p,
-    any_value(effect) filter (split = 'older') as older_effect,
-    any_value(effect_t) filter (split = 'older') as older_t,
-    any_value(effect_p) filter (split = 'older') as older_p,
-    any_value(effect) filter (split = 'seen') as seen_effect,
-    any_value(effect_t) filter (split = 'seen') as seen_t,
-    any_value(effect_p) filter (split = 'seen') as seen_p,
-    any_value(signed) filter (split = 'seen') as seen_signed,
-    any_value(signed_t) filter (split = 'seen') as seen_signed_t,
-    any_value(signed_p) filter (split = 'seen') as seen_signed_p,
-    any_value(signed) filter (split = 'often') as often_signed,
-    any_value(signed_t) filter (split = 'often') as often_signed_t,
-    any_value(signed_p) filter (split = 'often') as often_signed_p,
-    any_value(signed) filter (split = 'in_prompt') as prompt_signed,
-    any_value(signed_t) filter (split = 'in_prompt') as prompt_signed_t,
-    any_value(signed_p) filter (split = 'in_prompt') as prompt_signed_p
+    columns('^(first|start|last|near_end|cut|late|older|seen)_(effect|t|p)$'),
+    columns('^(seen|often|prompt)_signed')
 from cause_splits
-group by run, step
+pivot (
+    any_value(effect) as effect,
+    any_value(effect_t) as t,
+    any_value(effect_p) as p,
+    any_value(signed) as signed,
+    any_value(signed_t) as signed_t,
+    any_value(signed_p) as signed_p
+    for split in (
+        'first', 'start', 'last', 'near_end', 'cut', 'late', 'older', 'seen', 'often', 'prompt'
+    )
+    group by run, step
+)

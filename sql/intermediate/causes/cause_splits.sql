@@ -3,7 +3,7 @@
 --
 -- run      | Training run.
 -- step     | Optimizer step.
--- split    | first, start (the first 16), last, late (the second half), seen (id before it in the response), often (4 times or more, of those seen), in_prompt (of those new in the response), near_end (the last 8, of rows that reached the limit), cut (the last one of these), older (sampled by older weights than the row's newest).
+-- split    | first, start (the first 16), last, late (the second half), seen (id before it in the response), often (4 times or more, of those seen), prompt (ids of the prompt, of those new in the response), near_end (the last 8, of rows that reached the limit), cut (the last one of these), older (sampled by older weights than the row's newest).
 -- rows     | Rows that have tokens of both kinds.
 -- tokens   | Tokens of the kind in them [tokens].
 -- effect   | Mean level (`cause_tokens`) of the kind less that of the others of its row.
@@ -29,7 +29,7 @@ with labelled as (
             { 'split': 'late', 'is_in': nth > left_after },
             { 'split': 'seen', 'is_in': seen > 0 },
             { 'split': 'often', 'is_in': if(seen > 0, seen >= 4, null) },
-            { 'split': 'in_prompt', 'is_in': if(seen = 0, is_in_prompt, null) },
+            { 'split': 'prompt', 'is_in': if(seen = 0, is_in_prompt, null) },
             { 'split': 'older', 'is_in': is_older }
         ], recursive := true)
     from cause_tokens
