@@ -90,7 +90,7 @@ select
     avg(if(abs_logp_diff < 40, ln(cosh(logp_diff / 2)), abs_logp_diff / 2 - ln(2))) as js_nemo,
     avg(tv) as tv,
     1 - avg(exp(logp_diff / 2)) as hellinger2,
-    avg(exp(2 * clip(logp_diff, 20))) - 1 as chi2_token,
+    avg(exp(2 * clipped_logp_diff)) - 1 as chi2_token,
     avg(ratio) as ratio_mean,
     stddev_samp(ratio) as ratio_std,
     min(ratio) as ratio_min,

@@ -13,7 +13,7 @@ with over_tokens as (
         sum(share * -logp_diff) as kl,
         sum(share * k3) as k3_kl,
         sum(share * abs_logp_diff) as abs_diff,
-        sum(share * (exp(2 * clip(logp_diff, 20)) - 1)) as chi2_token,
+        sum(share * (exp(2 * clipped_logp_diff) - 1)) as chi2_token,
         sum(share * ratio) as tis,
         sum(share * cast(ratio > 2 as int)) as tis_clipfrac,
         sum(share * abs(ratio - 1)) as tis_abs

@@ -41,7 +41,7 @@ with compared as (
         avg(prob_diff) as prob_diff_mean,
         avg(mult_prob_error) as mult_prob_error,
         sum(logp_diff) as seq_logratio,
-        sum(clip(logp_diff, 20)) as seq_logratio_clip20,
+        sum(clipped_logp_diff) as seq_logratio_clip20,
         exp(avg(logp_diff)) as seq_geo_ratio,
         avg(ratio) as ratio_mean,
         min(ratio) as ratio_min,
