@@ -71,29 +71,19 @@ of_rows as (
     group by run, step, row, setting
 ),
 
--- The rows without trained tokens.
-empty_rows as (
+losses as (select unnest(['ipo', 'dppo', 'ref_kl']) as setting),
+
+-- Of a row without trained tokens every number is 0.
+all_rows as (
     select
         run,
         step,
-        row,
-        unnest(['ipo', 'dppo', 'ref_kl']) as setting,
-        0 as is_masked,
-        0 as is_masked_low,
-        0 as is_masked_high,
-        0 as masked_mismatch_kl,
-        0 as unmasked_mismatch_kl,
-        0 as masked_advantage_positive,
-        0 as masked_advantage_negative,
-        false as is_unknown
+        setting,
+        coalesce(columns('^(un)?masked_|^is_masked'), 0),
+        coalesce(is_unknown, false) as is_unknown
     from padded_rows
-    where trained_tokens = 0
-),
-
-all_rows as (
-    from of_rows
-    union all
-    from empty_rows
+    cross join losses
+    left join of_rows using (run, step, row, setting)
 ),
 
 by_loss as (

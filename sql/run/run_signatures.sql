@@ -219,31 +219,15 @@ ends as (
 )
 
 select
-    run,
-    steps,
-    first_step,
-    first_gap,
-    first_equal,
-    later_gap,
-    rise,
-    least_rise,
-    last_gap,
-    start_ratio,
-    jump_at,
-    jump_after,
-    jump_ratio,
-    jump_share,
-    jump_clear,
+    ends.*,
+    jumps.* exclude (run),
     growth,
     if(n_after < 4, null, t_test_of_correlation(along, n_after)) as growth_p,
-    period,
-    period_share,
-    repeated_rows,
-    repeated_effect,
-    repeated_p
+    periods.* exclude (run),
+    repeated.* exclude (run, t)
 from ends
 left join jumps using (run)
 left join slopes using (run)
 left join periods using (run)
 left join repeated using (run)
-order by run
+order by ends.run
