@@ -7,8 +7,9 @@ import polars as pl
 
 from timtrack.tasks.lake.publish import write_tables
 from timtrack.tasks.lake.steps import Step, is_pruned
+from timtrack.tasks.messages import cells
 from timtrack.tasks.referee import records
-from timtrack.tasks.reports import cells, step_page
+from timtrack.tasks.reports import step_page
 from timtrack.tasks.reports.charts.export import save_charts
 from timtrack.tasks.reports.charts.step import draw_charts
 from timtrack.tasks.tables.catalogue import sql_version

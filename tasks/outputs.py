@@ -7,8 +7,9 @@ from pathlib import Path
 from timtrack.tasks.backlog import survey
 from timtrack.tasks.drawing import draw_step
 from timtrack.tasks.lake.steps import Step, all_steps, set_mark, steps_between
+from timtrack.tasks.messages import cells
 from timtrack.tasks.referee import records
-from timtrack.tasks.reports import cells, run_page
+from timtrack.tasks.reports import run_page
 from timtrack.tasks.reports.charts import over_steps
 from timtrack.tasks.reports.charts.export import pictures, save_charts
 from timtrack.tasks.tables import frameworks

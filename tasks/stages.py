@@ -28,7 +28,7 @@ from timtrack.tasks.lake.steps import NoSuchStep, Step, all_steps, find_step, ma
 from timtrack.tasks.messages.errors import Rival, printable
 from timtrack.tasks.messages.formatting import encodable, markdown
 from timtrack.tasks.verdicts import alerts
-from timtrack.tasks.verdicts.alert_rules import LEVELS, Alerts
+from timtrack.tasks.verdicts.alert_rules import Alerts
 
 if TYPE_CHECKING:
     from timtrack.tasks.verdicts.bands import Bands
@@ -268,14 +268,7 @@ def show_statuses(home: Path) -> None:
         }
         for run, status in alerts.told(home).items()
     ]
-    create_table_artifact(key="timtrack-status", table=rows, description=_counted(home))
-
-
-def _counted(home: Path) -> str:
-    """How many runs stand how, the worst first."""
-    levels = [status.level for status in alerts.told(home).values()]
-    counts = {level: levels.count(level) for level in (*reversed(LEVELS), *levels)}
-    return ", ".join(f"{count} {level}" for level, count in counts.items() if count) or "no runs"
+    create_table_artifact(key="timtrack-status", table=rows, description=alerts.counted(home))
 
 
 def _reports(home: Path) -> dict[str, str]:

@@ -12,7 +12,8 @@ from typing import Any
 import polars as pl
 
 from timtrack.tasks.lake.steps import Step
-from timtrack.tasks.reports import cells, html
+from timtrack.tasks.messages import cells
+from timtrack.tasks.reports import html
 from timtrack.tasks.reports.charts import over_steps
 from timtrack.tasks.reports.charts.export import Picture, pictures
 from timtrack.tasks.tables.query import run_queries, run_query

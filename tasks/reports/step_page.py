@@ -16,14 +16,11 @@ import polars as pl
 from markupsafe import Markup
 
 from timtrack.tasks.lake.steps import Step, is_pruned
-from timtrack.tasks.messages import formatting
 from timtrack.tasks.referee import records
-from timtrack.tasks.reports import html, samples, token_strip
+from timtrack.tasks.reports import headline, html, samples, token_strip
 from timtrack.tasks.reports.charts.export import Picture
 from timtrack.tasks.reports.samples import Choice, Sample
-from timtrack.tasks.tables.catalogue import catalogue
 from timtrack.tasks.tables.database import literal
-from timtrack.tasks.verdicts import numbers, summary
 from timtrack.tasks.verdicts.assessment import Assessment
 from timtrack.tasks.verdicts.finding import Finding
 
@@ -32,7 +29,6 @@ Drawn = Mapping[str, Picture]
 
 CHOICE = Choice()
 MOST = 5_000  # tokens of a page up to which the prompts' other rollouts are on it: 0.4 MB
-AVERAGES_OF_R = " A few tokens decide the averages of r here: these have no interval."
 VERDICTS = {"healthy": "ok", "watch": "watch", "correctable": "watch"}  # else bad
 
 
@@ -165,8 +161,8 @@ def render(
         verdict=assessment,
         verdict_class=VERDICTS.get(assessment.status, "bad"),
         trained=f"{computed['step_metrics']['trained_tokens'].item():,}",
-        headline=headline(assessment),
-        intervals=intervals(assessment.numbers),
+        headline=headline.table(assessment),
+        intervals=headline.intervals(assessment.numbers),
         referee=referee(step),
         findings=findings,
         remarks=remarks,
@@ -253,45 +249,6 @@ def _filled(
         return filled
     lines = [f"{framework}: {line}" for framework, line in advice.config.items()]
     return replace(filled, text=advice.text, lines=lines, is_folded=advice.setting is None)
-
-
-def headline(assessment: Assessment) -> Markup:
-    """The headline numbers with interval, definition and how they stand."""
-    values = assessment.numbers
-    levels = {reading.band.metric: reading.level for reading in assessment.readings}
-    defined = catalogue()["step_metrics"].columns
-    rows = []
-    for name, printed in summary.HEADLINE.items():
-        error, t = values.get(f"{name}_se"), values.get(numbers.interval_of(name))
-        interval = f"± {printed(t * error)}" if error and t else ""  # no spread says nothing
-        level = levels.get(name, "")
-        shown = (summary.LABELS[name], name, values[name], printed(values[name]))
-        rows.append((*shown, error or "", interval, level, level, defined[name]))
-    body = Markup().join(
-        Markup(
-            '<tr><td>{}</td><td class="column"><code>{}</code></td>'
-            '<td class="n" data-v="{}">{}</td><td class="n" data-v="{}">{}</td>'
-            '<td class="{}">{}</td><td class="about">{}</td></tr>'
-        ).format(*row)
-        for row in rows
-    )
-    head = ("number", "column", "value", "95 %", "status", "what it is")
-    return html.scrolled("headline", html.head(head), body)
-
-
-def intervals(values: Mapping[str, Any]) -> str:
-    """What the intervals of the headline are, or why there are none."""
-    if "interval_t" not in values:
-        return "No intervals: these tables are of an earlier version."
-    groups = (
-        f"{values['clusters']:,} prompt groups (rollouts, where prompts are unknown), "
-        f"{formatting.number(values['clusters_effective'])} effective by their tokens"
-    )
-    if values["interval_t"] is None:
-        return f"No intervals: there are {groups}, and fewer than 5 say too little about others."
-    return f"Intervals are 95 %, by Student's t over {groups}." + (
-        AVERAGES_OF_R if values.get("interval_t_of_r") is None else ""
-    )
 
 
 def _table(name: str, table: pl.DataFrame) -> Markup:

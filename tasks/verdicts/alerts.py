@@ -93,6 +93,13 @@ def told(home: Path) -> dict[str, Status]:
     return {run: _status(record) for run, record in _records(home).items()}
 
 
+def counted(home: Path) -> str:
+    """The number of runs at each level, the worst level first."""
+    levels = [status.level for status in told(home).values()]
+    counts = {level: levels.count(level) for level in (*reversed(LEVELS), *levels)}
+    return ", ".join(f"{count} {level}" for level, count in counts.items() if count) or "no runs"
+
+
 def _status(record: Mapping[str, Any]) -> Status:
     level, since, reasons = (record[name] for name in ("level", "since", "reasons"))
     return Status(level, since, tuple(reasons), record.get("last_good"))

@@ -12,8 +12,7 @@ from typing import Any
 import altair as alt
 import polars as pl
 
-from timtrack.tasks.messages import formatting
-from timtrack.tasks.reports import cells
+from timtrack.tasks.messages import cells, formatting
 from timtrack.tasks.reports.charts.distributions import (
     logp_density,
     logp_diff_histogram,
