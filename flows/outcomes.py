@@ -12,7 +12,7 @@ from timtrack.tasks.verdicts.alerts import Change
 # Told of each outcome as it comes; the command line sets it to draw progress.
 listener: ContextVar[Callable[["Outcome"], None] | None] = ContextVar("listener", default=None)
 
-# Told of each step whose tables are there, maybe twice.
+# Told of each step once its tables are there.
 ready_listener: ContextVar[Callable[[Step], None] | None] = ContextVar("ready", default=None)
 
 # Told of each run whose status changed.

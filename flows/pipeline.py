@@ -194,7 +194,8 @@ class _Log:
             _note_refusal(step, sql_version(), error)
         if step is None or error:
             return tell_of(Outcome(begun.path, step, error=error))
-        tell_ready(step)
+        if not execution.is_done_now(begun.tables):  # else it was announced before its charts
+            tell_ready(step)
         try:
             logged = self._logged(begun.path, step, begun.files)
             return tell_of(replace(logged, is_again=begun.is_again))
