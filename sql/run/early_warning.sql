@@ -1,5 +1,6 @@
--- A mismatch that begins to grow, while its numbers are still small: the tail of |ln r|, the effective sample size,
--- and how the gap goes with the advantage, each against the run's first 8 steps. Of runs with more than these.
+-- Early signs of a growing mismatch, while its numbers are still small: the tail of |ln r|, the effective sample
+-- size, and the slope of the gap over the advantage, each against the run's first 8 steps. Rows from the 9th step
+-- on.
 -- grain: run, step
 --
 -- run        | Training run.

@@ -1,4 +1,4 @@
--- The headline numbers of every step, one line per run, step and metric: what a curve is drawn from.
+-- The headline numbers of every step, one row per run, step and metric: the data of the trend curves.
 -- grain: run, step, metric
 --
 -- run            | Training run.

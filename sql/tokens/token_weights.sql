@@ -1,5 +1,5 @@
--- The trained tokens with what corrections are made of: `select avg(least(3, clipped_ratio)) from token_weights`
--- tries one of your own.
+-- The trained tokens with what corrections are made of. To try your own: `select avg(least(3, clipped_ratio)) from
+-- token_weights`.
 -- grain: run, step, row, pos
 --
 -- run               | Training run.

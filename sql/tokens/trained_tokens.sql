@@ -1,5 +1,5 @@
--- The tokens that are trained on, with the row-wise arithmetic on their two log-probs, in float64.
--- Everything that compares the engines starts here: one definition of each quantity.
+-- The trained tokens, with the arithmetic on their two log-probs, in float64. Every comparison of the engines starts
+-- here; each quantity is defined once.
 -- grain: run, step, row, pos
 --
 -- run            | Training run.

@@ -1,4 +1,4 @@
--- How much farther off one kind of tokens is than the others of the same rows, for each way to tell them apart.
+-- How much farther off one kind of tokens is than the other tokens of the same rows, for each kind.
 -- grain: run, step, split
 --
 -- run      | Training run.
@@ -6,10 +6,10 @@
 -- split    | first, start (the first 16), last, late (the second half), seen (id before it in the response), often (4 times or more, of those seen), prompt (ids of the prompt, of those new in the response), near_end (the last 8, of rows that reached the limit), cut (the last one of these), older (sampled by older weights than the row's newest).
 -- rows     | Rows that have tokens of both kinds.
 -- tokens   | Tokens of the kind in them [tokens].
--- effect   | Mean level (`cause_tokens`) of the kind less that of the others of its row.
+-- effect   | Mean level (`cause_tokens`) of the kind, less that of the row's other tokens.
 -- effect_t | The same over its standard error between rows; NULL without spread.
 -- effect_p | Its p-value, two-sided, by Student's t with rows - 1 degrees of freedom; NULL below 3 rows.
--- signed   | Mean logit_diff of the kind, within +-3, less that of the others of its row [nats].
+-- signed   | Mean logit_diff of the kind, within +-3, less that of the row's other tokens [nats].
 -- signed_t | The same over its standard error between rows; NULL without spread.
 -- signed_p | Its p-value, likewise.
 

@@ -1,6 +1,6 @@
--- What each correction would do to the step, the usable ones first, then by bias. They act on r = p_train / p_rollout as
--- captured, before the first update; methods made for pi_new / pi_old (PPO-like clips, DPPO, CISPO) equal this only where
--- the old policy is the rollout's. Advantages count as 1 where they were not captured.
+-- The effect of each correction on the step, usable ones first, then by bias. Corrections act on r = p_train /
+-- p_rollout as captured, before the first update; methods made for pi_new / pi_old (PPO-like clips, DPPO, CISPO)
+-- equal this only if the old policy is the rollout's. Advantages count as 1 where they were not captured.
 -- grain: run, step, setting
 --
 -- run                     | Training run.

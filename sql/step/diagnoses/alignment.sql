@@ -1,6 +1,5 @@
--- What may be wrong with a capture itself, to be read before any other number. Each check with its
--- measure and whether that is out of the ordinary; on the step's first 100,000 trained tokens, duplicates
--- on all.
+-- Checks of the capture itself; read them before any other number. Each check has a measure and a verdict. They use
+-- the step's first 100,000 trained tokens, duplicates all of them.
 -- grain: run, step, name, engine
 --
 -- run      | Training run.

@@ -1,5 +1,5 @@
--- How much an engine's log-prob depends on the token alone. A model that reads its context leaves much of
--- the variance to it; one near 1 scores tokens as if it did not. No rows without token ids.
+-- How much of an engine's log-prob the token id alone explains. A model that reads its context leaves most of the
+-- variance to it; near 1, the engine scores tokens as if it had no context. No rows without token ids.
 -- grain: run, step, engine
 --
 -- run                | Training run.
@@ -13,7 +13,7 @@
 -- r2_shuffled        | What it would be on average if the log-probs were shuffled: (ids - 1) / (tokens - 1).
 -- worse_than_uniform | Tokens scored below 1 / vocabulary [tokens].
 -- frac_worse_than_uniform | Their share.
--- vocabulary         | Size of the vocabulary that this is held against.
+-- vocabulary         | Size of the vocabulary.
 -- vocabulary_from    | Where that is from: capture, tokenizer, or largest id (a lower bound).
 
 with means as (

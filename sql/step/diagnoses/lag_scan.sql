@@ -1,6 +1,6 @@
--- Whether the two log-probs of a token belong to each other: one engine's read at the token, the other's some
--- tokens later, on the step's first rollouts without copies, 20,000 trained tokens or a little more. All is well if no lag
--- beats lag 0. Standard errors (t) are clustered by 16 positions of a rollout.
+-- Whether the two log-probs of a token belong together: one engine's at the token, the other's some tokens later, on
+-- the step's first rollouts without copies, about 20,000 trained tokens. Healthy if no lag beats lag 0. Standard
+-- errors (t) are clustered by blocks of 16 positions of a rollout.
 -- grain: run, step, lag
 --
 -- run                    | Training run.

@@ -1,6 +1,6 @@
--- Whether the tokens behave as if the engine that is stored as the rollout's had sampled them, from
--- distributions with the entropies that the file has: means that are known then, with 95 % intervals between
--- prompt groups (between rollouts without groups).
+-- Whether the tokens look as if the stored rollout engine had sampled them, from distributions with the captured
+-- entropies: means whose expectation is then known, with 95 % intervals clustered by prompt group (by rollout
+-- without groups).
 -- grain: run, step, name, engine
 --
 -- run    | Training run.

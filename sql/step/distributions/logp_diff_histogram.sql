@@ -1,5 +1,5 @@
--- How large |ln r| is: 8 bins a decade from 1e-7 to 100 nats, and one for tokens that the engines score
--- alike. Every bin is listed, empty ones too.
+-- Distribution of |ln r|: 8 bins per decade from 1e-7 to 100 nats, and one for tokens with equal log-probs. Empty
+-- bins are listed.
 -- grain: run, step, bin
 --
 -- run            | Training run.

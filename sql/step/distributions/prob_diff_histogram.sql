@@ -1,4 +1,4 @@
--- How |p_train - p_rollout| is spread: 50 bins on [0, 1]. Every bin is listed, empty ones too.
+-- Distribution of |p_train - p_rollout|: 50 bins on [0, 1]. Empty bins are listed.
 -- grain: run, step, bin
 --
 -- run            | Training run.

@@ -1,5 +1,5 @@
--- How the ratio r = p_train / p_rollout is spread: 20 bins a decade over 13 decades, the rest in an
--- underflow and an overflow bin. Every bin is listed, empty ones too.
+-- Distribution of the ratio r = p_train / p_rollout: 20 bins per decade over 13 decades, with an underflow and an
+-- overflow bin. Empty bins are listed.
 -- grain: run, step, bin
 --
 -- run            | Training run.

@@ -1,4 +1,4 @@
--- The mismatch of each rollout, over its trained tokens; rollouts without any are listed with NULLs.
+-- The mismatch of each rollout over its trained tokens; NULLs for rollouts without any.
 -- grain: run, step, row
 --
 -- run                 | Training run.

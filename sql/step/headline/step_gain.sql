@@ -1,6 +1,6 @@
--- Whether the step's update improved the sampler: its own tokens scored again by the rollout engine after the next
--- weight sync (the view `next_rollout`), weighed by their advantages (arXiv 2606.29526). No row without that view
--- or without advantages.
+-- Whether the step's update improved the sampler: its own tokens, scored again by the rollout engine after the next
+-- weight sync (the view `next_rollout`) and weighted by their advantages (arXiv 2606.29526). No row without that
+-- view or without advantages.
 -- grain: run, step
 --
 -- run                | Training run.

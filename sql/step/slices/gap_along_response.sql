@@ -1,4 +1,4 @@
--- Mismatch along the response in up to 16 stretches of about as many tokens each, with 95 % intervals.
+-- Mismatch along the response in up to 16 stretches with about equal numbers of tokens, with 95 % intervals.
 -- grain: run, step, stretch
 --
 -- run                | Training run.

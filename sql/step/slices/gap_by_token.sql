@@ -1,5 +1,5 @@
--- The token ids that carry the gap: the 100 with the largest sum of |ln r|; of equal ones, the
--- lowest id. Shares are of the whole step.
+-- The token ids that carry most of the gap: the 100 with the largest sum of |ln r|; ties go to the lowest id. Shares
+-- are of the whole step.
 -- grain: run, step, rank
 --
 -- run      | Training run.
