@@ -97,9 +97,9 @@ def convert_capture(capture: Capture, into: Path, rival: Path | None = None) -> 
             "give one of them its own --run, or remove it",
             rival,
         )
-    if there := find_step(into, capture):
-        remember_source(there, capture.path, capture.stamp)
-        return settle_step(there)
+    if step := find_step(into, capture):
+        remember_source(step, capture.path, capture.stamp)
+        return settle_step(step)
     return conversion.whole(capture, into)
 
 
@@ -112,8 +112,8 @@ def convert_part(capture: Capture, folder: Path, part: int) -> conversion.Part:
 @task(task_run_name="publish {capture.name}", **RETRIED)
 def publish_parts(capture: Capture, folder: Path, parts: list[conversion.Part], into: Path) -> Step:
     """The parts in a folder, once all are there, as a step of the lake."""
-    if there := find_step(into, capture):  # at a retry
-        return settle_step(there)
+    if step := find_step(into, capture):  # at a retry
+        return settle_step(step)
     return conversion.published(capture, folder, parts, into)
 
 

@@ -26,8 +26,8 @@ def identify(
     tokenizer: Path | None = None,
 ) -> Capture:
     """As `identify` of tasks/captures/capture.py."""
-    found: Capture = _read(source.bytes(), identify_here, source, run, step, tokenizer)
-    return found
+    capture: Capture = _read(source.bytes(), identify_here, source, run, step, tokenizer)
+    return capture
 
 
 def whole(capture: Capture, into: Path) -> Step:
@@ -75,15 +75,15 @@ def _whole(capture: Capture, into: Path) -> Step:
 
 
 def _part(capture: Capture, folder: Path, number: int) -> Check:
-    read = reading(capture)
-    decode = {name: read[name] for name in ("decode",) if name in read}
-    return write_part(folder, capture, read["batch"], number, **decode)
+    arguments = reading(capture)
+    decode = {name: arguments[name] for name in ("decode",) if name in arguments}
+    return write_part(folder, capture, arguments["batch"], number, **decode)
 
 
 def _published(capture: Capture, folder: Path, parts: list[Check], into: Path) -> Step:
-    read = reading(capture)
-    read.pop("decode", None)
-    return finish_step(into, folder, capture, parts=parts, **read)
+    arguments = reading(capture)
+    arguments.pop("decode", None)
+    return finish_step(into, folder, capture, parts=parts, **arguments)
 
 
 def is_file(what: str, columns: str | None = None) -> bool:

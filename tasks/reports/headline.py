@@ -24,8 +24,8 @@ def table(assessment: Assessment) -> Markup:
         error, t = values.get(f"{name}_se"), values.get(numbers.interval_of(name))
         interval = f"± {printed(t * error)}" if error and t else ""  # no spread says nothing
         level = levels.get(name, "")
-        shown = (summary.LABELS[name], name, values[name], printed(values[name]))
-        rows.append((*shown, error or "", interval, level, level, defined[name]))
+        cells = (summary.LABELS[name], name, values[name], printed(values[name]))
+        rows.append((*cells, error or "", interval, level, level, defined[name]))
     body = Markup().join(
         Markup(
             '<tr><td>{}</td><td class="column"><code>{}</code></td>'

@@ -125,10 +125,10 @@ def gather(step: Step, sequence_metrics: pl.DataFrame, choice: Choice) -> Sample
         if room < 0:
             break
         rows.append(row)
-    read = samples.read(step, rows)
-    there = [[read[row] for row in group if row in read] for group in groups]
+    by_row = samples.read(step, rows)
+    rollouts = [[by_row[row] for row in group if row in by_row] for group in groups]
     lead = {"lead": "Worst rollout, by mean |ln r|"} if choice.pick == "worst" else {}
-    return Samples(there, choice.per_group, choice.text, **lead)
+    return Samples(rollouts, choice.per_group, choice.text, **lead)
 
 
 def render(
@@ -220,40 +220,40 @@ FACTS = {
 def header(facts: Mapping[str, Any]) -> dict[str, str]:
     """What the capture says of itself, by label, and when its file was written."""
     meta = facts["meta"]
-    named = {label: str(meta[key]) for key, label in FACTS.items() if meta.get(key) is not None}
+    from_meta = {label: str(meta[key]) for key, label in FACTS.items() if meta.get(key) is not None}
     size = f"{facts['rows']:,} rollouts, {facts['trained_tokens']:,} trained tokens"
-    shown = {**named, "batch": size, "format": facts["format"]}
-    if written := facts.get("mtime_ns"):
-        shown["file"] = Path(facts["source"]).name
-        shown["written"] = f"{datetime.fromtimestamp(written / 1e9, UTC):%Y-%m-%d %H:%M} UTC"
-    return shown
+    entries = {**from_meta, "batch": size, "format": facts["format"]}
+    if mtime_ns := facts.get("mtime_ns"):
+        entries["file"] = Path(facts["source"]).name
+        entries["written"] = f"{datetime.fromtimestamp(mtime_ns / 1e9, UTC):%Y-%m-%d %H:%M} UTC"
+    return entries
 
 
 def beside(step: Step) -> dict[str, str]:
     """The commands that open the steps before and after it, whichever these are by then."""
-    asked = f"tim report {shlex.quote(step.run)} {step.step}"
-    return {which: f"{asked} --{which} --open" for which in ("previous", "next")}
+    command = f"tim report {shlex.quote(step.run)} {step.step}"
+    return {which: f"{command} --{which} --open" for which in ("previous", "next")}
 
 
 def _filled(
     section: Section, computed: Tables, drawn: Drawn, assessment: Assessment, main: str | None
 ) -> Section:
     """The section with what there is: tables as HTML, and the correction's lines to paste."""
-    there = [name for name in section.tables if name in computed and len(computed[name])]
-    filled = replace(
+    present = [name for name in section.tables if name in computed and len(computed[name])]
+    on_page = replace(
         section,
         charts=[name for name in section.charts if name in drawn and name != main],
-        tables=[(name, _table(name, computed[name])) for name in there],
+        tables=[(name, _table(name, computed[name])) for name in present],
     )
-    if "corrections" not in there or not (advice := assessment.advice):
-        return filled
+    if "corrections" not in present or not (advice := assessment.advice):
+        return on_page
     lines = [f"{framework}: {line}" for framework, line in advice.config.items()]
-    return replace(filled, text=advice.text, lines=lines, is_folded=advice.setting is None)
+    return replace(on_page, text=advice.text, lines=lines, is_folded=advice.setting is None)
 
 
 def _table(name: str, table: pl.DataFrame) -> Markup:
     """A table of the step, without run and step."""
-    shown = table.drop("run", "step")
+    frame = table.drop("run", "step")
     if name == "sequence_metrics":
-        shown = shown.sort("abs_logp_diff_mean", descending=True, nulls_last=True)
-    return html.table(f"tables/{name}", shown)
+        frame = frame.sort("abs_logp_diff_mean", descending=True, nulls_last=True)
+    return html.table(f"tables/{name}", frame)

@@ -111,15 +111,15 @@ def of(
     Of a run without a `step`, those of its latest and those that fit all its steps; one that both
     name stands once, as the steps show it. Raises NoSuchStep and BadCapture.
     """
-    with step_of(what, lake, step, columns) as found:
-        in_step = diagnose(found)
-    is_stored = found.path.is_relative_to(lake)
+    with step_of(what, lake, step, columns) as target:
+        in_step = diagnose(target)
+    is_stored = target.path.is_relative_to(lake)
     if step is not None or not is_stored:
-        return found, in_step
-    over = over_steps(steps_between(lake, found.run, None, None))
-    named = {cause.id for cause in over}
-    both = (*over, *(cause for cause in in_step if cause.id not in named))
-    return found, tuple(sorted(both, key=lambda cause: -cause.confidence))
+        return target, in_step
+    over = over_steps(steps_between(lake, target.run, None, None))
+    ids = {cause.id for cause in over}
+    both = (*over, *(cause for cause in in_step if cause.id not in ids))
+    return target, tuple(sorted(both, key=lambda cause: -cause.confidence))
 
 
 def _causes(tables: Mapping[str, pl.DataFrame], named: str, signatures: str) -> tuple[Cause, ...]:
@@ -139,9 +139,9 @@ def diagnose(step: Step) -> tuple[Cause, ...]:
 
     Raises NoSuchStep where the tokens are gone and the tables are of older SQL.
     """
-    stored = stored_tables(step, NEEDED)
-    if stored.keys() >= NEEDED:
-        return causes_of(stored)
+    tables = stored_tables(step, NEEDED)
+    if tables.keys() >= NEEDED:
+        return causes_of(tables)
     require_tokens(step)
     return causes_of(computed_tables(step, tables_named(" ".join(NEEDED))))
 
@@ -177,9 +177,9 @@ def _holding(conditions: tuple[Condition, ...], digits: str) -> list[Condition]:
 
 
 def _evidence(condition: Condition, numbers: Mapping[str, Any], table: str) -> Evidence:
-    named = re.findall(r"[a-z_0-9]+", f"{condition.sql} {condition.says}")
+    names = re.findall(r"[a-z_0-9]+", f"{condition.sql} {condition.says}")
     columns = catalogue()[table].columns
-    used = dict.fromkeys(name for name in named if name in columns)
+    used = dict.fromkeys(name for name in names if name in columns)
     return Evidence(filled(condition.says, numbers), condition.why, tuple(used), table)
 
 
