@@ -80,12 +80,13 @@ def sequence_frame(tokens: pl.DataFrame) -> pl.DataFrame:
 class Connection:
     """DuckDB over tokens and sequences; each table is made when a query first names it."""
 
-    def __init__(self, tokens: pl.DataFrame, sequences: pl.DataFrame) -> None:
+    def __init__(
+        self, tokens: pl.DataFrame, sequences: pl.DataFrame, evidence: pl.DataFrame | None = None
+    ) -> None:
         self.made: set[str] = set()
         captures = sequences.select("run", "step", "capture").unique()
-        self.duckdb = open_frames(
-            {"tokens_file": tokens, "sequences": sequences, "capture_files": captures}
-        )
+        frames = {"tokens_file": tokens, "sequences": sequences, "capture_files": captures}
+        self.duckdb = open_frames(frames | ({} if evidence is None else {"evidence": evidence}))
 
     def sql(self, query: str) -> duckdb.DuckDBPyRelation:
         """A query's answer; the tables it needs are computed once, in order, as for a step."""
@@ -105,9 +106,13 @@ class Connection:
         self.duckdb.close()
 
 
-def sql_connection(tokens: pl.DataFrame, sequences: pl.DataFrame | None = None) -> Connection:
+def sql_connection(
+    tokens: pl.DataFrame,
+    sequences: pl.DataFrame | None = None,
+    evidence: pl.DataFrame | None = None,
+) -> Connection:
     """Every table of `sql/` over these tokens."""
-    return Connection(tokens, sequence_frame(tokens) if sequences is None else sequences)
+    return Connection(tokens, sequence_frame(tokens) if sequences is None else sequences, evidence)
 
 
 def random_tokens(seed: int, rows: int = 12, width: int = 40, gap: float = 0.3) -> pl.DataFrame:

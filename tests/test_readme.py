@@ -83,6 +83,16 @@ def test_shown_output_is_real(home, capsys):
         assert capsys.readouterr().out == output
 
 
+def test_the_queries_of_the_documents_run(home, tmp_path, monkeypatch):
+    step = ingest(published_run.write_capture(tmp_path / "captures"), home / "lake")
+    write_tables(step, sql_version(), compute_step(step))
+    monkeypatch.chdir(tmp_path)
+    queries = [command for command in commands() if command.startswith('tim sql "')]
+    assert len(queries) >= 3
+    for query in queries:
+        assert main(["--home", str(home), *shlex.split(query)[1:]]) == 0, query
+
+
 def test_the_file_tree_is_complete():
     [tree] = re.findall(r"## What is where\n\n```text\n(.*?)```", TEXT, re.DOTALL)
     listed = {line.split()[0].rstrip("/") for line in tree.splitlines() if line[0] != " "}

@@ -11,6 +11,7 @@ import pytest
 from polars.testing import assert_frame_equal
 
 from tests.given import random_tokens, sequence_frame, sql_connection, token_frame
+from tests.given_evidence import evidence_frame
 from timtrack.tasks.tables.catalogue import WHEN_ASKED, catalogue
 
 ROOT = Path(__file__).parents[1]
@@ -144,6 +145,7 @@ def crossed_tokens() -> pl.DataFrame:
                 "logp_next_rollout": -0.12 * i - 0.02,
                 "logp_train": -0.2 * i - 0.05,
                 "entropy": 0.1 * i,
+                "kept": 1 + i % 3,
             }
             for i, key in enumerate(keys)
         ]
@@ -153,8 +155,18 @@ def crossed_tokens() -> pl.DataFrame:
 @pytest.mark.parametrize("name", sorted(catalogue()))
 def test_grain_is_unique_and_every_run_and_step_has_its_own_rows(name):
     grain, tokens = catalogue()[name].grain, crossed_tokens()
-    sequences = sequence_frame(tokens).with_columns(turns=pl.lit(2, pl.Int32))
-    with sql_connection(tokens, sequences) as connection:
+    given = {"turns": pl.lit(2, pl.Int32), "canonical_tokens": pl.lit(1, pl.Int32)}
+    sequences = sequence_frame(tokens).with_columns(**given)
+    evidence = evidence_frame(
+        tokens,
+        top_ids=[1, 2],
+        top_logp_rollout=[-0.3, -2.0],
+        top_logp_train=[-0.5, None],
+        expert_changes=[[0, row % 3, None] for row in range(len(tokens))],
+        experts=2,
+        kept_mass=0.9,
+    )
+    with sql_connection(tokens, sequences, evidence) as connection:
         table = connection.sql(f"from {name}").pl()
     assert table.select(grain).n_unique() == len(table)
     # Those of runs need more steps: tests/reports/test_compare.py; not every step has a cause.

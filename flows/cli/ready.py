@@ -1,23 +1,39 @@
 """What of given captures needs no analysis: those that are no captures, and those that are done.
 
-Everything that takes seconds to start (Prefect, MLflow, charts) is left out here.
+Everything that takes seconds to start (Prefect, MLflow, charts) is left out here, but for the time
+in which another process opens a new capture.
 """
 
-from collections.abc import Mapping, Sequence
+import importlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from timtrack.flows.outcomes import Outcome
 from timtrack.flows.settings import Settings
 from timtrack.tasks.backlog import asked, survey
+from timtrack.tasks.captures import paths as places
 from timtrack.tasks.captures.capture import Capture
 from timtrack.tasks.captures.source import Source
 from timtrack.tasks.lake import conversion
-from timtrack.tasks.lake.steps import find_step, has_mark, mark_text
+from timtrack.tasks.lake.steps import Step, find_step, has_mark, mark_text
 from timtrack.tasks.messages.errors import TimtrackError
 from timtrack.tasks.tables.stored import are_computed
 
 FEW = 4  # captures; more are read side by side, by the flow
+# What a new capture needs once it is open: the flow, MLflow, its store.
+STORE = "mlflow.store.tracking.sqlalchemy_store"
+NEXT = ("timtrack.flows.analyse", "timtrack.tasks.outputs", STORE)
+
+
+@dataclass(frozen=True)
+class Given:
+    """What is known of captures besides their files."""
+
+    run: str | None = None
+    step: int | None = None
+    tokenizer: Path | None = None
 
 
 def settled(
@@ -26,7 +42,8 @@ def settled(
     """The outcomes of captures that need no further work; None if any of them does."""
     if not 0 < len(paths) <= FEW:
         return None
-    outcomes = [_settled(Source(path, columns), home, settings, given) for path in paths]
+    look = _Look(home, settings, Given(**given))
+    outcomes = [look.outcome(Source(path, columns)) for path in paths]
     known = [outcome for outcome in outcomes if outcome]
     if len(known) < len(outcomes):
         return None
@@ -39,25 +56,56 @@ def settled(
     return None if is_left else known
 
 
-def _settled(
-    source: Source, home: Path, settings: Settings, given: Mapping[str, Any]
-) -> Outcome | None:
-    try:
-        capture = conversion.identify(source, **given)
-    except TimtrackError as error:
-        return Outcome(source.path, error=error)
-    except OSError:  # it may pass: the flow tries again
-        return None
-    return _done(capture, home, settings)
+@dataclass(frozen=True)
+class _Look:
+    """One look at a home, for captures of which the same is known."""
+
+    home: Path
+    settings: Settings
+    given: Given
+
+    def outcome(self, source: Source) -> Outcome | None:
+        """Of a capture that needs no further work; None if it does."""
+        if step := self._known(source):
+            return self._done(source.path, step)
+        try:
+            capture = self._opened(source)
+        except TimtrackError as error:
+            return Outcome(source.path, error=error)
+        except OSError:  # it may pass: the flow tries again
+            return None
+        step = find_step(self.home / "lake", capture)
+        return self._done(capture.path, step) if step else None
+
+    def _known(self, source: Source) -> Step | None:
+        """The step that was made of this file, if the file was not written to since."""
+        step = survey.analysed_step(self.home, source.path)
+        folder, number = places.run_and_step(source.path.absolute())
+        place = (
+            self.given.run or folder.name,
+            number if self.given.step is None else self.given.step,
+        )
+        is_plain = self.given.tokenizer is None and source.columns is None
+        return step if step and is_plain and (step.run, step.step) == place else None
+
+    def _opened(self, source: Source) -> Capture:
+        given = vars(self.given)
+        return conversion.identify(source, **given, meanwhile=import_next)
+
+    def _done(self, path: Path, step: Step) -> Outcome | None:
+        """The outcome of a capture that the lake and MLflow have."""
+        if not are_computed(step) or step.facts()["source"] != str(path.absolute()):
+            return None
+        marks = survey.logged_marks(self.home, self.settings.parity)
+        link = mark_text(step, marks[0])
+        if not link or not all(has_mark(step, mark) for mark in marks):
+            return None
+        return Outcome(path.absolute(), step, link)
 
 
-def _done(capture: Capture, home: Path, settings: Settings) -> Outcome | None:
-    """The outcome of a capture that the lake and MLflow have."""
-    step = find_step(home / "lake", capture)
-    if step is None or not are_computed(step) or step.facts()["source"] != str(capture.path):
-        return None
-    marks = survey.logged_marks(home, settings.parity)
-    link = mark_text(step, marks[0])
-    if not link or not all(has_mark(step, mark) for mark in marks):
-        return None
-    return Outcome(capture.path, step, link)
+def import_next(is_answered: Callable[[], bool]) -> None:
+    """Import what comes next until the capture is open: one that is none need not wait for all."""
+    for module in NEXT:
+        if is_answered():
+            return
+        importlib.import_module(module)

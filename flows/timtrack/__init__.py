@@ -109,7 +109,7 @@ def diagnose(
     """
     from timtrack.tasks.verdicts import causes
 
-    return causes.of(os.fspath(what), _lake(home), step, columns)[1]
+    return causes.of(os.fspath(what), _lake(home), step, columns).causes
 
 
 def report(

@@ -93,6 +93,11 @@ def survey(
     )
 
 
+def analysed_step(home: Path, path: Path) -> Step | None:
+    """The step made of this file, judged by size and time; None if the file changed since."""
+    return _Known(home, all_steps(home / "lake")).step_of(path)
+
+
 def unlogged(home: Path, runs: set[str], parity: Sequence[str] = ()) -> list[Step]:
     """Steps of these runs that MLflow lacks, under its present configuration and tables."""
     marks = logged_marks(home, parity)
@@ -171,24 +176,19 @@ def _waited(source: Source) -> float:
 
 def troubles(seen: Backlog) -> list[str]:
     """What cannot be done, a line each: what it is, since when, and why."""
-    lines = [f"set aside: {_said(record)}" for record in seen.held]
-    lines += [f"tried again: {_said(record)}" for record in seen.failing]
+    records = [("set aside", r) for r in seen.held] + [("tried again", r) for r in seen.failing]
+    lines = [_line(f"{what}: {r.path}", r.first_tried, r.tries, r.error) for what, r in records]
     lines += [
-        f"goes no further: {step.name} (since {why.since[:19]}, tried {_times(why.tries)}): "
-        f"{why.error}"
+        _line(f"goes no further: {step.name}", why.since, why.tries, why.error)
         for step, why in seen.refused
     ]
     lines += [f"cannot be looked into: {folder}: {why}" for folder, why in seen.closed.items()]
     return lines
 
 
-def _said(record: Record) -> str:
-    since = record.first_tried[:19]
-    return f"{record.path} (since {since}, tried {_times(record.tries)}): {record.error}"
-
-
-def _times(count: int) -> str:
-    return "once" if count == 1 else f"{count} times"
+def _line(what: str, since: str, tries: int, error: str) -> str:
+    times = "once" if tries == 1 else f"{tries} times"
+    return f"{what} (since {since[:19]}, tried {times}): {error}"
 
 
 def sentence(seen: Backlog) -> str:
@@ -271,10 +271,14 @@ class _Known:
 
     def is_analysed(self, path: Path) -> bool:
         """Whether the lake has the file's content, judged without reading it."""
+        return self.step_of(path) is not None
+
+    def step_of(self, path: Path) -> Step | None:
+        """The step that has the file's content, judged without reading it."""
         known = self._by_path.get(str(path.absolute()))
         if known is None and (copied := copy_of(self._copies, path)):
             known = self._by_folder.get(copied)
-        return known is not None and _is_analysed(path, *known)
+        return known[0] if known and _is_analysed(path, *known) else None
 
 
 def _is_analysed(path: Path, step: Step, facts: dict[str, Any]) -> bool:

@@ -8,12 +8,17 @@ from dataclasses import replace
 
 import polars as pl
 
-from timtrack.tasks.captures.tokenizer import Text
+from timtrack.tasks.captures.tokenizer import BadTokenizer, Text
 from timtrack.tasks.tokens.table import VOCABULARY, Block
+
+ENCODED = 50_000  # response tokens of a block whose text is encoded again
 
 
 def with_text(block: Block, tokenizer: Text) -> Block:
-    """The block with `prompt` (special tokens kept) and `response` (left out) decoded."""
+    """The block with `prompt` (special tokens kept) and `response` (left out) decoded.
+
+    `canonical_tokens` says how far encoding a response again gives its ids.
+    """
     responses = (
         block.sequences.select("row")
         .join(block.tokens.group_by("row").agg(ids="token_id"), on="row", how="left")
@@ -23,8 +28,31 @@ def with_text(block: Block, tokenizer: Text) -> Block:
     sequences = block.sequences.with_columns(
         _decoded("prompt", prompts, tokenizer, skip_special_tokens=False),
         _decoded("response", responses, tokenizer, skip_special_tokens=True),
+        _canonical(responses, tokenizer),
     )
     return replace(block, sequences=sequences)
+
+
+def _canonical(responses: pl.Series, tokenizer: Text) -> pl.Series:
+    """Leading ids of each row that its text is encoded to; NULL after the first ENCODED tokens.
+
+    All are NULL with a tokenizer that cannot encode (a vocabulary without unknown words).
+    """
+    is_tried = responses.is_not_null() & (responses.list.len().fill_null(0).cum_sum() <= ENCODED)
+    rows = responses.filter(is_tried).to_list()
+    try:
+        encoded = tokenizer.encoded(tokenizer.decoded(rows, skip_special_tokens=False))
+    except BadTokenizer:
+        return pl.Series("canonical_tokens", [None] * len(responses), dtype=pl.Int32)
+    same = map(_agreeing, rows, encoded)
+    counts = [next(same) if tried else None for tried in is_tried]
+    return pl.Series("canonical_tokens", counts, dtype=pl.Int32)
+
+
+def _agreeing(ids: list[int], others: list[int]) -> int:
+    """How many ids from the first on are the same."""
+    pairs = enumerate(zip(ids, others, strict=False))
+    return next((n for n, (one, other) in pairs if one != other), min(len(ids), len(others)))
 
 
 def vocabulary(ids: list[int], tokenizer: Text) -> pl.DataFrame:

@@ -60,6 +60,13 @@ class Text:
             ),
         )
 
+    def encoded(self, texts: Sequence[str]) -> list[list[int]]:
+        """The ids of each text; special tokens are found in it, and none is added."""
+        encodings = guarded(
+            self.path, lambda: self.tokenizer.encode_batch(texts, add_special_tokens=False)
+        )
+        return [encoding.ids for encoding in encodings]
+
     def piece(self, token_id: int) -> str | None:
         """A token as the vocabulary has it."""
         return guarded(self.path, lambda: self.tokenizer.id_to_token(token_id))

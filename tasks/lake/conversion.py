@@ -15,7 +15,7 @@ from timtrack.tasks.captures.source import Source
 from timtrack.tasks.lake.publish import BadPlace, finish_step, write_part, write_step
 from timtrack.tasks.lake.steps import Step, pick_step
 from timtrack.tasks.messages.errors import BadCapture
-from timtrack.tasks.system.isolation import TOO_LONG, Died, Stopped, apart
+from timtrack.tasks.system.isolation import TOO_LONG, Died, Meanwhile, Stopped, apart
 from timtrack.tasks.tokens.checks import Check
 
 
@@ -24,9 +24,11 @@ def identify(
     run: str | None = None,
     step: int | None = None,
     tokenizer: Path | None = None,
+    meanwhile: Meanwhile | None = None,
 ) -> Capture:
-    """As `identify` of tasks/captures/capture.py."""
-    capture: Capture = _read(source.bytes(), identify_here, source, run, step, tokenizer)
+    """As `identify` of tasks/captures/capture.py; `meanwhile` is called while the process reads."""
+    arguments = (source, run, step, tokenizer)
+    capture: Capture = _read(source.bytes(), identify_here, *arguments, meanwhile=meanwhile)
     return capture
 
 
@@ -58,9 +60,11 @@ WHY = {
 }
 
 
-def _read(size: int, function: Callable[..., Any], *arguments: Any) -> Any:
+def _read(
+    size: int, function: Callable[..., Any], *arguments: Any, meanwhile: Meanwhile | None = None
+) -> Any:
     try:
-        return apart(function, *arguments, size=size)
+        return apart(function, *arguments, size=size, meanwhile=meanwhile)
     except Died as death:
         why = WHY.get(death.how, "what it holds breaks a library that reads it")
         raise BadCapture(f"{death}: {why}") from None

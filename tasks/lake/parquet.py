@@ -19,14 +19,17 @@ ROW_GROUP = 1 << 20  # tokens
 
 
 def write_blocks(folder: Path, blocks: Iterator[Block], part: int | None = None) -> None:
-    """Write `tokens.parquet` and `sequences.parquet`.
+    """Write `tokens.parquet`, `sequences.parquet`, and `evidence.parquet` if there is any.
 
     Of a batch in parts `tokens/part-00000.parquet` and so on.
     """
     writers: dict[str, pq.ParquetWriter] = {}
     try:
         for block in blocks:
-            for name, frame in (("tokens", block.tokens), ("sequences", block.sequences)):
+            frames = {"tokens": block.tokens, "sequences": block.sequences}
+            if block.evidence is not None:
+                frames["evidence"] = block.evidence
+            for name, frame in frames.items():
                 table = _arrow(frame)
                 if name not in writers:
                     writers[name] = _writer(_file(folder, name, part), table.schema)

@@ -4,6 +4,7 @@
                                            sequences.parquet    one row per rollout
                                            tokens/, sequences/  instead, part-*.parquet, of a
                                                                 capture that came in shards
+                                           evidence.parquet     what else a capture says of tokens
                                            vocabulary.parquet   text of the token ids that occur
                                            capture.json         where all this came from
                                            tables-<version>/    the step's tables (tasks/tables)
@@ -177,7 +178,7 @@ def step_faults(step: Step) -> Iterator[str]:
 
 def prunable_files(step: Step) -> list[Path]:
     """The files whose size grows with the tokens, if they exist."""
-    names = ("tokens", "sequences", "vocabulary")
+    names = ("tokens", "sequences", "evidence", "vocabulary")
     return [file for name in names for file in parquet.files(step.path, name)]
 
 

@@ -2,7 +2,8 @@
 
 Padded `[B, S]` sequences with `[B, R]` masks and log-probs over their last R columns. Since 2026-03
 everything is padded on the left, before, prompts on the left and responses on the right: in both,
-what the response mask marks among the last R columns is the response.
+what the response mask marks among the last R columns is the response. `rollout_sample_support`
+(0.4.0) has the ids that the sampler kept, `[L_i, k]` of each row, behind them padding of -1.
 """
 
 import re
@@ -14,10 +15,11 @@ import numpy as np
 
 from timtrack.tasks.messages.errors import BadCapture
 from timtrack.tasks.messages.formatting import short
-from timtrack.tasks.readers.containers.bounds import check_fields, check_size, unpacked
+from timtrack.tasks.readers.containers.bounds import check_fields, check_size, check_wide, unpacked
 from timtrack.tasks.readers.containers.contents import Contents
+from timtrack.tasks.readers.containers.tensors import Array
 from timtrack.tasks.readers.reader import Reader
-from timtrack.tasks.readers.rows.fields import TokenField, token_field
+from timtrack.tasks.readers.rows.fields import TokenField, as_numpy, token_field
 from timtrack.tasks.readers.rows.ragged import Sample, ragged_blocks
 from timtrack.tasks.tokens.table import Batch
 
@@ -38,6 +40,7 @@ NAMES = {
     "advantages": "advantages",
     "base_action_log_probs": "ref_log_probs",
 }
+SUPPORT = "rollout_sample_support"
 NOT_COMPUTED = (
     "the trainer's forward was skipped, as losses anchored on the rollout's log-probs do: "
     "nothing to compare with"
@@ -76,6 +79,7 @@ def open_batch(path: Path, seen: Contents) -> Batch:
     if not isinstance(padding, int) or not 0 <= padding < rows:
         raise BadCapture(f"pad_size is {short(padding)}, expected 0 to {rows - 1}")
     groups = _groups(told.get("policy_prompt_boundaries"), rows)
+    kept = _kept(seen.top.get(SUPPORT), rows, holds)
     return Batch(
         format=NAME,
         run=None,
@@ -83,8 +87,17 @@ def open_batch(path: Path, seen: Contents) -> Batch:
         views=("ref",) if "base_action_log_probs" in fields else (),
         meta={str(k): v for k, v in told.items() if isinstance(v, str | int | float)},
         notes=(f"{padding} rows that fill up the batch left out",) if padding else (),
-        blocks=lambda: ragged_blocks(_samples(fields, rows - padding, groups)),
+        blocks=lambda: ragged_blocks(_samples(fields, rows - padding, groups, kept)),
     )
+
+
+def _kept(support: Any, rows: int, holds: int) -> list[Array | None]:
+    """How many ids the sampler kept at each token of each row; None where the file has none."""
+    if not isinstance(support, list) or len(support) != rows:
+        return [None] * rows
+    check_wide(SUPPORT, support, holds)
+    arrays = [as_numpy(SUPPORT, ids) for ids in support]
+    return [(ids >= 0).sum(axis=1) if ids.ndim == 2 else None for ids in arrays]
 
 
 def _groups(boundaries: Any, rows: int) -> list[str | None]:
@@ -117,12 +130,19 @@ def _check_shapes(fields: dict[str, TokenField]) -> None:
 
 
 def _samples(
-    fields: dict[str, TokenField], rows: int, groups: list[str | None]
+    fields: dict[str, TokenField],
+    rows: int,
+    groups: list[str | None],
+    kept: list[Array | None],
 ) -> Iterator[Sample]:
     for row in range(rows):
         values = {n: field.padded(slice(row, row + 1))[0] for n, field in fields.items()}
-        group = {"uid": groups[row]} if groups[row] is not None else {}
-        yield {**_sample(row, values), **group}
+        sample = _sample(row, values)
+        if groups[row] is not None:
+            sample["uid"] = groups[row]
+        if (sizes := kept[row]) is not None and len(sizes) == len(sample["responses"]):
+            sample["kept"] = sizes
+        yield sample
 
 
 def _sample(row: int, values: dict[str, Any]) -> Sample:
@@ -148,7 +168,10 @@ READER = Reader(
     name=NAME,
     files="dumped_data/global_step_<N>_training_input.pkl",
     needs="trainer.dump_data_batch=true",
-    gives="advantage; group since 0.4.0, else by prompt. The reward is not in the file",
+    gives=(
+        "advantage; group and what the sampler kept since 0.4.0, else groups by prompt. The reward "
+        "is not in the file"
+    ),
     recognises=recognises,
     opens=opens,
     open_batch=open_batch,

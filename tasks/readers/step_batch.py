@@ -14,7 +14,13 @@ from typing import Any
 
 from timtrack.tasks.messages.errors import BadCapture
 from timtrack.tasks.messages.formatting import short
-from timtrack.tasks.readers.containers.bounds import check_fields, check_size, rows_of, unpacked
+from timtrack.tasks.readers.containers.bounds import (
+    check_fields,
+    check_size,
+    check_wide,
+    rows_of,
+    unpacked,
+)
 from timtrack.tasks.readers.containers.contents import Contents, look
 from timtrack.tasks.readers.containers.ranks import (
     check_once,
@@ -26,6 +32,7 @@ from timtrack.tasks.readers.containers.ranks import (
 from timtrack.tasks.readers.containers.tensors import check_sums
 from timtrack.tasks.readers.reader import Reader
 from timtrack.tasks.readers.rows.aliases import ALIASES, Fields, name_of, named
+from timtrack.tasks.readers.rows.evidence import ALL_NAMES
 from timtrack.tasks.readers.rows.experience import is_openrlhf, of_openrlhf, of_trl
 from timtrack.tasks.readers.rows.fields import LONGEST_INT, as_numpy
 from timtrack.tasks.readers.rows.layout import Layout, blocks
@@ -119,6 +126,8 @@ def _check_declared(path: Path, loaded: Mapping[str, Any]) -> None:
     for part in (loaded, *sections):
         if isinstance(part, Mapping):
             check_fields(part, holds)
+            for name in ALL_NAMES & part.keys():
+                check_wide(name, part[name], holds)
             check_size(holds, rows=max(rows_of(part.get(name)) for name in OF_ALL_ROWS))
 
 

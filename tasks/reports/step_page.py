@@ -59,12 +59,17 @@ DIAGNOSES = (
     *("alignment", "culprits", "context_blindness", "noise_floor", "tail"),
     *("confident_contradictions", "sampling", "row_match"),
 )
+EVIDENCE = (  # of captures that have more than the log-probs of the sampled tokens
+    *("top_k_agreement", "gap_by_expert_changes", "expert_overlap", "gap_by_kept"),
+    "sampling_replay",
+)
 SPREAD = ("ratio_histogram", "logp_diff_histogram", "logp_density", "prob_diff_histogram")
 WHERE = ("culprits", "gap_along_response", "gap_by_rollout_prob", "lag_scan")
 SECTIONS = (
     Section("How the gap is spread", "Spread", SPREAD),
     Section("Where it sits", "Where", WHERE, SLICES),
     Section("Which link of the chain", "Chain", ("attribution",), ("attribution",)),
+    Section("Beside the log-probs", "Evidence", (), EVIDENCE),
     Section("What was tested", "Tests", (), DIAGNOSES),
     Section(
         "What a correction would do", "Corrections", ("correction_frontier",), ("corrections",)

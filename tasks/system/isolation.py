@@ -31,6 +31,10 @@ MEMORY, MEMORY_PER_CORE, TIMES = 2 << 30, 64 << 20, 16  # bytes; stacks; times t
 FIRST_KILLED = "1000"  # of oom_score_adj: where memory ends, the reader goes and not the watcher
 
 
+# What the caller does while another process works: it is given whether the answer is there.
+Meanwhile = Callable[[Callable[[], bool]], None]
+
+
 class Died(Exception):
     """The process that did the work was ended: `how`, a signal's name or an exit code."""
 
@@ -63,10 +67,12 @@ class _Worker:
         self.connection = Connection(ours.detach())
         self.rested = 0.0  # since, by the monotonic clock
 
-    def do(self, work: bytes) -> tuple[bool, Any]:
+    def do(self, work: bytes, meanwhile: Meanwhile | None = None) -> tuple[bool, Any]:
         """Whether the call returned, with its result or exception; raises Died."""
         try:
             self.connection.send_bytes(work)
+            if meanwhile:
+                meanwhile(self.connection.poll)
             return pickle.loads(self.connection.recv_bytes())
         except (EOFError, OSError):
             raise Died(self._ended()) from None
@@ -89,7 +95,12 @@ _stopping = threading.Event()
 TOO_LONG = "SIGXCPU"
 
 
-def apart(function: Callable[..., Any], *arguments: Any, size: int = 0) -> Any:
+def apart(
+    function: Callable[..., Any],
+    *arguments: Any,
+    size: int = 0,
+    meanwhile: Meanwhile | None = None,
+) -> Any:
     """What a function of a module returns or raises, done in another process; raises Died.
 
     `size` is how many bytes it has to read. A process that dies is not blamed on its work at once
@@ -97,7 +108,7 @@ def apart(function: Callable[..., Any], *arguments: Any, size: int = 0) -> Any:
     """
     work = pickle.dumps((function, arguments, size))
     try:
-        is_done, result = _tried(work)
+        is_done, result = _tried(work, meanwhile)
     except Died as death:
         if death.how == TOO_LONG:
             raise
@@ -107,7 +118,7 @@ def apart(function: Callable[..., Any], *arguments: Any, size: int = 0) -> Any:
     raise result
 
 
-def _tried(work: bytes) -> tuple[bool, Any]:
+def _tried(work: bytes, meanwhile: Meanwhile | None = None) -> tuple[bool, Any]:
     with _lock:
         if _stopping.is_set():
             raise Stopped("the program ends")
@@ -116,7 +127,7 @@ def _tried(work: bytes) -> tuple[bool, Any]:
             atexit.register(stop)
         _all.add(worker)
     try:
-        answer = worker.do(work)
+        answer = worker.do(work, meanwhile)
     except Died:
         _all.discard(worker)
         if _stopping.is_set():

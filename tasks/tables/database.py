@@ -15,7 +15,7 @@ from timtrack.tasks.messages import formatting
 from timtrack.tasks.system import memory
 from timtrack.tasks.tables.catalogue import macros
 from timtrack.tasks.tables.read_only import file_list
-from timtrack.tasks.tokens.table import ADDED, SEQUENCES, TOKENS, VOCABULARY
+from timtrack.tasks.tokens.table import ADDED, EVIDENCE, SEQUENCES, TOKENS, VOCABULARY
 
 # Views that SQL names: always there as columns, NULL where a capture does not have them.
 VIEWS = ("logp_rescored", "logp_dense", "logp_next_rollout")
@@ -58,6 +58,7 @@ OF_REFEREE = ("hypotheses", "rescored")
 INPUTS: dict[str, tuple[str, pl.Schema]] = {
     "tokens_file": ("tokens", TOKENS),
     "sequences": ("sequences", SEQUENCES),
+    "evidence": ("evidence", EVIDENCE),
     "vocabulary": ("vocabulary", VOCABULARY),
     "capture_files": ("capture", CAPTURES),
     "hypotheses_file": ("hypotheses", HYPOTHESES),

@@ -11,7 +11,15 @@ from typing import Any
 import polars as pl
 
 from timtrack.tasks.messages.errors import BadTokens
-from timtrack.tasks.tokens.table import COUNTED, ENGINES, LOWEST, SEQUENCES, TOKENS, Block
+from timtrack.tasks.tokens.table import (
+    COUNTED,
+    ENGINES,
+    EVIDENCE,
+    LOWEST,
+    SEQUENCES,
+    TOKENS,
+    Block,
+)
 
 # Part of the tokens under the mask without a finite log-prob up to which a capture is read.
 MOST_NONFINITE = 0.05
@@ -232,7 +240,10 @@ def _positive(name: str) -> pl.Expr:
 
 def _check_schema(block: Block) -> None:
     """Raise TypeError for a reader that breaks the contract: a bug of ours."""
-    for frame, schema in ((block.tokens, TOKENS), (block.sequences, SEQUENCES)):
+    frames = ((block.tokens, TOKENS), (block.sequences, SEQUENCES), (block.evidence, EVIDENCE))
+    for frame, schema in frames:
+        if frame is None:
+            continue
         seen = {name: dtype for name, dtype in frame.schema.items() if name in schema}
         if seen != dict(schema):
             wrong = {name: seen.get(name) for name in schema if seen.get(name) != schema[name]}

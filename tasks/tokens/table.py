@@ -10,8 +10,9 @@ from dataclasses import dataclass, field
 import polars as pl
 
 # Bumped when a stored column changes its name, type or meaning: older lake steps are then pending.
-# 2: nonfinite_*, is_masked, mismatch_kl, rollout_id; 3: who sampled and scored a row, and how
-SCHEMA_VERSION = 3
+# 2: nonfinite_*, is_masked, mismatch_kl, rollout_id; 3: who sampled and scored a row, and how;
+# 4: canonical_tokens
+SCHEMA_VERSION = 4
 
 # One row per response token. `logp_*` and `advantage` as the engines wrote them, in float32;
 # every further `logp_<view>` column is another scoring of the same tokens.
@@ -60,6 +61,27 @@ SEQUENCES = pl.Schema(
         "temperature": pl.Float64(),  # of the request, like the next two
         "top_p": pl.Float64(),
         "top_k": pl.Int32(),
+        # Leading response ids that encoding their text again gives; NULL where not tried.
+        "canonical_tokens": pl.Int32(),
+    }
+)
+
+# What a capture says of a token beside its log-probs, one row per trained token of which anything
+# is known; a file of its own, that most steps do not have. Of lists and experts both engines' are
+# needed, else there is nothing to compare.
+EVIDENCE = pl.Schema(
+    {
+        "row": pl.Int32(),
+        "pos": pl.Int32(),
+        "token_id": pl.Int32(),  # the sampled one, as in TOKENS
+        "top_ids": pl.List(pl.Int32()),  # ids that either engine listed with a log-prob
+        "top_logp_rollout": pl.List(pl.Float32()),  # nats, NULL where the engine did not list it
+        "top_logp_train": pl.List(pl.Float32()),
+        # Of each layer, how many of the trainer's experts the rollout engine did not choose; NULL
+        # of a layer that has none.
+        "expert_changes": pl.List(pl.UInt8()),
+        "experts": pl.UInt8(),  # that a layer chooses for a token
+        "kept_mass": pl.Float32(),  # probability that the trainer gives to the ids counted by kept
     }
 )
 
@@ -76,6 +98,7 @@ ADDED = {
         *("policy_version", "kept", "rank", "engine", "pack", "finish_reason"),
         *("cached_tokens", "weight_checksum", "temperature", "top_p", "top_k"),
     },
+    4: {"canonical_tokens"},
 }
 
 ENGINES = ("rollout", "train")
@@ -88,12 +111,16 @@ IN_FLOAT32 = "is float64: stored and compared as float32"  # a note on a field
 
 @dataclass(frozen=True)
 class Block:
-    """Consecutive rows of a batch: `tokens` as TOKENS plus views, `sequences` as SEQUENCES."""
+    """Consecutive rows of a batch: `tokens` as TOKENS plus views, `sequences` as SEQUENCES.
+
+    `evidence`, if there is any, as EVIDENCE.
+    """
 
     tokens: pl.DataFrame
     sequences: pl.DataFrame
     # What cannot be seen in the tables any more, by COUNTED.
     counts: Mapping[str, int] = field(default_factory=dict)
+    evidence: pl.DataFrame | None = None
 
 
 COUNTED = (

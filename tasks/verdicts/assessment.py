@@ -89,15 +89,24 @@ def assess(facts: Mapping[str, Any], tables: Tables, bands: Bands) -> Assessment
         )
     # As it was computed: what overflowed is bad, not absent.
     readings = bands.readings(facts, tables["step_metrics"].row(0, named=True))
-    unknown = len(bands.for_family(of_family)) - len(readings)
     faults = [finding for finding in findings if finding.of_capture and finding.matters]
     status = _status(readings, tables, faults, causes, advice)
-    verdict = _verdict(status, tables, numbers, readings, unknown, faults, causes, advice)
+    bad = how_bad(facts, tables, bands)
+    verdict = _verdict(status, bad, tables, readings, faults, causes, advice)
     if status == "healthy":
         findings = [finding.as_remark() for finding in findings]
     return Assessment(
         status, verdict, numbers, of_family, readings, causes, tuple(findings), advice
     )
+
+
+def how_bad(facts: Mapping[str, Any], tables: Tables, bands: Bands) -> str:
+    """The gap of a step beside the bands of its family, as a sentence; needs `step_metrics`."""
+    if is_bypass(facts):
+        return BYPASS
+    readings = bands.readings(facts, tables["step_metrics"].row(0, named=True))
+    unknown = len(bands.for_family(family(facts))) - len(readings)
+    return sentences.how_bad(metrics(tables), readings, unknown)
 
 
 def _status(
@@ -120,10 +129,9 @@ def _status(
 
 def _verdict(
     status: str,
+    bad: str,
     tables: Tables,
-    numbers: Mapping[str, Any],
     readings: tuple[Reading, ...],
-    unknown: int,
     faults: list[Finding],
     causes: tuple[Cause, ...],
     advice: Advice | None,
@@ -131,7 +139,6 @@ def _verdict(
     """The sentences; of a capture that is suspect only why it is."""
     if row := shift(tables):
         return Verdict(FAULTS["shift"](row))
-    bad = sentences.how_bad(numbers, readings, unknown)
     if status == "healthy":
         return Verdict(bad, is_healthy=True)
     if faults and not causes and all(reading.level == LEVELS[0] for reading in readings):

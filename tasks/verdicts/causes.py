@@ -4,7 +4,7 @@ import math
 import re
 import string
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from timtrack.tasks.tables.query import run_queries
 from timtrack.tasks.tables.stored import stored_tables
 
 NEEDED = {"causes", "signatures"}  # tables of a step
+BESIDE = {"step_metrics", "attribution"}  # how bad it is, and which link of its chain carries most
 OF_RUN = {"run_causes", "run_signatures"}  # tables of a run
 VERSION = 1
 
@@ -103,23 +104,31 @@ def over_steps(steps: Sequence[Step]) -> tuple[Cause, ...]:
     return _causes(tables, "run_causes", "run_signatures")
 
 
-def of(
-    what: str, lake: Path, step: int | None = None, columns: str | None = None
-) -> tuple[Step, tuple[Cause, ...]]:
-    """The causes of a capture's file or a run's step, and which step it is, the likeliest first.
+@dataclass(frozen=True)
+class Diagnosis:
+    """The causes of a capture's file or a run's step, the likeliest first, and its tables."""
 
-    Of a run without a `step`, those of its latest and those that fit all its steps; one that both
-    name stands once, as the steps show it. Raises NoSuchStep and BadCapture.
+    step: Step  # gone from the disk if it is a file's
+    facts: Mapping[str, Any]
+    tables: Mapping[str, pl.DataFrame]  # NEEDED and BESIDE
+    causes: tuple[Cause, ...]
+
+
+def of(what: str, lake: Path, step: int | None = None, columns: str | None = None) -> Diagnosis:
+    """Diagnose a capture's file or a run's step.
+
+    Of a run without a `step`, the causes are those of its latest and those that fit all its steps;
+    one that both name stands once, as the steps show it. Raises NoSuchStep and BadCapture.
     """
-    with step_of(what, lake, step, columns) as target:
-        in_step = diagnose(target)
-    is_stored = target.path.is_relative_to(lake)
-    if step is not None or not is_stored:
-        return target, in_step
-    over = over_steps(steps_between(lake, target.run, None, None))
-    ids = {cause.id for cause in over}
-    both = (*over, *(cause for cause in in_step if cause.id not in ids))
-    return target, tuple(sorted(both, key=lambda cause: -cause.confidence))
+    with step_of(what, lake, step, columns) as opened:
+        tables = _tables(opened, NEEDED | BESIDE)
+        found = Diagnosis(opened, opened.facts(), tables, causes_of(tables))
+    if step is not None or not opened.path.is_relative_to(lake):
+        return found
+    over = over_steps(steps_between(lake, opened.run, None, None))
+    named = {cause.id for cause in over}
+    both = (*over, *(cause for cause in found.causes if cause.id not in named))
+    return replace(found, causes=tuple(sorted(both, key=lambda cause: -cause.confidence)))
 
 
 def _causes(tables: Mapping[str, pl.DataFrame], named: str, signatures: str) -> tuple[Cause, ...]:
@@ -139,11 +148,15 @@ def diagnose(step: Step) -> tuple[Cause, ...]:
 
     Raises NoSuchStep where the tokens are gone and the tables are of older SQL.
     """
-    tables = stored_tables(step, NEEDED)
-    if tables.keys() >= NEEDED:
-        return causes_of(tables)
+    return causes_of(_tables(step, NEEDED))
+
+
+def _tables(step: Step, wanted: set[str]) -> dict[str, pl.DataFrame]:
+    stored = stored_tables(step, wanted)
+    if stored.keys() >= wanted:
+        return stored
     require_tokens(step)
-    return causes_of(computed_tables(step, tables_named(" ".join(NEEDED))))
+    return computed_tables(step, tables_named(" ".join(wanted)))
 
 
 def _cause(

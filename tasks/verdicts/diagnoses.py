@@ -11,6 +11,7 @@ import polars as pl
 from timtrack.tasks.messages.formatting import number, share
 from timtrack.tasks.verdicts.bands import FEWEST_IN_TAIL
 from timtrack.tasks.verdicts.capture_faults import nonfinite, row_match, sampled
+from timtrack.tasks.verdicts.distributions import replayed, whole_distributions
 from timtrack.tasks.verdicts.finding import ENGINE, OWNER, Finding, Row, Tables
 
 # How a fault of the capture is called, worst first; those after `plateau` are remarks.
@@ -250,4 +251,6 @@ DIAGNOSES: dict[Callable[[Tables], Iterator[Finding]], dict[str, set[str]]] = {
     _noise_floor: {"noise_floor": set()},
     row_match: {"row_match": set()},
     sampled: {"sampling": set(), "step_metrics": {"interval_t_of_r"}},
+    whole_distributions: {"top_k_agreement": set()},
+    replayed: {"sampling_replay": set()},
 }

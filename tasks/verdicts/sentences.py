@@ -107,10 +107,8 @@ def _reading(reading: Reading) -> str:
 def why(tables: Tables, causes: tuple[Cause, ...]) -> str:
     """The likely cause and the link of the chain that carries most; or that none is known."""
     likely_cause = likely(causes) if causes else ""
-    link = _link(tables)
-    if not likely_cause and not link:
-        return "No known cause's signature fits this step."
-    return " ".join(text for text in (likely_cause, link) if text)
+    texts = [text for text in (likely_cause, link(tables)) if text]
+    return " ".join(texts) or "No known cause's signature fits this step."
 
 
 def likely(causes: tuple[Cause, ...]) -> str:
@@ -120,8 +118,8 @@ def likely(causes: tuple[Cause, ...]) -> str:
     return f"Likely cause: {' or '.join([first, *others[: min(1, len(close))]])}."
 
 
-def _link(tables: Tables) -> str:
-    """The link that carries most of the gap, as a sentence."""
+def link(tables: Tables) -> str:
+    """The link that carries most of the gap, as a sentence; empty where none does."""
     links = tables.get("attribution")
     if links is None or (link := leading_link(links)) is None:
         return ""

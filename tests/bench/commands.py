@@ -24,8 +24,9 @@ COMMANDS = {
 }
 # A capture that is new each time, then the same one again, then what is no capture.
 NEW, AGAIN, WRONG = "tim ingest, a small capture", "... with nothing to do", "... of no capture"
-# Without a Prefect server.
-ENVIRONMENT = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
+# Without a Prefect server, and with compiled modules.
+LEFT_OUT = ("PREFECT_", "PYTHONDONTWRITEBYTECODE")
+ENVIRONMENT = {name: value for name, value in os.environ.items() if not name.startswith(LEFT_OUT)}
 
 
 def seconds(home: Path, arguments: tuple[str | Path, ...], code: int = 0) -> float:

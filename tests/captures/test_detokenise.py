@@ -67,6 +67,26 @@ def test_texts_of_rows_and_tokens(saved, tmp_path, tokenizer):
     assert tokens["token"].to_list() == [" hi", " ", "\\xc3", "\\xb7", "<|end|>"]
 
 
+def test_how_far_ids_are_those_of_their_text(tokenizer, monkeypatch):
+    """A model may sample what no text is encoded to: "h" and "i" instead of "hi"."""
+    space, h, i, hi, end = (ids(tokenizer, text)[0] for text in (" ", "h", "i", "hi", "<|end|>"))
+    split = ids(tokenizer, "÷")[:1]  # half a character has no text that gives it again
+    rows = [[hi, space, end], [space, space, h, i], [], None, [h, i], [hi, *split], [hi]]
+    responses = pl.Series(rows, dtype=pl.List(pl.Int32))
+    monkeypatch.setattr(detokenise, "ENCODED", 11)  # all but the last row's
+    canonical = detokenise._canonical(responses, load(tokenizer))
+    assert canonical.to_list() == [3, 1, 0, None, 0, 1, None]
+
+
+def test_a_tokenizer_that_cannot_encode_still_gives_text(tmp_path):
+    built = Tokenizer(models.WordLevel({"hi": 0, "there": 1}))  # knows no unknown word
+    built.save(str(tmp_path / "tokenizer.json"))
+    text = load(tmp_path / "tokenizer.json")
+    responses = pl.Series([[0, 1]], dtype=pl.List(pl.Int32))
+    assert text.decoded([[0, 1]], skip_special_tokens=False) == ["hi there"]
+    assert detokenise._canonical(responses, text).to_list() == [None]
+
+
 def test_a_tokenizer_that_comes_later_makes_the_step_pending(saved, tmp_path, tokenizer):
     path = saved(batch_fields())
     tokenizer.rename(tokenizer.with_suffix(".away"))

@@ -80,7 +80,7 @@ def test_a_capture_that_may_not_be_read_stops_no_other(saved, tmp_path, home, mo
 
     with monkeypatch.context() as patched:
         for module in (completeness, conversion):  # a process apart would not be patched
-            patched.setattr(module, "apart", lambda function, *given, size: function(*given))
+            patched.setattr(module, "apart", lambda function, *given, size, **how: function(*given))
         patched.setattr(registry, "open_batch", refused)
         assert not is_complete(Source(locked), quiet=60)
         with pytest.raises(CapturesFailed, match="Permission denied"):

@@ -59,7 +59,7 @@ def test_weights_that_were_never_sent_are_the_first_cause_after_two_updates():
 
 
 def test_the_shown_diagnosis_of_a_real_run_is_real(capsys, monkeypatch):
-    shown = (ROOT / "tasks/readers/README.md").read_text()
+    shown = (ROOT / "README.md").read_text()
     [(asked, output)] = re.findall(r"```text\n\$ tim (diagnose .*?)\n(.*?)\n```", shown, re.DOTALL)
     monkeypatch.chdir(ROOT)
     assert main(asked.split()) == 0

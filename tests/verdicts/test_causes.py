@@ -14,6 +14,7 @@ import pytest
 import torch
 
 from tests.given import batch_fields, sequence_frame, sql_connection, token_frame
+from tests.given_evidence import evidence_frame
 from tests.given_tables import judged, log_softmax
 from timtrack.tasks.tables.catalogue import tables_named
 from timtrack.tasks.tables.causes import definitions
@@ -60,8 +61,10 @@ def sampled(seed: int, shaped: Callable[[np.ndarray], np.ndarray] = lambda x: x)
     return replace(batch, rollout=rollout, train=batch.of(logits + noise(seed, logits.shape)))
 
 
-def tokens_of(batch: Batch, versions: np.ndarray | None = None) -> pl.DataFrame:
-    """The token table of a batch; besides, the weights that sampled each token."""
+def tokens_of(
+    batch: Batch, versions: np.ndarray | None = None, dense: np.ndarray | None = None
+) -> pl.DataFrame:
+    """The token table of a batch; besides, the weights that sampled each token, and a view."""
     rows = [
         {
             "row": row,
@@ -72,6 +75,7 @@ def tokens_of(batch: Batch, versions: np.ndarray | None = None) -> pl.DataFrame:
             "logp_train": float(batch.train[row, pos]),
             "advantage": float(batch.advantages[row]),
             "policy_version": None if versions is None else int(versions[row, pos]),
+            **({} if dense is None else {"logp_dense": float(dense[row, pos])}),
         }
         for row in range(ROWS)
         for pos in range(LENGTH)
@@ -79,15 +83,27 @@ def tokens_of(batch: Batch, versions: np.ndarray | None = None) -> pl.DataFrame:
     return token_frame(rows)
 
 
-def named(batch: Batch, versions: np.ndarray | None = None, **of_rows: Any) -> list[Cause]:
-    """The causes that are named for a batch; `of_rows` are further columns of its sequences."""
-    tokens = tokens_of(batch, versions)
+def named(
+    batch: Batch,
+    versions: np.ndarray | None = None,
+    dense: np.ndarray | None = None,
+    changes: np.ndarray | None = None,
+    **of_rows: Any,
+) -> list[Cause]:
+    """The causes that are named for a batch; `of_rows` are further columns of its sequences.
+
+    `dense` [rows, tokens] is a further view, `changes` [rows, tokens, layers] how many experts
+    differ.
+    """
+    tokens = tokens_of(batch, versions, dense)
     lengths = [PROMPTS[row // GROUP] for row in range(ROWS)]
     sequences = sequence_frame(tokens).with_columns(
         prompt_tokens=pl.Series(lengths, dtype=pl.Int32),
         **{name: pl.Series(values, dtype=SEQUENCES[name]) for name, values in of_rows.items()},
     )
-    with sql_connection(tokens, sequences) as connection:
+    layers = None if changes is None else changes.reshape(ROWS * LENGTH, -1).tolist()
+    evidence = layers and evidence_frame(tokens, expert_changes=layers, experts=8)
+    with sql_connection(tokens, sequences, evidence) as connection:
         tables = {name: connection.sql(f"from {name}").pl() for name in ("causes", "signatures")}
     return list(causes_of(tables))
 
@@ -219,12 +235,15 @@ def packed(seed: int) -> Batch:
     return far(batch, seed, fades * (np.arange(ROWS)[:, None] % 4 > 0), 1.0)
 
 
+def other_ids_from(seed: int) -> np.ndarray:
+    """From which token on the trainer scores other ids: in every other row."""
+    starts = np.random.default_rng(seed).integers(4, 30, ROWS)
+    return np.where(np.arange(ROWS) % 2, LENGTH, starts)
+
+
 def encoded_again(seed: int) -> Batch:
-    batch = sampled(seed)
-    starts = np.where(
-        np.arange(ROWS) % 2, LENGTH, np.random.default_rng(seed).integers(4, 30, ROWS)
-    )
-    return far(batch, seed, 1.0 * (np.arange(LENGTH)[None] >= starts[:, None]), 2.0)
+    is_other = np.arange(LENGTH)[None] >= other_ids_from(seed)[:, None]
+    return far(sampled(seed), seed, 1.0 * is_other, 2.0)
 
 
 def chunk_positions(seed: int) -> Batch:
@@ -352,6 +371,35 @@ def test_a_fault_is_named_first(fault):
     assert [one.id for one in named(make(1))][:1] == [cause]
 
 
+def test_text_that_was_encoded_again_breaks_where_other_ids_begin():
+    """What the tokenizer says is evidence for rows that break, and against where others do."""
+    batch = encoded_again(1)
+    first = other_ids_from(1)
+
+    def found(canonical: np.ndarray) -> Cause:
+        causes = named(batch, canonical_tokens=canonical.tolist())
+        return next(cause for cause in causes if cause.id == "F38")
+
+    where, elsewhere = found(first), found(np.where(first < LENGTH, LENGTH, 3))
+    assert any("first id that encoding their text changes" in one.text for one in where.evidence)
+    assert any("whose ids encoding gives again break, too" in one.text for one in elsewhere.against)
+    nowhere = found(np.full(ROWS, LENGTH))  # the captured ids may be the text's
+    assert where.confidence == nowhere.confidence > elsewhere.confidence
+
+
+def test_a_codec_is_told_by_the_trainer_without_it():
+    """Log-probs alone look like other weights; the same weights without the codec do not."""
+    everywhere = np.ones((ROWS, LENGTH))
+    batch = far(sampled(1), 1, everywhere, 1.5)
+    assert "F41" not in [cause.id for cause in named(batch)]
+    without = sampled(1).train
+    first, *others = named(batch, dense=without)
+    assert first.id == "F41"
+    assert any("with and without it (dense)" in one.text for one in first.evidence)
+    assert all(cause.against for cause in others)
+    assert "F41" not in [cause.id for cause in named(batch, dense=batch.train)]  # the engine's
+
+
 @pytest.mark.parametrize(
     ("make", "is_valid"), [(tempered, True), (raw_of_tempered, False), (a_token_late, False)]
 )
@@ -426,6 +474,41 @@ def test_weights_that_change_inside_rows_are_told_by_their_versions():
     versions = np.where(older, 4, 5)
     assert named(replace(batch, train=train), versions, **ends)[0].id == "F20"
     assert named(batch, versions, **ends) == []
+
+
+def flips(seed: int, often: float) -> np.ndarray:
+    """Experts that differ in 24 layers, for some tokens, [rows, tokens, layers]."""
+    rng = np.random.default_rng(seed + 5)
+    is_flipped = rng.random((ROWS, LENGTH, 1)) < often
+    return is_flipped * (rng.random((ROWS, LENGTH, 24)) < 0.3) * 2
+
+
+@pytest.mark.parametrize("seed", range(1, 4))
+def test_flips_of_experts_are_told_by_the_experts_of_both_engines(seed):
+    """One token in twelve is routed otherwise, and far off; the others are not."""
+    changes = flips(seed, 1 / 12)
+    batch = far(sampled(seed), seed, 1.0 * changes.any(-1), 1.0)
+    first = named(batch, changes=changes)[0]
+    assert first.id == "F27"
+    assert any("of the gap (mean" in one.text for one in first.evidence)
+    assert "F27" not in [cause.id for cause in named(batch)]
+
+
+def test_experts_that_follow_from_other_ids_are_not_the_first_cause():
+    """From where a row is encoded otherwise on, the trainer routes what nobody sampled."""
+    batch = encoded_again(1)
+    follow = (abs(batch.train - batch.rollout) > 0.3)[..., None] & (flips(1, 1.0) > 0)
+    assert named(batch, changes=2 * follow)[0].id == "F38"
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_flips_that_the_gap_knows_nothing_of_are_not_named(seed):
+    """In a healthy capture, in stale ones, and where tokens with flips are only somewhat worse."""
+    changes = flips(seed, 0.3)
+    assert named(sampled(seed), changes=changes) == []
+    assert "F27" not in [cause.id for cause in named(stale(seed), changes=changes)]
+    somewhat = far(sampled(seed), seed, 1.0 + changes.any(-1), 0.1)
+    assert "F27" not in [cause.id for cause in named(somewhat, changes=changes)]
 
 
 @pytest.mark.parametrize("seed", range(12))

@@ -333,6 +333,16 @@ def _(world: World, size: int) -> Fields:
     return capture(world, rollouts, world.scored(rollouts, world.trainer(at=-1)))
 
 
+def _merged(one: Rollouts, other: Rollouts, is_one: list[bool]) -> Rollouts:
+    """The rows of `one` where `is_one`, else those of `other`."""
+    chosen = [one if is_it else other for is_it in is_one]
+    return Rollouts(
+        one.prompts,
+        [rollouts.responses[row] for row, rollouts in enumerate(chosen)],
+        [rollouts.logps[row] for row, rollouts in enumerate(chosen)],
+    )
+
+
 def _broken(world: World, size: int) -> Weights:
     scale = (0.9, 0.5, 0.0)[size]
     name = "model.layers.10.mlp.down_proj.weight"
@@ -343,12 +353,7 @@ def _broken(world: World, size: int) -> Weights:
 def _(world: World, size: int) -> Fields:
     """Every other row comes from a replica whose weights are off."""
     good, bad = world.sampled(), world.sampled(world.engine(weights=_broken(world, size)))
-    rows = range(len(good.prompts))
-    mixed = Rollouts(
-        good.prompts,
-        [(bad if row % 2 else good).responses[row] for row in rows],
-        [(bad if row % 2 else good).logps[row] for row in rows],
-    )
+    mixed = _merged(bad, good, [row % 2 > 0 for row in range(len(good.prompts))])
     return capture(world, mixed, world.scored(mixed))
 
 
@@ -448,12 +453,60 @@ def _(world: World, size: int) -> Fields:
     return capture(world, rollouts, world.scored(rollouts, positions=moved))
 
 
+@fault("F27", "experts-chosen-otherwise")
+def _(world: World, size: int) -> Fields:
+    """The last layers are mixtures of 8 experts, whose choice flips where two are close.
+
+    No routing is replayed.
+    """
+    chosen = (7, 6, 4)[size]
+    engine = replace(world.engine(), chosen=chosen, routes=[])
+    rollouts = world.sampled(engine)
+    trainer = replace(world.trainer(), chosen=chosen, routes=[])
+    routes: list[torch.Tensor] = []
+    train = world.scored(rollouts, trainer, experts=routes)
+    fields = capture(world, rollouts, train)
+    width = fields["responses"].shape[1]
+    experts = {"rollout": rollouts.experts, "train": routes}
+    return fields | {
+        f"{side}_routed_experts": torch.stack(
+            [torch.cat([one, one[:1].expand(width - len(one), -1, -1)]) for one in of_rows]
+        ).to(torch.int16)
+        for side, of_rows in experts.items()
+    }
+
+
 @fault("F28", "coarse-cache-from-a-position")
 def _(world: World, size: int) -> Fields:
     """Both sides are float32 and agree to rounding, until the engine's cache is quantised."""
     engine = Engine(world.weights[0], kv_bits_from=((8, 64), (5, 64), (3, 64))[size])
     rollouts = world.sampled(engine)
     return capture(world, rollouts, world.scored(rollouts))
+
+
+@fault("F29", "wrong-state-after-a-cache-hit")
+def _(world: World, size: int) -> Fields:
+    """All rows of a group but its first go on from a cached prompt that one layer computed wrong.
+
+    It stands for a recurrent state: the model has attention alone.
+    """
+    whole = world.sampled()
+    hit = world.sampled(world.engine(), prefill=world.engine(weights=_broken(world, size)))
+    is_hit = [row % world.group > 0 for row in range(len(whole.prompts))]
+    rollouts = _merged(hit, whole, is_hit)
+    cached = [len(p) // 16 * 16 * h for p, h in zip(rollouts.prompts, is_hit, strict=True)]
+    return capture(world, rollouts, world.scored(rollouts), cached_tokens=cached)
+
+
+@fault("F31", "another-kernel-for-long-prompts")
+def _(world: World, size: int) -> Fields:
+    """Every other group has a long prompt, whose keys and values another kernel rounds."""
+    is_long = [row // world.group % 2 > 0 for row in range(len(world.prompts))]
+    prompts = [world.system * 4 * long + p for p, long in zip(world.prompts, is_long, strict=True)]
+    mixed = replace(world, prompts=prompts, cached={})
+    coarse = replace(mixed.engine(), kv_bits_from=((5, 4, 3)[size], 0))
+    rollouts = _merged(mixed.sampled(mixed.engine(), prefill=coarse), mixed.sampled(), is_long)
+    return capture(mixed, rollouts, mixed.scored(rollouts))
 
 
 @fault("F30", "last-tokens-before-the-limit")

@@ -13,6 +13,8 @@ from torch.nn.functional import linear, scaled_dot_product_attention, silu
 
 Weights = dict[str, torch.Tensor]
 LAYERS, HEADS, KV_HEADS, SIZE = 30, 9, 3, 64
+EXPERTS = 8  # parts of a feed-forward layer, where the model is made a mixture
+ROUTED = range(26, LAYERS)  # layers that are; flips in early ones change all later ones
 EPS = 1e-5
 
 
@@ -37,6 +39,10 @@ class Engine:
     kv_bits_from: tuple[int, int] | None = None  # bits of keys and values from a position on
     codec: Callable[[int, torch.Tensor], torch.Tensor] = field(default=lambda layer, x: x)
     seed: int = 0
+    # How many experts a layer chooses, the most active ones; and a list that gets [B, T, chosen] of
+    # each layer in turn.
+    chosen: int | None = None
+    routes: list[torch.Tensor] | None = None
 
 
 @dataclass
@@ -90,6 +96,8 @@ def hidden(
         )
         normed = _norm(x, weights[f"{name}post_attention_layernorm.weight"])
         inner = silu(project("mlp.gate_proj", normed)) * project("mlp.up_proj", normed)
+        if engine.chosen and layer in ROUTED:
+            inner = _routed(engine, inner)
         x = x + _dropped(project("mlp.down_proj", inner), engine, generator)
         x = engine.codec(layer, x)
     return _norm(x, weights["model.norm.weight"])
@@ -132,6 +140,25 @@ def _dropped(x: torch.Tensor, engine: Engine, generator: torch.Generator | None)
         return x
     keep = torch.rand(x.shape, generator=generator) >= engine.dropout
     return x * keep / (1 - engine.dropout)
+
+
+def _routed(engine: Engine, inner: torch.Tensor) -> torch.Tensor:
+    """What the chosen experts computed; zeros for the others."""
+    parts = inner.unflatten(-1, (EXPERTS, -1))
+    chosen = parts.abs().mean(-1).topk(engine.chosen, -1).indices
+    if engine.routes is not None:
+        engine.routes.append(chosen)
+    is_chosen = torch.zeros(parts.shape[:-1], dtype=inner.dtype).scatter_(-1, chosen, 1)
+    return (parts * is_chosen[..., None]).flatten(-2)
+
+
+def taken(engine: Engine) -> torch.Tensor | None:
+    """The experts of the last forward, [B, T, layers, chosen], which are forgotten."""
+    if engine.routes is None:
+        return None
+    routes = torch.stack(engine.routes, 2)
+    engine.routes.clear()
+    return routes
 
 
 def _coarse(x: torch.Tensor, positions: torch.Tensor, bits: int, start: int) -> torch.Tensor:

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
-from llama import Cache, Engine, hidden, logits
+from llama import Cache, Engine, hidden, logits, taken
 
 EOS = 2
 ROWS_AT_ONCE = 12
@@ -17,6 +17,7 @@ class Rollouts:
     prompts: list[list[int]]
     responses: list[list[int]]
     logps: list[torch.Tensor]
+    experts: tuple[torch.Tensor, ...] = ()  # [tokens, layers, chosen] of a mixture
 
 
 # From logits [B, V] and the ids of each row so far to the logits that are sampled from.
@@ -53,6 +54,7 @@ def sample(
     allowed = allowed | torch.eye(width, dtype=torch.bool)  # padding looks at itself
     out: list[list[int]] = [[] for _ in rows]
     logps: list[list[float]] = [[] for _ in rows]
+    experts: list[list[torch.Tensor]] = [[] for _ in rows]
     going = torch.ones(len(rows), dtype=torch.bool)
     drop = torch.Generator().manual_seed(seed + 1)
     with torch.no_grad():
@@ -69,17 +71,21 @@ def sample(
             shaped = process(raw, rows, out) if process else raw
             log_p = shaped.log_softmax(-1)
             token = torch.multinomial(log_p.exp(), 1, generator=generator)[:, 0]
+            routes = taken(now)
             told = log_p if reported is None else reported(raw, rows, out).log_softmax(-1)
             for row in going.nonzero()[:, 0].tolist():
                 out[row].append(int(token[row]))
                 logps[row].append(float(told[row, token[row]]))
+                if routes is not None:
+                    experts[row].append(routes[row, -1])
             going &= token != EOS
             if not going.any():
                 break
             real = torch.cat([real, torch.ones(len(rows), 1, dtype=torch.bool)], 1)
             at = at + 1
             x = hidden(now, token[:, None], at[:, None], real[:, None, :], cache, drop)
-    return Rollouts(rows, out, [torch.tensor(told) for told in logps])
+    routed = tuple(torch.stack(of_row) for of_row in experts if of_row)
+    return Rollouts(rows, out, [torch.tensor(told) for told in logps], routed)
 
 
 def score(
@@ -92,12 +98,14 @@ def score(
     pad_attended: bool = False,
     pack: int = 1,
     best: bool = False,
+    experts: list[torch.Tensor] | None = None,
 ) -> list[torch.Tensor]:
     """Log-probs [response tokens] of each row, in one forward over whole rows.
 
     `positions` changes those of each row [T]; rows are left padded to one width, and `pad_attended`
     looks at the padding too (`padding` more than needed); `pack` rows in a line see each other;
-    `best` reads the likeliest token instead of the row's own.
+    `best` reads the likeliest token instead of the row's own; `experts` gets those of each row,
+    [tokens, layers, chosen].
     """
     out: list[torch.Tensor] = []
     generator = torch.Generator().manual_seed(engine.seed)
@@ -111,6 +119,9 @@ def score(
                 out += _padded(
                     engine, part, temperature, positions, padding, pad_attended, generator, best
                 )
+                if experts is not None and (routes := taken(engine)) is not None:
+                    ends = routes[:, :-1]  # the last position is of no token
+                    experts += [ends[row, -len(r) :] for row, (_, r) in enumerate(part)]
     return out
 
 

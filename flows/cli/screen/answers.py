@@ -7,9 +7,8 @@ import polars as pl
 
 from timtrack.flows.cli.printing import say
 from timtrack.flows.cli.screen.frames import print_frame
-from timtrack.flows.cli.screen.grids import print_table, print_wrapped
+from timtrack.flows.cli.screen.grids import print_table, print_wrapped, say_wrapped
 from timtrack.tasks.captures.inspection import Inspection
-from timtrack.tasks.lake.steps import Step
 from timtrack.tasks.messages import formatting
 from timtrack.tasks.readers.reader import Reader
 from timtrack.tasks.reports import step_diff
@@ -17,43 +16,49 @@ from timtrack.tasks.reports.step_diff import Pair
 from timtrack.tasks.tables.catalogue import Table
 from timtrack.tasks.tables.causes import undecidable
 from timtrack.tasks.verdicts.advice import advise
+from timtrack.tasks.verdicts.assessment import how_bad
+from timtrack.tasks.verdicts.bands import Bands
 from timtrack.tasks.verdicts.bit_equality import Certificate
-from timtrack.tasks.verdicts.causes import Cause
+from timtrack.tasks.verdicts.causes import Cause, Diagnosis
+from timtrack.tasks.verdicts.sentences import link
 
 
-def print_causes(step: Step, causes: Sequence[Cause], is_stored: bool) -> None:
-    """Each cause that fits: what it is, the evidence, what decides, what to change.
+def print_diagnosis(found: Diagnosis, bands: Bands, is_stored: bool) -> None:
+    """How bad a step is, then each cause that fits: evidence, what decides, what to change.
 
     `is_stored`: the lake has the step, so a query over it is printed.
     """
-    if not causes:
-        say(f"{step.name}: no known cause fits. {NO_CAUSE}", "")
-        say(*(f"{one.id} {one.name}. {one.undecidable}" for one in undecidable()))
-        return
-    say(step.name)
-    for place, cause in enumerate(causes, start=1):
-        say(
-            "",
-            f"{place}. {cause.name} ({cause.id}), confidence {cause.confidence:.2f} of 1"
-            + (", by how the run's steps follow each other" if cause.scope == "run" else ""),
-            f"   {cause.sentence}",
-            *(f"   + {evidence.text}" for evidence in cause.evidence),
-            *(f"   - {evidence.text}" for evidence in cause.against),
-            f"   To be sure: {cause.experiment}",
-            f"   Fix: {cause.fix}",
-            *(f"     {framework}: {line}" for framework, line in cause.fixes.items()),
-            *(
-                [f"   See it: {formatting.command(cause.look_at(step.run, step.step))}"]
-                if cause.look and is_stored
-                else []
-            ),
-            f"   Seen in: {', '.join(cause.threads)}",
-        )
+    texts = [how_bad(found.facts, found.tables, bands), link(found.tables)]
+    say(found.step.name)
+    say_wrapped(*filter(None, texts))
+    if not found.causes:
+        unknown = (f"{one.id} {one.name}. {one.undecidable}" for one in undecidable())
+        say_wrapped("", NO_CAUSE, *unknown)
+    for place, cause in enumerate(found.causes, start=1):
+        _print_cause(place, cause)
+        if cause.look and is_stored:
+            query = cause.look_at(found.step.run, found.step.step)
+            say(f"   See it: {formatting.command(query)}")
+
+
+def _print_cause(place: int, cause: Cause) -> None:
+    say_wrapped(
+        "",
+        f"{place}. {cause.name} ({cause.id}), confidence {cause.confidence:.2f} of 1"
+        + (", by how the run's steps follow each other" if cause.scope == "run" else ""),
+        f"   {cause.sentence}",
+        *(f"   + {evidence.text}" for evidence in cause.evidence),
+        *(f"   - {evidence.text}" for evidence in cause.against),
+        f"   To be sure: {cause.experiment}",
+        f"   Fix: {cause.fix}",
+        *(f"     {framework}: {line}" for framework, line in cause.fixes.items()),
+        f"   Seen in: {', '.join(cause.threads)}",
+    )
 
 
 NO_CAUSE = (
-    "A healthy step has none, and not all causes are known. These cannot be told from one step's "
-    "log-probs:"
+    "No known cause fits. A healthy step has none, and not all causes are known. These cannot be "
+    "told from one step's log-probs:"
 )
 
 

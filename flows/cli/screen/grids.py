@@ -3,6 +3,7 @@
 Does not import Prefect, so that `tim sql` starts fast.
 """
 
+import textwrap
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -85,6 +86,17 @@ def print_wrapped(rows: Iterable[Sequence[str]], header: Sequence[str] = ()) -> 
     for row in texts:
         grid.add_row(*row)
     print_grid(grid)
+
+
+def say_wrapped(*lines: str) -> None:
+    """Sentences, wrapped between words where a terminal is too narrow; not for commands to copy."""
+    if not is_terminal():
+        return say(*lines)
+    width = Console(force_terminal=True).width
+    for line in map(printable, lines):
+        start = " " * (len(line) - len(line.lstrip()))
+        more = f"{start}  "
+        say(*textwrap.wrap(line, width, subsequent_indent=more, break_on_hyphens=False) or [""])
 
 
 def print_grid(grid: Grid) -> None:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from timtrack.flows.outcomes import Outcome
     from timtrack.tasks.lake.steps import Step
     from timtrack.tasks.verdicts.alerts import Change
-from timtrack.flows.cli.screen.grids import print_table, print_wrapped
+from timtrack.flows.cli.screen.grids import print_table, print_wrapped, say_wrapped
 
 
 def show_outcomes(outcomes: list["Outcome"], bands: Bands, shown: "Collection[Step]" = ()) -> None:
@@ -50,10 +50,11 @@ def show_step(step: "Step", bands: Bands) -> None:
     assessment = _assessed(step, bands)
     where = {"run": step.run, "step": str(step.step)}
     say(assessment.status.upper())
-    say(*(f"{label}: {text}" for label, text in assessment.verdict.lines.items()), "")
+    say_wrapped(*(f"{label}: {text}" for label, text in assessment.verdict.lines.items()), "")
     print_wrapped({**where, **summary.headline(assessment.numbers)}.items())
     say("")
-    say(*(f"{'!' if finding.matters else '-'} {finding.text}" for finding in assessment.findings))
+    marks = {True: "!", False: "-"}
+    say_wrapped(*(f"{marks[finding.matters]} {finding.text}" for finding in assessment.findings))
     say("")
     _tell_notes([step])
 

@@ -3,7 +3,6 @@
 from argparse import Namespace
 from collections.abc import Iterator
 from contextlib import contextmanager
-from textwrap import wrap
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
@@ -18,7 +17,6 @@ if TYPE_CHECKING:
     from timtrack.tasks.referee.session import Question
     from timtrack.tasks.referee.trial import Say
 
-WIDTH = 80
 SHOWN = 8  # hypotheses of each engine in the terminal; all are in the table
 
 
@@ -81,10 +79,10 @@ def _progress(quiet: bool) -> "Iterator[Say]":
 
 
 def _print(step: "Step", record: dict[str, Any], found: Any) -> None:
-    from timtrack.flows.cli.screen.grids import print_table
+    from timtrack.flows.cli.screen.grids import print_table, say_wrapped
     from timtrack.tasks.referee import records
 
-    say(step.name, "", *_wrapped(record["sentences"]), "")
+    say_wrapped(step.name, "", *record["sentences"], "")
     print_table(records.HEADER, records.rows(record))
     told = {one["engine"] for one in record["engines"] if one["is_off"] or one["best"]}
     for engine, name in (("rollout", "rollout engine"), ("train", "trainer")):
@@ -100,11 +98,7 @@ def _print(step: "Step", record: dict[str, Any], found: Any) -> None:
             ]
             say("")
             print_table([f"of the {name}'s distance", "value", "explained"], shown)
-    say("", *_wrapped([records.footnote(record)]))
-
-
-def _wrapped(sentences: list[str]) -> list[str]:
-    return [line for sentence in sentences for line in wrap(sentence, WIDTH)]
+    say_wrapped("", records.footnote(record))
 
 
 def _log(step: "Step", options: Namespace) -> None:

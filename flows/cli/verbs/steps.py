@@ -89,15 +89,16 @@ def whatif(options: Namespace) -> int:
 
 def diagnose(options: Namespace) -> int:
     """What causes a step's mismatch."""
-    from timtrack.flows.cli.screen.answers import print_causes
+    from timtrack.flows.cli.screen.answers import print_diagnosis
     from timtrack.tasks.verdicts import causes as diagnosis
 
     lake = options.home / "lake"
-    step, causes = diagnosis.of(options.what, lake, options.step, options.columns)
+    found = diagnosis.of(options.what, lake, options.step, options.columns)
+    step = found.step
     if options.format == "json":
-        as_json([cause.as_dict(step.run, step.step) for cause in causes])
+        as_json([cause.as_dict(step.run, step.step) for cause in found.causes])
     else:
-        print_causes(step, causes, step.path.is_relative_to(lake))
+        print_diagnosis(found, options.settings.bands, step.path.is_relative_to(lake))
     return DONE
 
 

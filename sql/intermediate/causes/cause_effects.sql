@@ -25,6 +25,9 @@
 -- older_effect    | Level of tokens sampled by older weights than the row's newest, relative to the other tokens of their rows; NULL where not captured.
 -- older_t         | The same over its standard error between rows.
 -- older_p         | Its p-value.
+-- rerouted_effect | Level of tokens that other experts were chosen for in more layers than the median token, relative to the other tokens of their rows; NULL where not captured.
+-- rerouted_t      | The same over its standard error between rows.
+-- rerouted_p      | Its p-value.
 -- seen_effect     | Level of ids that stand before in their response, relative to the other tokens of their rows.
 -- seen_t          | The same over its standard error between rows.
 -- seen_p          | Its p-value.
@@ -41,7 +44,7 @@
 select
     run,
     step,
-    columns('^(first|start|last|near_end|cut|late|older|seen)_(effect|t|p)$'),
+    columns('^(first|start|last|near_end|cut|late|older|rerouted|seen)_(effect|t|p)$'),
     columns('^(seen|often|prompt)_signed')
 from cause_splits
 pivot (
@@ -52,7 +55,7 @@ pivot (
     any_value(signed_t) as signed_t,
     any_value(signed_p) as signed_p
     for split in (
-        'first', 'start', 'last', 'near_end', 'cut', 'late', 'older', 'seen', 'often', 'prompt'
+        'first', 'start', 'last', 'near_end', 'cut', 'late', 'older', 'rerouted', 'seen', 'often', 'prompt'
     )
     group by run, step
 )

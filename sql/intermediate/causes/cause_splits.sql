@@ -3,7 +3,7 @@
 --
 -- run      | Training run.
 -- step     | Optimizer step.
--- split    | first, start (the first 16), last, late (the second half), seen (id before it in the response), often (4 times or more, of those seen), prompt (ids of the prompt, of those new in the response), near_end (the last 8, of rows that reached the limit), cut (the last one of these), older (sampled by older weights than the row's newest).
+-- split    | first, start (the first 16), last, late (the second half), seen (id before it in the response), often (4 times or more, of those seen), prompt (ids of the prompt, of those new in the response), near_end (the last 8, of rows that reached the limit), cut (the last one of these), older (sampled by older weights than the row's newest), rerouted (other experts in more layers than the median token).
 -- rows     | Rows that have tokens of both kinds.
 -- tokens   | Tokens of the kind in them [tokens].
 -- effect   | Mean level (`cause_tokens`) of the kind, less that of the row's other tokens.
@@ -30,7 +30,8 @@ with labelled as (
             { 'split': 'seen', 'is_in': seen > 0 },
             { 'split': 'often', 'is_in': if(seen > 0, seen >= 4, null) },
             { 'split': 'prompt', 'is_in': if(seen = 0, is_in_prompt, null) },
-            { 'split': 'older', 'is_in': is_older }
+            { 'split': 'older', 'is_in': is_older },
+            { 'split': 'rerouted', 'is_in': is_rerouted }
         ], recursive := true)
     from cause_tokens
 ),

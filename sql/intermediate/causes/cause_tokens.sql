@@ -20,6 +20,7 @@
 -- is_in_prompt | Whether the prompt has its id; NULL without ids or prompt.
 -- is_cut       | Whether the row was cut at the length limit: finish_reason is length or, where that was not captured, the response is the step's longest.
 -- is_older     | Whether older weights sampled it than the newest of its row; NULL where not captured.
+-- is_rerouted  | Whether more layers than the median token's chose other experts for it in the trainer than in the rollout engine; NULL where not captured.
 
 with strides as (
     select
@@ -107,9 +108,14 @@ select
     if(placed.token_id is null, null, seen) as seen,
     if(placed.token_id is null, null, prompts.token_id is not null) as is_in_prompt,
     is_cut,
-    is_older
+    is_older,
+    is_rerouted
 from placed
 inner join response
     on placed.run = response.run and placed.step = response.step and placed.row = response.row and placed.pos = response.pos
 left join prompts
     on placed.run = prompts.run and placed.step = prompts.step and placed.row = prompts.row and placed.token_id = prompts.token_id
+left join routed_tokens
+    on
+        placed.run = routed_tokens.run and placed.step = routed_tokens.step
+        and placed.row = routed_tokens.row and placed.pos = routed_tokens.pos

@@ -14,7 +14,10 @@
 -- include: cause_effects
 -- include: cause_positions
 -- include: cause_breaks
+-- include: cause_text
 -- include: cause_captured
+-- include: cause_chain
+-- include: cause_routing
 
 with sizes as (
     select
@@ -38,7 +41,10 @@ select
     cause_effects.* exclude (run, step),
     cause_positions.* exclude (run, step),
     cause_breaks.* exclude (run, step),
-    cause_captured.* exclude (run, step)
+    cause_text.* exclude (run, step),
+    cause_captured.* exclude (run, step),
+    cause_chain.* exclude (run, step),
+    cause_routing.* exclude (run, step)
 from sizes
 inner join cause_law using (run, step)
 inner join cause_context using (run, step)
@@ -47,5 +53,8 @@ left join cause_modes using (run, step)
 left join cause_effects using (run, step)
 left join cause_positions using (run, step)
 left join cause_breaks using (run, step)
+left join cause_text using (run, step)
 left join cause_captured using (run, step)
+left join cause_chain using (run, step)
+left join cause_routing using (run, step)
 order by run, step

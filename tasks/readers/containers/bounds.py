@@ -98,6 +98,19 @@ def check_fields(fields: Mapping[Any, Any], holds: int) -> None:
         )
 
 
+def check_wide(name: str, value: Any, holds: int) -> None:
+    """Raise BadCapture for a field of any number of dimensions that declares more than a file has.
+
+    Beyond two, only of fields that are read: others may repeat what they hold.
+    """
+    parts = value if isinstance(value, list | tuple) else [value]
+    count = sum(prod(int(length) for length in getattr(part, "shape", ())) for part in parts)
+    if count > holds:
+        raise BadCapture(
+            f"a file of {holds} bytes cannot hold the {count} numbers that {name} declares"
+        )
+
+
 def numbers(value: Any) -> int:
     """How many numbers a field has, or rows or columns of none.
 

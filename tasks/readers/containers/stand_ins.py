@@ -87,8 +87,8 @@ def _rows(values: Any, offsets: Any, lengths: Any) -> list[Any]:
 
     No offset is followed that leads out of `values`.
     """
-    if not all(getattr(part, "ndim", 0) == 1 for part in (values, offsets)):
-        raise UnpicklingError("a jagged tensor without flat values and offsets")
+    if not getattr(values, "ndim", 0) or getattr(offsets, "ndim", 0) != 1:
+        raise UnpicklingError("a jagged tensor without values and flat offsets")
     for part in (offsets, lengths):
         if part is not None and part.nbytes > part.untyped_storage().nbytes():
             raise UnpicklingError(f"{len(part)} rows of a jagged tensor are declared, not there")
@@ -275,9 +275,8 @@ def _skyrl_field(value: Any) -> Any:
         case "numpy_view":
             return resolved(value["data"])
         case "packed_tensor":
-            values = _skyrl_field(value["values"])
-            one_a_token = getattr(values, "ndim", 0) == 1  # others: experts, sampling support
-            return _rows(values, _skyrl_field(value["cu_seqlens"]), None) if one_a_token else None
+            values, offsets = (_skyrl_field(value[name]) for name in ("values", "cu_seqlens"))
+            return None if values is None else _rows(values, offsets, None)
         case "torch":
             return _inner(value["data"])
     return None

@@ -92,7 +92,7 @@ class TokenField:
 
 def token_field(name: str, values: Any, kind: str = "number") -> TokenField:
     """A field of the file as numbers per token; raises BadCapture when it is something else."""
-    if dimensions(values) != 2 or not _is_plain(values):
+    if dimensions(values) != 2 or not is_plain(values):
         raise BadCapture(
             f"{name} is {shown(values)}, expected a padded [rows, tokens] tensor or a list of 1-D "
             "tensors"
@@ -161,7 +161,7 @@ def _name(field: str, row: int, item: Any) -> str | None:
     return str(text).encode(errors="backslashreplace").decode()  # apart, if not UTF-8
 
 
-def _is_plain(values: Any) -> bool:
+def is_plain(values: Any) -> bool:
     """Whether a tensor has its numbers in memory one by one: not sparse, nested or quantised."""
     items = values if isinstance(values, list | tuple) else [values]
     return all(

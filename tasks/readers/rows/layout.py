@@ -13,6 +13,7 @@ import polars as pl
 
 from timtrack.tasks.messages.errors import BadCapture
 from timtrack.tasks.readers.containers.tensors import Array
+from timtrack.tasks.readers.rows.evidence import NO_EVIDENCE, Evidence
 from timtrack.tasks.readers.rows.fields import TokenField
 from timtrack.tasks.tokens.table import ENGINES, LOWEST, SEQUENCES, TOKENS, Block
 
@@ -40,6 +41,7 @@ class Layout:
     synthetic: frozenset[int]  # rows that the trainer added to fill its ranks, by index in the file
     notes: list[str]
     mixed: frozenset[int] = frozenset()  # rows whose uid is a number that others have as text
+    evidence: Evidence = NO_EVIDENCE
 
     @property
     def views(self) -> list[str]:
@@ -71,7 +73,7 @@ def blocks(layout: Layout) -> Iterator[Block]:
     """The rows of a batch, some at a time; memory is bounded by a block, not by the batch."""
     fields = [*layout.tokens.values(), *filter(None, [layout.prompts])]
     widest = max(field.width for field in fields)
-    size = max(1, BLOCK_CELLS // max(widest, 1))
+    size = max(1, BLOCK_CELLS // max(widest * (1 + layout.evidence.cells), 1))
     for start in range(0, layout.rows, size):
         yield _block(layout, slice(start, min(start + size, layout.rows)))
 
@@ -106,6 +108,9 @@ def _block(layout: Layout, rows: slice) -> Block:
         pl.when(pl.col(view).is_finite() & (pl.col(view) > LOWEST)).then(pl.col(view)).alias(view)
         for view in layout.views
     )
+    prompts = None if layout.prompts is None else sequences["prompt_tokens"].to_numpy()
+    width = layout.tokens["token_id"].width
+    evidence = layout.evidence.frame(tokens, rows, lengths, prompts, width)
     real = np.array([row not in layout.synthetic for row in range(rows.start, rows.stop)])
     tokens, sequences = tokens.filter(pl.Series(real[index])), sequences.filter(pl.Series(real))
     counts = {f"placeholder_{e}": int((held[e] & real[index]).sum()) for e in ENGINES}
@@ -114,7 +119,7 @@ def _block(layout: Layout, rows: slice) -> Block:
     if "reward" in layout.tokens or "reward" in layout.per_row:
         counts["unknown_reward"] = sequences["reward"].null_count()
     counts["mixed_uid"] = len(layout.mixed.intersection(range(rows.start, rows.stop)))
-    return Block(tokens, sequences, counts)
+    return Block(tokens, sequences, counts, evidence)
 
 
 def _is_finite(values: Array) -> Array:

@@ -8,6 +8,7 @@ from typing import Any
 from timtrack.tasks.messages.errors import BadCapture
 from timtrack.tasks.messages.formatting import listed
 from timtrack.tasks.readers.rows.aliases import ALIASES, FACTS_OF_TOKENS, Fields, name_of, named
+from timtrack.tasks.readers.rows.evidence import ALL_NAMES, evidence_of
 from timtrack.tasks.readers.rows.facts import add_facts_of_tokens, facts_of_rows
 from timtrack.tasks.readers.rows.fields import (
     TokenField,
@@ -49,6 +50,7 @@ def layout_of(fields: Fields, meta: Fields) -> Layout:
     facts, unread = facts_of_rows({**meta, **fields}, rows)
     responses = tokens["token_id"]
     prompts = prompts_of(fields, named(fields, "prompts"), responses)
+    evidence, not_evidence = evidence_of(fields, responses, prompts)
     response_real = prompt_real = None
     if "attention_mask" in fields and not responses.ragged:
         response_real, prompt_real = halves(fields["attention_mask"], responses, prompts)
@@ -63,10 +65,12 @@ def layout_of(fields: Fields, meta: Fields) -> Layout:
         pad_id=pad_id if isinstance(pad_id, int) else None,
         synthetic=frozenset(),
         mixed=whole_beside_text(uid),
+        evidence=evidence,
         notes=[
             *left_out,
             *notes,
             *unread,
+            *not_evidence,
             *_passed_over(fields, ("advantage", "entropy", "reward", "uid")),
             *_passed_over(meta, ("run", "step")),
             *_assumptions(tokens, prompts, response_real, prompt_real, pad_id),
@@ -132,7 +136,7 @@ def _add_views(fields: Fields, tokens: dict[str, TokenField]) -> list[str]:
     """Add every further `<view>_log_probs` as a column; notes on those that are something else."""
     notes = []
     known = {name for names in ALIASES.values() for name in names}
-    for name in sorted(set(fields) - known):
+    for name in sorted(set(fields) - known - ALL_NAMES):
         match = VIEW.match(name)
         if match is None:
             continue

@@ -23,6 +23,7 @@ from timtrack.tasks.tokens.table import Batch, Block
 NAME = "slime"
 ROLLOUTS, TRAINED = "rollout_data", "train_data"
 VIEWS = ("ref", "teacher")
+OFFSETS = "rollout_top_p_token_offsets"  # of each response token's kept ids among all of them
 READ = (
     *("tokens", "log_probs", "rollout_log_probs", "loss_masks", "advantages", "entropy"),
     *(f"{view}_log_probs" for view in VIEWS),
@@ -180,9 +181,10 @@ def _facts(fields: Mapping[str, Any], rollout: Mapping[str, Any]) -> Sample:
     if isinstance(cache, dict):
         facts["cached_tokens"] = whole_number(cache.get("cached_tokens"))
     length = len(fields["rollout_log_probs"])
-    offsets = rollout.get("rollout_top_p_token_offsets")
+    told = [of[OFFSETS] for of in (rollout, fields) if of.get(OFFSETS) is not None]
+    offsets = told[0] if told else None  # in the trainer's file, too, where top_p is not 1
     if offsets is not None and dimensions(offsets) == 1 and len(offsets) == length + 1:
-        facts["kept"] = np.diff(as_numpy("rollout_top_p_token_offsets", offsets))
+        facts["kept"] = np.diff(as_numpy(OFFSETS, offsets))
     return facts
 
 
