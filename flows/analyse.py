@@ -106,9 +106,9 @@ def _judged(home: Path, bands: Bands, given: Path | None) -> list[Change]:
     runs = alerts.unjudged(home, rules)
     judged = (execution.call(stages.judge_run, run, home, rules) for run in runs)
     changes = [change for change in judged if change]
-    if told := change_listener.get():
+    if announce := change_listener.get():
         for change in changes:
-            told(change)
+            announce(change)
     return changes
 
 

@@ -24,5 +24,5 @@ def compare(
     `bands` is a file of bands that take precedence (default: TIMTRACK_BANDS). Raises NoSuchStep if
     a run or its steps are not there.
     """
-    chosen = Settings.read(bands=bands).bands
-    return str(execution.call(stages.compare_runs, runs, home, steps, baseline, output, chosen))
+    own_bands = Settings.read(bands=bands).bands
+    return str(execution.call(stages.compare_runs, runs, home, steps, baseline, output, own_bands))

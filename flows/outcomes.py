@@ -12,7 +12,7 @@ from timtrack.tasks.verdicts.alerts import Change
 # Told of each outcome as it comes; the command line sets it to draw progress.
 listener: ContextVar[Callable[["Outcome"], None] | None] = ContextVar("listener", default=None)
 
-# Told of each step whose tables are there, maybe twice.
+# Told of each step once its tables are there.
 ready_listener: ContextVar[Callable[[Step], None] | None] = ContextVar("ready", default=None)
 
 # Told of each run whose status changed.
@@ -50,9 +50,9 @@ class CapturesFailed(SweepFailed):
     """Some captures failed, the others are done; `outcomes` says which."""
 
     def __str__(self) -> str:
-        failed = [outcome for outcome in self.outcomes if outcome.error]
-        first = printable(f"first {failed[0].path}: {failed[0].error}")
-        return f"{len(failed)} of {len(self.outcomes)} captures failed, {first}"
+        failures = [outcome for outcome in self.outcomes if outcome.error]
+        first = printable(f"first {failures[0].path}: {failures[0].error}")
+        return f"{len(failures)} of {len(self.outcomes)} captures failed, {first}"
 
 
 def raise_if_failed(outcomes: list[Outcome]) -> list[Outcome]:
@@ -64,15 +64,15 @@ def raise_if_failed(outcomes: list[Outcome]) -> list[Outcome]:
 
 def tell_of(outcome: Outcome) -> Outcome:
     """Report one outcome to the listeners, and return it."""
-    if told := listener.get():
-        told(outcome)
+    if listen := listener.get():
+        listen(outcome)
     return outcome
 
 
 def tell_ready(step: Step) -> None:
     """Report a step whose tables are there to its listener, before it is logged."""
-    if told := ready_listener.get():
-        told(step)
+    if listen := ready_listener.get():
+        listen(step)
 
 
 def warn(text: str) -> None:

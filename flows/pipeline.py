@@ -42,17 +42,17 @@ def take_on(
     MLflow: after the first step that cannot be logged, the others are converted without trying, and
     the next call catches up.
     """
-    found, outcomes = _identified(sources, given)
+    captures, outcomes = _identified(sources, given)
     into = home / "lake"
     files = scratch_folder(into)
     work, log = _Work(files, settings), _Log(home, settings, followed)
     try:
-        fresh = (work.begin(*pair, into) for pair in _in_step_order(found, into))
+        fresh = (work.begin(*pair, into) for pair in _in_step_order(captures, into))
         outcomes += [log.outcome(begun) for begun in _ahead(fresh)]
         done = {outcome.step for outcome in outcomes}
         steps = (step for step in unlogged if step not in done and step.path.exists())
-        left = map(work.take_up, steps)  # but not what was done or replaced just now
-        outcomes += [log.outcome(begun) for begun in _ahead(left)]
+        waiting = map(work.take_up, steps)  # but not what was done or replaced just now
+        outcomes += [log.outcome(begun) for begun in _ahead(waiting)]
     finally:
         shutil.rmtree(files, ignore_errors=True)
     return outcomes
@@ -64,8 +64,8 @@ def _identified(
     """The captures, and what became of the files that are none."""
     futures = [(s.path, execution.submit(stages.identify_capture, s, **given(s))) for s in sources]
     results = [(path, _result(future)) for path, future in futures]
-    failed = [tell_of(Outcome(p, error=r)) for p, r in results if isinstance(r, Exception)]
-    return [result for _, result in results if isinstance(result, Capture)], failed
+    failures = [tell_of(Outcome(p, error=r)) for p, r in results if isinstance(r, Exception)]
+    return [result for _, result in results if isinstance(result, Capture)], failures
 
 
 def _result(future: Any) -> Any:
@@ -78,9 +78,9 @@ def _result(future: Any) -> Any:
 
 def _in_step_order(found: list[Capture], into: Path) -> Iterator[tuple[Capture, Path | None]]:
     """Captures by run and step, each with another file that holds another capture of that step."""
-    wanted = {(capture.run, capture.step) for capture in found}
-    there = [step for step in all_steps(into) if (step.run, step.step) in wanted]
-    sources = {(step.run, step.step): Path(step.facts()["source"]) for step in there}
+    keys = {(capture.run, capture.step) for capture in found}
+    stored = [step for step in all_steps(into) if (step.run, step.step) in keys]
+    sources = {(step.run, step.step): Path(step.facts()["source"]) for step in stored}
     first: dict[tuple[str, int], Capture] = {}
     for capture in sorted(found, key=lambda c: (c.run, c.step)):
         rival = first.setdefault((capture.run, capture.step), capture)
@@ -116,8 +116,8 @@ class _Begun:
     def end(self) -> tuple[Step | None, Exception | None]:
         """The step once it is ready to be logged, and the error if it is not."""
         parts = [_result(part) for part in self.parts]  # all: none goes on in a folder that goes
-        if failed := next((part for part in parts if isinstance(part, Exception)), None):
-            return None, failed
+        if error := next((part for part in parts if isinstance(part, Exception)), None):
+            return None, error
         step = self.step if isinstance(self.step, Step) else _result(self.step)
         if not isinstance(step, Step):
             return None, step
@@ -137,11 +137,11 @@ class _Work:
         """From the file on."""
         is_again = has_other_capture(into, capture)
         if capture.shards > 1 and not rival and not find_step(into, capture):
-            begun = self._in_parts(capture, into)
+            job = self._in_parts(capture, into)
         else:
             converted = execution.submit(stages.convert_capture, capture, into, rival)
-            begun = self._further(capture.path, converted)
-        return replace(begun, is_again=is_again)
+            job = self._further(capture.path, converted)
+        return replace(job, is_again=is_again)
 
     def _in_parts(self, capture: Capture, into: Path) -> _Begun:
         """A capture in shards: its parts side by side, wherever the task runner has room."""
@@ -164,18 +164,18 @@ class _Work:
         if execution.is_done_now(computed):  # who waits for the answer need not wait for charts
             tell_ready(step if isinstance(step, Step) else step.result())
         bands = self.settings.bands
-        drawn = execution.submit(stages.draw_step, step, files, bands, after=[computed])
-        return _Begun(path, step, computed, drawn, files)
+        drawing = execution.submit(stages.draw_step, step, files, bands, after=[computed])
+        return _Begun(path, step, computed, drawing, files)
 
 
 def _ahead(work: Iterator[_Begun]) -> Iterator[_Begun]:
     """Begins a few before the first is asked for, not all: what they draw waits on the disk."""
-    begun: deque[_Begun] = deque()
+    queue: deque[_Begun] = deque()
     for one in work:
-        begun.append(one)
-        if len(begun) > AHEAD:
-            yield begun.popleft()
-    yield from begun
+        queue.append(one)
+        if len(queue) > AHEAD:
+            yield queue.popleft()
+    yield from queue
 
 
 class _Log:
@@ -194,7 +194,8 @@ class _Log:
             _note_refusal(step, sql_version(), error)
         if step is None or error:
             return tell_of(Outcome(begun.path, step, error=error))
-        tell_ready(step)
+        if not execution.is_done_now(begun.tables):  # else it was announced before its charts
+            tell_ready(step)
         try:
             logged = self._logged(begun.path, step, begun.files)
             return tell_of(replace(logged, is_again=begun.is_again))

@@ -58,8 +58,8 @@ def _own_server() -> Any:
 def check(text: str) -> str:
     """The text, if it names a runner that can run here; raises BadRunner."""
     kind, rest = _parts(text)
-    counted = not rest or (rest.isdecimal() and int(rest) > 0)
-    if not (kind == "dask" or (kind in ("threads", "processes") and counted)):
+    has_number = not rest or (rest.isdecimal() and int(rest) > 0)
+    if not (kind == "dask" or (kind in ("threads", "processes") and has_number)):
         raise BadRunner(
             f"no runner {text!r}; there are threads[:N], processes[:N], dask[:N] and dask:tcp://..."
         )

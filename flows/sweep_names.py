@@ -15,14 +15,14 @@ from timtrack.tasks.system import durable
 
 def is_news(home: Path, root: Path, seen: Backlog) -> bool:
     """Whether the look differs from the one that Prefect shows."""
-    said = "\n".join([str(root.absolute()), survey.sentence(seen), *survey.troubles(seen)])
+    text = "\n".join([str(root.absolute()), survey.sentence(seen), *survey.troubles(seen)])
     file = home / "shown.txt"
     try:
-        if file.read_text() == said:
+        if file.read_text() == text:
             return False
     except (OSError, UnicodeDecodeError):
         pass
-    durable.write(file, encodable(said))
+    durable.write(file, encodable(text))
     return True
 
 
@@ -46,9 +46,9 @@ def name_of(outcomes: list[Outcome]) -> str:
     for outcome in outcomes:
         if outcome.step and not outcome.error:
             steps.setdefault(outcome.step.run, []).append(outcome.step.step)
-    failed = sum(1 for outcome in outcomes if outcome.error)
-    done = len(outcomes) - failed
-    counts = [f"{done} new"] * (done > 0) + [f"{failed} failed"] * (failed > 0)
+    failures = sum(1 for outcome in outcomes if outcome.error)
+    done = len(outcomes) - failures
+    counts = [f"{done} new"] * (done > 0) + [f"{failures} failed"] * (failures > 0)
     runs = [f"{run} {_span(of_run)}" for run, of_run in steps.items()]
     return printable(", ".join([f"sweep: {', '.join(counts)}", *few(runs)]))
 

@@ -75,10 +75,10 @@ def watch(
     for outcome in outcomes:
         _note(home, outcome, columns, before.get(outcome.path))
     rescore(outcomes, home, settings, referee, referee_every)
-    taken = [outcome.step for outcome in outcomes if outcome.step]
+    steps = [outcome.step for outcome in outcomes if outcome.step]
     after = watched.look(home)
     if is_news(home, root, after) or outcomes:
-        stages.show_backlog(root, after, taken, time.monotonic() - began)
+        stages.show_backlog(root, after, steps, time.monotonic() - began)
     logged = {outcome.step.run for outcome in outcomes if outcome.link and outcome.step}
     changes = tell_of_runs(home, logged | set(seen.unsettled), settings.bands, alerts)
     if outcomes or changes:
@@ -96,8 +96,8 @@ def _note(home: Path, outcome: Outcome, columns: str | None, before: State | Non
         elif error and Source(path, columns).exists():
             if isinstance(error, Rival) and error.other and before is not None:
                 before = before | quarantine.stamps([error.other])
-            held = isinstance(error, BadCapture)
-            quarantine.add(home, Source(path, columns), str(error), before, held)
+            is_bad = isinstance(error, BadCapture)
+            quarantine.add(home, Source(path, columns), str(error), before, is_bad)
     except OSError as failed:  # the disk is full, or the capture went away
         warn(f"{path} was not set aside: {failed}")
 
@@ -117,9 +117,9 @@ def _ended(
 ) -> Any:
     """The outcomes, in a state that names the worst runs for as long as they are so."""
     texts = [change.text for change in changes if change.now.level in LEVELS[1:]]
-    named = {level: [r for r, s in statuses.items() if s.level == level] for level in LEVELS[1:]}
-    worst = next((level for level in reversed(LEVELS[1:]) if named[level]), None)
-    name = f"{worst.capitalize()}: {_names(named[worst])}" if worst else None
+    runs = {level: [r for r, s in statuses.items() if s.level == level] for level in LEVELS[1:]}
+    worst = next((level for level in reversed(LEVELS[1:]) if runs[level]), None)
+    name = f"{worst.capitalize()}: {_names(runs[worst])}" if worst else None
     became = any(change.now.level == LEVELS[-1] for change in changes)
     if any(outcome.error for outcome in outcomes):
         return _failed(CapturesFailed(outcomes), name, texts)

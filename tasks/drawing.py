@@ -7,8 +7,9 @@ import polars as pl
 
 from timtrack.tasks.lake.publish import write_tables
 from timtrack.tasks.lake.steps import Step, is_pruned
+from timtrack.tasks.messages import cells
 from timtrack.tasks.referee import records
-from timtrack.tasks.reports import cells, step_page
+from timtrack.tasks.reports import step_page
 from timtrack.tasks.reports.charts.export import save_charts
 from timtrack.tasks.reports.charts.step import draw_charts
 from timtrack.tasks.tables.catalogue import sql_version
@@ -43,9 +44,9 @@ def _draw(step: Step, into: Path, bands: Bands) -> None:
     into.mkdir(parents=True)
     computed = stored_tables(step)
     assessment = assess(step.facts(), computed, bands)
-    drawn = draw_charts(computed)
-    save_charts(drawn, into)
-    step_page.write(step, computed, drawn, assessment, into)
+    charts = draw_charts(computed)
+    save_charts(charts, into)
+    step_page.write(step, computed, charts, assessment, into)
     summary.write(step, assessment, into / "summary.json")
     records.write_files(step, into / "referee")
     (into / "tables").mkdir()

@@ -7,8 +7,9 @@ from pathlib import Path
 from timtrack.tasks.backlog import survey
 from timtrack.tasks.drawing import draw_step
 from timtrack.tasks.lake.steps import Step, all_steps, set_mark, steps_between
+from timtrack.tasks.messages import cells
 from timtrack.tasks.referee import records
-from timtrack.tasks.reports import cells, run_page
+from timtrack.tasks.reports import run_page
 from timtrack.tasks.reports.charts import over_steps
 from timtrack.tasks.reports.charts.export import pictures, save_charts
 from timtrack.tasks.tables import frameworks
@@ -60,9 +61,9 @@ def log_trend(run: str, into: Path, home: Path, bands: Bands) -> None:
     steps = [step for step in all_steps(home / "lake") if step.run == run]
     trend = run_query(steps, "from run_trend")
     changes = change_points.of_runs(trend, run_page.events(steps))
-    chosen = bands.for_family(family(steps[-1].facts()))
-    drawn = {"run_trend": over_steps.trend(trend, changes, chosen)}
-    save_charts(pictures(drawn), into)
+    limits = bands.for_family(family(steps[-1].facts()))
+    charts = {"run_trend": over_steps.trend(trend, changes, limits)}
+    save_charts(pictures(charts), into)
     cells.write_csv(changes, into / "changes.csv")
     cells.write_csv(trend, into / "run_trend.csv")
     Tracker(home).log_files(run, into, "trend")
@@ -84,8 +85,8 @@ def compare_runs(
     bands: Bands,
 ) -> str:
     """The comparison page with its tables, to MLflow and to `output`; a link to it."""
-    chosen = [step for run in runs for step in steps_between(home / "lake", run, *steps)]
-    compared = run_page.compare(chosen, runs, baseline)
+    selection = [step for run in runs for step in steps_between(home / "lake", run, *steps)]
+    compared = run_page.compare(selection, runs, baseline)
     with tempfile.TemporaryDirectory(prefix="timtrack-") as folder:
         files = Path(folder)
         run_page.write(compared, files, bands)

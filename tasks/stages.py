@@ -28,7 +28,7 @@ from timtrack.tasks.lake.steps import NoSuchStep, Step, all_steps, find_step, ma
 from timtrack.tasks.messages.errors import Rival, printable
 from timtrack.tasks.messages.formatting import encodable, markdown
 from timtrack.tasks.verdicts import alerts
-from timtrack.tasks.verdicts.alert_rules import LEVELS, Alerts
+from timtrack.tasks.verdicts.alert_rules import Alerts
 
 if TYPE_CHECKING:
     from timtrack.tasks.verdicts.bands import Bands
@@ -97,9 +97,9 @@ def convert_capture(capture: Capture, into: Path, rival: Path | None = None) -> 
             "give one of them its own --run, or remove it",
             rival,
         )
-    if there := find_step(into, capture):
-        remember_source(there, capture.path, capture.stamp)
-        return settle_step(there)
+    if step := find_step(into, capture):
+        remember_source(step, capture.path, capture.stamp)
+        return settle_step(step)
     return conversion.whole(capture, into)
 
 
@@ -112,8 +112,8 @@ def convert_part(capture: Capture, folder: Path, part: int) -> conversion.Part:
 @task(task_run_name="publish {capture.name}", **RETRIED)
 def publish_parts(capture: Capture, folder: Path, parts: list[conversion.Part], into: Path) -> Step:
     """The parts in a folder, once all are there, as a step of the lake."""
-    if there := find_step(into, capture):  # at a retry
-        return settle_step(there)
+    if step := find_step(into, capture):  # at a retry
+        return settle_step(step)
     return conversion.published(capture, folder, parts, into)
 
 
@@ -268,14 +268,7 @@ def show_statuses(home: Path) -> None:
         }
         for run, status in alerts.told(home).items()
     ]
-    create_table_artifact(key="timtrack-status", table=rows, description=_counted(home))
-
-
-def _counted(home: Path) -> str:
-    """How many runs stand how, the worst first."""
-    levels = [status.level for status in alerts.told(home).values()]
-    counts = {level: levels.count(level) for level in (*reversed(LEVELS), *levels)}
-    return ", ".join(f"{count} {level}" for level, count in counts.items() if count) or "no runs"
+    create_table_artifact(key="timtrack-status", table=rows, description=alerts.counted(home))
 
 
 def _reports(home: Path) -> dict[str, str]:

@@ -1,6 +1,7 @@
 """The house rules: who may import whom, and that every table is documented as it is."""
 
 import ast
+import graphlib
 import tomllib
 from itertools import chain
 from pathlib import Path
@@ -67,6 +68,35 @@ def test_tasks_do_not_know_flows(file):
         assert not any(name.split(".")[0] == "flows" for name in imports(file))
 
 
+def room(file: Path) -> str:
+    """A file or a folder of `tasks/`, seen as one."""
+    return file.relative_to(ROOT / "tasks").parts[0].removesuffix(".py")
+
+
+def test_no_rooms_import_each_other():
+    """Not even over a third one: each room of tasks can be read after those that it imports."""
+    imported: dict[str, set[str]] = {}
+    for file in (ROOT / "tasks").rglob("*.py"):
+        names = [name.split(".") for name in imported_modules(file)]
+        others = {name[2] for name in names if name[:2] == ["timtrack", "tasks"] and name[2:]}
+        imported.setdefault(room(file), set()).update(others - {room(file)})
+    graphlib.TopologicalSorter(imported).prepare()  # raises CycleError, which names the circle
+
+
+def imported_modules(file: Path) -> set[str]:
+    """What a file imports, `from timtrack.tasks import drawing` as the module that it is."""
+    nodes = [n for n in ast.walk(ast.parse(file.read_text())) if isinstance(n, ast.ImportFrom)]
+    return imports(file) | {f"{node.module}.{a.name}" for node in nodes for a in node.names}
+
+
+@pytest.mark.parametrize("file", SOURCES, ids=lambda f: str(f.relative_to(ROOT)))
+def test_files_have_at_most_300_lines_and_functions_60(file):
+    text = file.read_text()
+    functions = [n for n in ast.walk(ast.parse(text)) if isinstance(n, ast.FunctionDef)]
+    assert len(text.splitlines()) <= 300
+    assert all((node.end_lineno or 0) - node.lineno < 60 for node in functions)
+
+
 def test_package_folders_hold_no_code_in_init_files():
     """But that of the package itself, which is what `import timtrack` gives."""
     inits = {f for f in SOURCES if f.name == "__init__.py"} - {ROOT / "flows/timtrack/__init__.py"}
@@ -125,7 +155,8 @@ def crossed_tokens() -> pl.DataFrame:
 @pytest.mark.parametrize("name", sorted(catalogue()))
 def test_grain_is_unique_and_every_run_and_step_has_its_own_rows(name):
     grain, tokens = catalogue()[name].grain, crossed_tokens()
-    sequences = sequence_frame(tokens).with_columns(turns=pl.lit(2, pl.Int32))
+    given = {"turns": pl.lit(2, pl.Int32), "canonical_tokens": pl.lit(1, pl.Int32)}
+    sequences = sequence_frame(tokens).with_columns(**given)
     evidence = evidence_frame(
         tokens,
         top_ids=[1, 2],

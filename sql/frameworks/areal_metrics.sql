@@ -1,41 +1,30 @@
--- What AReaL logs about the mismatch, under its names and by its definitions (main of 2026-05 and, for compute_logp
--- and behave_filtered_ratio, public copies of newer files): mean, largest and smallest over the trained tokens of the
--- step, to which rows without any add nothing. compute_logp/r3/... is logged with router replay alone. behave_... is
--- logged with rejection_sampling, whose old log-probs are the rollout's and whose proximal ones are the trainer's, as
--- in the first update; behave_imp_weight and behave_approx_kl are over the tokens that are kept and NULL if none is.
--- behave_approx_kl is mean ln r, the sign of verl's kl turned.
+-- AReaL's mismatch metrics, with its names and definitions (main of 2026-05 and, for compute_logp and
+-- behave_filtered_ratio, public copies of newer files): mean, maximum and minimum over the trained tokens of the step;
+-- rows without trained tokens add nothing. AReaL logs compute_logp/r3/... only with router replay. It logs behave_... only
+-- with rejection_sampling; there the old log-probs are the rollout's and the proximal ones the trainer's, as in the
+-- first update. behave_imp_weight and behave_approx_kl are over the tokens that are kept, NULL if none is.
+-- behave_approx_kl is mean ln r: verl's kl with the opposite sign.
 -- grain: run, step, setting, name
 --
 -- run     | Training run.
 -- step    | Optimizer step.
 -- setting | level and action of rejection_sampling, with its defaults metric ratio, agg mean, upper 5.0 and no lower (token_mask is the default); none for what does not depend on it.
 -- name    | Name in AReaL's log.
--- value   | The number by AReaL's definition; at level sequence, the weight is the geometric mean of r on every token.
+-- value   | The number by AReaL's definition; at level sequence, every token has the geometric mean of r over its row as its weight.
 
 with always as (
     select
         run,
         step,
         'none' as setting,
-        'compute_logp/r3/' as prefix,
-        unnest([
-            { 'name': 'n_valid_tokens', 'value': count(*) },
-            { 'name': 'rollout_train_k3_kl/avg', 'value': avg(k3) },
-            { 'name': 'rollout_train_k3_kl/max', 'value': max(k3) },
-            { 'name': 'rollout_train_k3_kl/min', 'value': min(k3) },
-            { 'name': 'rollout_train_logp_abs_diff/avg', 'value': avg(abs_logp_diff) },
-            { 'name': 'rollout_train_logp_abs_diff/max', 'value': max(abs_logp_diff) },
-            { 'name': 'rollout_train_logp_abs_diff/min', 'value': min(abs_logp_diff) },
-            { 'name': 'rollout_train_logp_sq_diff/avg', 'value': avg(logp_diff * logp_diff) },
-            { 'name': 'rollout_train_logp_sq_diff/max', 'value': max(logp_diff * logp_diff) },
-            { 'name': 'rollout_train_logp_sq_diff/min', 'value': min(logp_diff * logp_diff) },
-            { 'name': 'rollout_train_extreme_frac_tau2/avg', 'value': frac(is_outside_2) },
-            { 'name': 'rollout_train_extreme_frac_tau2/max', 'value': max(cast(is_outside_2 as int)) },
-            { 'name': 'rollout_train_extreme_frac_tau2/min', 'value': min(cast(is_outside_2 as int)) },
-            { 'name': 'rollout_train_extreme_frac_tau5/avg', 'value': frac(is_outside_5) },
-            { 'name': 'rollout_train_extreme_frac_tau5/max', 'value': max(cast(is_outside_5 as int)) },
-            { 'name': 'rollout_train_extreme_frac_tau5/min', 'value': min(cast(is_outside_5 as int)) }
-        ]) as logged
+        unnest(flatten([
+            [{ 'name': 'compute_logp/r3/n_valid_tokens', 'value': count(*) }],
+            avg_max_min('compute_logp/r3/rollout_train_k3_kl', k3),
+            avg_max_min('compute_logp/r3/rollout_train_logp_abs_diff', abs_logp_diff),
+            avg_max_min('compute_logp/r3/rollout_train_logp_sq_diff', logp_diff * logp_diff),
+            avg_max_min('compute_logp/r3/rollout_train_extreme_frac_tau2', cast(is_outside_2 as int)),
+            avg_max_min('compute_logp/r3/rollout_train_extreme_frac_tau5', cast(is_outside_5 as int))
+        ]), max_depth := 2)
     from trained_tokens
     group by run, step
 ),
@@ -70,32 +59,17 @@ corrected as (
         run,
         step,
         setting,
-        'ppo_actor/update/' as prefix,
-        unnest([
-            { 'name': 'behave_imp_weight/avg', 'value': avg(kept_weight) },
-            { 'name': 'behave_imp_weight/max', 'value': max(kept_weight) },
-            { 'name': 'behave_imp_weight/min', 'value': min(kept_weight) },
-            { 'name': 'behave_approx_kl/avg', 'value': avg(kept_diff) },
-            { 'name': 'behave_approx_kl/max', 'value': max(kept_diff) },
-            { 'name': 'behave_approx_kl/min', 'value': min(kept_diff) },
-            { 'name': 'behave_filtered_ratio/avg', 'value': frac(is_dropped) },
-            { 'name': 'rs_filtered_fraction', 'value': frac(is_high) }
-        ]) as logged
+        unnest(flatten([
+            avg_max_min('ppo_actor/update/behave_imp_weight', kept_weight),
+            avg_max_min('ppo_actor/update/behave_approx_kl', kept_diff),
+            [{ 'name': 'ppo_actor/update/behave_filtered_ratio/avg', 'value': frac(is_dropped) }],
+            [{ 'name': 'ppo_actor/update/rs_filtered_fraction', 'value': frac(is_high) }]
+        ]), max_depth := 2)
     from bounded
     group by run, step, setting
-),
-
-all_logged as (
-    from always
-    union all
-    from corrected
 )
 
-select
-    run,
-    step,
-    setting,
-    prefix || logged.name as name,
-    logged.value
-from all_logged
-order by run, step, setting, name
+from always
+union all
+from corrected
+order by all

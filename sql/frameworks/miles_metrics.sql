@@ -1,7 +1,7 @@
--- What miles logs about the mismatch, under its names and by its definitions (main of 2026-08): slime's numbers, by
--- slime's means over rollouts (one without trained tokens counts as 0), and train_rollout_kl. Tokens without a finite
--- log-prob count as 0 in miles, here they are left out. `ess_ratio`, `ois` and `opsm_clipfrac` are left out: they
--- compare the policy with itself before an update, not with the rollout engine.
+-- miles' mismatch metrics, with its names and definitions (main of 2026-08): slime's numbers, with slime's means over
+-- rollouts (one without trained tokens counts as 0), and train_rollout_kl. Tokens without a finite log-prob count as 0 in
+-- miles; here they are left out. `ess_ratio`, `ois` and `opsm_clipfrac` are left out too: they compare the policy with
+-- itself before an update, not with the rollout engine.
 -- grain: run, step, setting, name
 --
 -- run     | Training run.
@@ -15,10 +15,10 @@ select
     step,
     'none' as setting,
     'train_rollout_kl' as name,
-    sum(share * least(10, k3(clip(logp_diff, 20)))) as value
+    sum(share * least(10, clipped_k3)) as value
 from trained_tokens
 inner join rollout_shares using (run, step, row)
 group by run, step
 union all
 from slime_metrics
-order by run, step, setting, name
+order by all

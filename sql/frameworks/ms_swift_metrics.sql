@@ -1,15 +1,15 @@
--- What ms-swift logs about the mismatch, under its names and by its definitions (GRPO of 4.6, where the rollout's
--- log-probs are there), as of one rank: ms-swift takes means of ranks' means, and the largest and smallest over
--- ranks of log_ppl_diff_max and _min. Names are verl's, but k3 is of ln r clipped to [-20, 20] and then clipped at
--- 10, chi2_seq is of the geometric mean of r. Means over tokens are over those trained on; means over rows are over
--- all, with log perplexity and ln r 0 where none is trained on. Corrections are off by default.
+-- ms-swift's mismatch metrics, with its names and definitions (GRPO of 4.6, if the rollout's log-probs are captured),
+-- as one rank computes them: ms-swift then averages over ranks, and takes the largest log_ppl_diff_max and the smallest
+-- _min. The names are verl's, but k3 clips ln r to [-20, 20] and the result at 10, and chi2_seq uses the geometric mean
+-- of r. Means over tokens cover the trained tokens; means over rows cover all rows, with log perplexity and ln r 0 for a
+-- row without trained tokens. Corrections are off by default.
 -- grain: run, step, setting, name
 --
 -- run     | Training run.
 -- step    | Optimizer step.
--- setting | rollout_importance_sampling_mode, with its default threshold of 2.0; none for what is logged in every mode.
+-- setting | rollout_importance_sampling_mode, with its default threshold of 2.0; none for numbers that are logged in every mode.
 -- name    | Name in ms-swift's log.
--- value   | The number by ms-swift's definition; ess is of the weights after they are bounded, held in [1/2, 2].
+-- value   | The number by ms-swift's definition; ess uses the bounded weights, clamped to [1/2, 2].
 
 with row_numbers as (
     select
@@ -25,32 +25,23 @@ always as (
     select
         run,
         step,
-        'none' as setting,
         unnest([
             { 'name': 'kl', 'value': kl_k1 },
             { 'name': 'k3_kl', 'value': kl_k3_clip20_10 },
-            { 'name': 'training_ppl', 'value': training_ppl },
-            { 'name': 'training_log_ppl', 'value': training_log_ppl },
-            { 'name': 'rollout_ppl', 'value': rollout_ppl },
-            { 'name': 'rollout_log_ppl', 'value': rollout_log_ppl },
-            { 'name': 'log_ppl_diff', 'value': log_ppl_diff },
-            { 'name': 'log_ppl_abs_diff', 'value': log_ppl_abs_diff },
-            { 'name': 'log_ppl_diff_max', 'value': log_ppl_diff_max },
-            { 'name': 'log_ppl_diff_min', 'value': log_ppl_diff_min },
-            { 'name': 'ppl_ratio', 'value': ppl_ratio },
             { 'name': 'chi2_token', 'value': chi2_token },
             { 'name': 'chi2_seq', 'value': chi2_seq }
-        ]) as logged
+        ], max_depth := 2)
     from token_moments
-    inner join padded_row_moments using (run, step)
     inner join row_numbers using (run, step)
+    union all
+    from perplexities
 ),
 
 ratios as (
     select
         run,
         step,
-        exp(clip(logp_diff, 20)) as ratio,
+        clipped_ratio as ratio,
         exp(logratio_mean_clip20) as seq_ratio
     from trained_tokens
     inner join padded_rows using (run, step, row)
@@ -92,14 +83,17 @@ corrected as (
             { 'name': 'is_weight_mean', 'value': weight_mean },
             { 'name': 'ess', 'value': pow(bounded_mean + 1e-8, 2) / bounded_square },
             { 'name': 'clipped_frac', 'value': if(setting like 'token_%', token_high, seq_high) }
-        ]) as logged
+        ], max_depth := 2)
     from over_tokens
     inner join row_numbers using (run, step)
 ),
 
 all_logged as (
+    select
+        *,
+        'none' as setting
     from always
-    union all
+    union all by name
     from corrected
 )
 
@@ -107,7 +101,7 @@ select
     run,
     step,
     setting,
-    'rollout_correction/' || logged.name as name,
-    logged.value
+    'rollout_correction/' || name as name,
+    value
 from all_logged
-order by run, step, setting, name
+order by all

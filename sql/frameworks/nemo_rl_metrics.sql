@@ -1,10 +1,9 @@
--- What NeMo RL logs about the mismatch, under its names and by its definitions (main of 2026-08). Means are over
--- trained tokens, or over sequences that have any. sampling_importance_ratio is taken after truncation; as NeMo's
--- float32 has it, r above e^88.7 is infinite and counts as 0; with sequence_level_importance_ratios, where NeMo RL
--- multiplies [B, 1] by [B], it logs the mean times the sequences of a micro-batch, and here stands the mean. Its
--- divergence metrics are by kl_type k3, the default. With several optimizer steps in a step, NeMo's are means of
--- those steps' means. No correction and no threshold are the defaults; without a threshold the numbers after the
--- mask are those before it.
+-- NeMo RL's mismatch metrics, with its names and definitions (main of 2026-08). Means are over trained tokens, or over
+-- the sequences that have any. sampling_importance_ratio is the mean after truncation; r above e^88.7 is infinite in
+-- NeMo RL's float32 and counts as 0. With sequence_level_importance_ratios, NeMo RL multiplies [B, 1] by [B] and so logs
+-- the mean times the number of sequences in a micro-batch; this table has the mean. Divergences use kl_type k3, the
+-- default. With several optimizer steps in a training step, NeMo RL logs the mean of their means. Correction and threshold
+-- are off by default; without a threshold, the numbers after the mask equal those before it.
 -- grain: run, step, setting, name
 --
 -- run     | Training run.
@@ -26,7 +25,7 @@ with always as (
             { 'name': 'max_seq_mult_prob_error', 'value': mult_prob_error_seq_max },
             { 'name': 'mean_seq_mult_prob_error', 'value': mult_prob_error_seq_mean },
             { 'name': 'min_seq_mult_prob_error', 'value': mult_prob_error_seq_min }
-        ]) as logged
+        ], max_depth := 2)
     from token_moments
     inner join sequence_moments using (run, step)
 ),
@@ -60,7 +59,7 @@ by_tokens as (
                 'name': 'sampling_importance_ratio',
                 'value': avg(if(is_kept, ratio, 0))
             }
-        ]) as logged
+        ], max_depth := 2)
     from ratios
     group by run, step
 ),
@@ -109,31 +108,15 @@ by_rows as (
                     avg(cast(reward = 1 as int)) filter (mult_prob_error > 2)
                 )
             }
-        ]) as logged
+        ], max_depth := 2)
     from sequence_metrics
     where trained_tokens > 0
     group by run, step
-),
-
-of_settings as (
-    from by_tokens
-    union all
-    from by_rows
 )
 
-select
-    run,
-    step,
-    setting,
-    logged.name,
-    logged.value
 from always
 union all
-select
-    run,
-    step,
-    logged.setting,
-    logged.name,
-    logged.value
-from of_settings
-order by run, step, setting, logged.name
+from by_tokens
+union all
+from by_rows
+order by all

@@ -1,8 +1,8 @@
--- What open-instruct logs about the mismatch, under its names and by its definitions (main of 2026-08): means over
--- the trained tokens of the step, to which rows without any add nothing; std is n - 1. It logs the debug numbers of
--- each rank's last packed line alone, then the mean over ranks, these here are of the whole step.
--- vllm_local_reverse_kl is the mean of p_rollout ln(1 / r), no KL of sampled tokens. rho is r with ln r clipped to
--- [-10, 10]; the clamp at 2.0 is the default, also where a mask is set. The histogram val/rho_hist is left out.
+-- open-instruct's mismatch metrics, with its names and definitions (main of 2026-08): statistics over the trained tokens
+-- of the step; rows without trained tokens add nothing; std uses n - 1. open-instruct logs debug/... for the last packed
+-- line of each rank, averaged over ranks; this table has them for the whole step. vllm_local_reverse_kl is the mean of
+-- p_rollout ln(1 / r), which is not a KL estimate from sampled tokens. rho is r with ln r clipped to [-10, 10]; the
+-- clamp at 2.0 is the default and also applies with a mask. The histogram val/rho_hist is left out.
 -- grain: run, step, setting, name
 --
 -- run     | Training run.
@@ -24,7 +24,7 @@ with always as (
                 'value': coalesce(stddev_samp(abs_logp_diff), 0)
             },
             { 'name': 'debug/vllm_local_reverse_kl', 'value': avg(-p_rollout * logp_diff) }
-        ]) as logged
+        ], max_depth := 2)
     from trained_tokens
     group by run, step
 ),
@@ -76,30 +76,24 @@ corrected as (
         step,
         setting,
         unnest([
-            { 'name': 'val/rho_drop_frac', 'value': avg(cast(is_low or is_high as int)) },
-            { 'name': 'val/rho_drop_low_frac', 'value': avg(cast(is_low as int)) },
-            { 'name': 'val/rho_drop_high_frac', 'value': avg(cast(is_high as int)) },
+            { 'name': 'val/rho_drop_frac', 'value': frac(is_low or is_high) },
+            { 'name': 'val/rho_drop_low_frac', 'value': frac(is_low) },
+            { 'name': 'val/rho_drop_high_frac', 'value': frac(is_high) },
             { 'name': 'val/rho_weight', 'value': avg(if(is_low or is_high, 0, least(2, effective))) },
             { 'name': 'val/rho_clipfrac', 'value': frac(effective > 2) }
-        ]) as logged,
+        ], max_depth := 2),
         bool_or(is_high is null) as is_unknown
     from judged
     group by run, step, setting
 )
 
-select
-    run,
-    step,
-    setting,
-    logged.name,
-    logged.value
 from always
 union all
 select
     run,
     step,
     setting,
-    logged.name,
-    if(is_unknown, null, logged.value) as value
+    name,
+    if(is_unknown, null, value) as value
 from corrected
-order by run, step, setting, logged.name
+order by all

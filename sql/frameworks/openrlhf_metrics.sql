@@ -1,9 +1,9 @@
--- What OpenRLHF logs about the mismatch, under its names and by its definitions (PolicyLoss of 0.11.2, where
--- --algo.advantage.is_correction_level is not off), as of one batch: it then takes means over batches. vllm_kl is a
--- mean over trained tokens. is_filter_ratio is the share of trained tokens, or of all rows at level seq, outside the
--- threshold: with gating ratio that of r (of a row the geometric mean), with binary_kl and tv that of the divergence
--- of this token against all others, of a row its mean (OpenRLHF holds both probabilities in [1e-6, 1 - 1e-6]). A row
--- without trained tokens counts as outside, its mean being undefined. Modes mask and clip log the same.
+-- OpenRLHF's mismatch metrics, with its names and definitions (PolicyLoss of 0.11.2, unless
+-- --algo.advantage.is_correction_level is off), for one batch: OpenRLHF then averages over batches. vllm_kl is a mean
+-- over trained tokens. is_filter_ratio is the share of trained tokens (at level seq: of all rows) outside the threshold.
+-- Gating ratio compares r, for a row its geometric mean; binary_kl and tv compare the divergence of this token against
+-- all others, for a row its mean, with both probabilities clamped to [1e-6, 1 - 1e-6]. A row without trained tokens
+-- counts as outside: its mean is undefined. Modes mask and clip log the same.
 -- grain: run, step, setting, name
 --
 -- run     | Training run.
@@ -19,7 +19,7 @@ with divergences as (
         row,
         ratio,
         bernoulli_kl(p_rollout, p_train, 1e-6) as binary_kl,
-        abs(prob_diff) as tv
+        abs_prob_diff as tv
     from trained_tokens
 ),
 
@@ -78,4 +78,4 @@ select
     'is_filter_ratio' as name,
     value
 from outside
-order by run, step, setting
+order by all

@@ -1,9 +1,9 @@
--- What prime-rl's trainer logs about the mismatch, under its names and by its definitions (main of 2026-08).
--- mismatch_kl is over the step's trained tokens; entropy likewise, where every one has it. What the losses log is a
--- mean over each row's trained tokens and then over all rows, or the largest of a row: a row without trained tokens
--- counts as 0, and so does the mean over no dropped (or no kept) tokens. IPO is the default since prime-rl#3418,
--- which took DPPO and its names out; ref_kl is the loss of opd and opsd. Numbers by environment
--- (mismatch_kl/<env>/...) are left out, a capture does not have environments; tokens of the ce loss are no rollouts.
+-- The mismatch metrics of prime-rl's trainer, with its names and definitions (main of 2026-08). mismatch_kl is over the
+-- step's trained tokens; so is entropy, if every token has one. The losses log a mean over each row's trained tokens,
+-- and of these the mean or the maximum over all rows: a row without trained tokens counts as 0, and so does a mean over
+-- no dropped (or no kept) tokens. IPO is the default since prime-rl#3418, which removed DPPO and its names; ref_kl is the
+-- loss of opd and opsd. Numbers by environment (mismatch_kl/<env>/...) are left out: a capture has no environments.
+-- Tokens of the ce loss are not rollouts.
 -- grain: run, step, setting, name
 --
 -- run     | Training run.
@@ -29,7 +29,7 @@ with always as (
                     null
                 )
             }
-        ]) as logged
+        ], max_depth := 2)
     from trained_tokens
     group by run, step
 ),
@@ -43,7 +43,7 @@ judged as (
         advantage > 0 as is_positive,
         advantage < 0 as is_negative,
         unnest([
-            { 'setting': 'ipo', 'is_masked': abs(prob_diff) > 0.1 },
+            { 'setting': 'ipo', 'is_masked': abs_prob_diff > 0.1 },
             {
                 'setting': 'dppo',
                 'is_masked': if(advantage is null, null, if(advantage > 0, prob_diff > 0.2, prob_diff < -0.2))
@@ -71,29 +71,19 @@ of_rows as (
     group by run, step, row, setting
 ),
 
--- The rows without trained tokens.
-empty_rows as (
+losses as (select unnest(['ipo', 'dppo', 'ref_kl']) as setting),
+
+-- Of a row without trained tokens every number is 0.
+all_rows as (
     select
         run,
         step,
-        row,
-        unnest(['ipo', 'dppo', 'ref_kl']) as setting,
-        0 as is_masked,
-        0 as is_masked_low,
-        0 as is_masked_high,
-        0 as masked_mismatch_kl,
-        0 as unmasked_mismatch_kl,
-        0 as masked_advantage_positive,
-        0 as masked_advantage_negative,
-        false as is_unknown
+        setting,
+        coalesce(columns('^(un)?masked_|^is_masked'), 0),
+        coalesce(is_unknown, false) as is_unknown
     from padded_rows
-    where trained_tokens = 0
-),
-
-all_rows as (
-    from of_rows
-    union all
-    from empty_rows
+    cross join losses
+    left join of_rows using (run, step, row, setting)
 ),
 
 by_loss as (
@@ -101,43 +91,28 @@ by_loss as (
         run,
         step,
         setting,
-        unnest([
-            { 'name': 'is_masked/mean', 'value': avg(is_masked) },
-            { 'name': 'is_masked/max', 'value': max(is_masked) },
-            { 'name': 'is_masked_low/mean', 'value': avg(is_masked_low) },
-            { 'name': 'is_masked_low/max', 'value': max(is_masked_low) },
-            { 'name': 'is_masked_high/mean', 'value': avg(is_masked_high) },
-            { 'name': 'is_masked_high/max', 'value': max(is_masked_high) },
-            { 'name': 'masked_mismatch_kl/mean', 'value': avg(masked_mismatch_kl) },
-            { 'name': 'masked_mismatch_kl/max', 'value': max(masked_mismatch_kl) },
-            { 'name': 'unmasked_mismatch_kl/mean', 'value': avg(unmasked_mismatch_kl) },
-            { 'name': 'unmasked_mismatch_kl/max', 'value': max(unmasked_mismatch_kl) },
-            { 'name': 'masked_advantage_positive/mean', 'value': avg(masked_advantage_positive) },
-            { 'name': 'masked_advantage_positive/max', 'value': max(masked_advantage_positive) },
-            { 'name': 'masked_advantage_negative/mean', 'value': avg(masked_advantage_negative) },
-            { 'name': 'masked_advantage_negative/max', 'value': max(masked_advantage_negative) }
-        ]) as logged,
+        unnest(flatten([
+            mean_max('is_masked', is_masked),
+            mean_max('is_masked_low', is_masked_low),
+            mean_max('is_masked_high', is_masked_high),
+            mean_max('masked_mismatch_kl', masked_mismatch_kl),
+            mean_max('unmasked_mismatch_kl', unmasked_mismatch_kl),
+            mean_max('masked_advantage_positive', masked_advantage_positive),
+            mean_max('masked_advantage_negative', masked_advantage_negative)
+        ]), max_depth := 2),
         bool_or(is_unknown) as is_unknown
     from all_rows
     group by run, step, setting
 )
 
-select
-    run,
-    step,
-    setting,
-    logged.name,
-    logged.value
 from always
 union all
 select
     run,
     step,
     setting,
-    if(setting = 'ref_kl', 'ref_kl/', '') || logged.name as name,
-    if(is_unknown, null, logged.value) as value
+    if(setting = 'ref_kl', 'ref_kl/', '') || name as name,
+    if(is_unknown, null, value) as value
 from by_loss
-where
-    setting = 'dppo'
-    or not (starts_with(logged.name, 'is_masked_') or starts_with(logged.name, 'masked_advantage'))
-order by run, step, setting, name
+where setting = 'dppo' or not (starts_with(name, 'is_masked_') or starts_with(name, 'masked_advantage'))
+order by all

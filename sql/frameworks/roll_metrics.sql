@@ -1,10 +1,10 @@
--- What ROLL logs about the mismatch, under its names and by its definitions (main of 2026-08): each row's mean over
--- its trained tokens, then the mean over rows that have any. Ratios are of r, of its geometric mean over the row or
--- over a turn (segment), of its product over the row (sequence), none clipped. Differences are p_train - p_rollout,
--- signed, and their mean over the row or turn; that of a sequence is its sum. Means are without ROLL's 1e-8 in the
--- denominator. is_weight is off by default; its clipped share sums over all places of the batch: over padding
--- and prompts, where the ratio of weight_type token is at most 1, but not that of the others, which are left out, and
--- over sampled tokens outside the mask, which are not counted here. Pass rates of the filters (off by default) are left out.
+-- ROLL's mismatch metrics, with its names and definitions (main of 2026-08): each row's mean over its trained tokens, then
+-- the mean over the rows that have any. Ratios are r itself (token), its geometric mean over the row or over a turn
+-- (segment), and its product over the row (sequence); none is clipped. Differences are p_train - p_rollout, signed: their
+-- mean over the row or turn, for sequence their sum. ROLL's 1e-8 in the denominators is left out. is_weight is off by
+-- default. ROLL sums its clipped share over all positions of the batch. On padding and prompts the ratio of weight_type
+-- token is at most 1, so they add nothing; for the other weight types they would, and these are left out. Sampled tokens
+-- outside the mask are not counted here. Pass rates of the filters (off by default) are left out.
 -- grain: run, step, setting, name
 --
 -- run     | Training run.
@@ -44,32 +44,22 @@ of_rows as (
     from of_turns
     inner join sequence_metrics using (run, step, row)
     group by run, step, row
-),
-
-logged as (
-    select
-        run,
-        step,
-        unnest([
-            { 'setting': 'none', 'name': 'actor/train_infer_ratio_token_mean', 'value': avg(ratio) },
-            { 'setting': 'none', 'name': 'actor/train_infer_ratio_geometric_mean', 'value': avg(geo_ratio) },
-            { 'setting': 'none', 'name': 'actor/train_infer_ratio_sequence_mean', 'value': avg(product) },
-            { 'setting': 'none', 'name': 'actor/train_infer_ratio_segment_mean', 'value': avg(turn_ratio) },
-            { 'setting': 'none', 'name': 'actor/train_infer_diff_token_mean', 'value': avg(diff) },
-            { 'setting': 'none', 'name': 'actor/train_infer_diff_geometric_mean', 'value': avg(diff) },
-            { 'setting': 'none', 'name': 'actor/train_infer_diff_sequence_mean', 'value': avg(diff_sum) },
-            { 'setting': 'none', 'name': 'actor/train_infer_diff_segment_mean', 'value': avg(turn_diff) },
-            { 'setting': 'is_weight_token', 'name': 'actor/is_weight_clipfrac', 'value': sum(clipped) / sum(n) }
-        ]) as logged
-    from of_rows
-    group by run, step
 )
 
 select
     run,
     step,
-    logged.setting,
-    logged.name,
-    logged.value
-from logged
-order by run, step, logged.setting, logged.name
+    unnest([
+        { 'setting': 'none', 'name': 'actor/train_infer_ratio_token_mean', 'value': avg(ratio) },
+        { 'setting': 'none', 'name': 'actor/train_infer_ratio_geometric_mean', 'value': avg(geo_ratio) },
+        { 'setting': 'none', 'name': 'actor/train_infer_ratio_sequence_mean', 'value': avg(product) },
+        { 'setting': 'none', 'name': 'actor/train_infer_ratio_segment_mean', 'value': avg(turn_ratio) },
+        { 'setting': 'none', 'name': 'actor/train_infer_diff_token_mean', 'value': avg(diff) },
+        { 'setting': 'none', 'name': 'actor/train_infer_diff_geometric_mean', 'value': avg(diff) },
+        { 'setting': 'none', 'name': 'actor/train_infer_diff_sequence_mean', 'value': avg(diff_sum) },
+        { 'setting': 'none', 'name': 'actor/train_infer_diff_segment_mean', 'value': avg(turn_diff) },
+        { 'setting': 'is_weight_token', 'name': 'actor/is_weight_clipfrac', 'value': sum(clipped) / sum(n) }
+    ], max_depth := 2)
+from of_rows
+group by run, step
+order by all

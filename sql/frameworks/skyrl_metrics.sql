@@ -1,9 +1,9 @@
--- What SkyRL logs about the mismatch, under its names and by its definitions (0.4.0), as of one batch that is padded
--- to its longest response: SkyRL takes means over micro-batches and ranks, of _max and _min the largest and
--- smallest. The minibatch_ numbers are those of the first update. abs_diff and is_ratio_mean are over trained tokens
--- (ln r clipped to [-20, 20] in every ratio); is_ratio_std, _max and _min are of r times the mask, the zeros of
--- padding and of tokens not trained on among them. Shares are of trained tokens or of all rows, one without trained
--- tokens having a ratio of 1. std is n - 1, but that of minibatch_. All corrections are off by default.
+-- SkyRL's mismatch metrics, with its names and definitions (0.4.0), for one batch padded to its longest response: SkyRL
+-- averages over micro-batches and ranks, and takes the largest _max and the smallest _min. The minibatch_ numbers are
+-- those of the first update. abs_diff and is_ratio_mean are over trained tokens; every ratio clips ln r to [-20, 20].
+-- is_ratio_std, _max and _min are of r times the mask, so zeros for padding and masked tokens are among them. Shares are
+-- of trained tokens or of all rows; a row without trained tokens has a ratio of 1. std uses n - 1, except in minibatch_.
+-- All corrections are off by default.
 -- grain: run, step, setting, name
 --
 -- run     | Training run.
@@ -27,12 +27,12 @@ ratios as (
         step,
         count(*) as n,
         any_value(places) as places,
-        avg(exp(clip(logp_diff, 20))) as ratio_mean,
-        var_pop(exp(clip(logp_diff, 20))) as ratio_variance,
-        max(exp(clip(logp_diff, 20))) as ratio_max,
-        min(exp(clip(logp_diff, 20))) as ratio_min,
+        avg(clipped_ratio) as ratio_mean,
+        var_pop(clipped_ratio) as ratio_variance,
+        max(clipped_ratio) as ratio_max,
+        min(clipped_ratio) as ratio_min,
         min(abs_logp_diff) as abs_logp_diff_min,
-        frac(exp(clip(logp_diff, 20)) < 0.5 or exp(clip(logp_diff, 20)) > 2) as outside_2
+        frac(clipped_ratio < 0.5 or clipped_ratio > 2) as outside_2
     from trained_tokens
     inner join places using (run, step)
     group by run, step
@@ -53,84 +53,74 @@ row_shares as (
     from padded_rows
     inner join sequence_metrics using (run, step, row)
     group by run, step
-),
-
-logged as (
-    select
-        run,
-        step,
-        unnest([
-            { 'setting': 'none', 'name': 'rollout_train_logprobs_abs_diff_mean', 'value': abs_logp_diff_mean },
-            { 'setting': 'none', 'name': 'rollout_train_logprobs_abs_diff_std', 'value': abs_logp_diff_std },
-            { 'setting': 'none', 'name': 'rollout_train_logprobs_abs_diff_max', 'value': abs_logp_diff_max },
-            { 'setting': 'none', 'name': 'rollout_train_logprobs_abs_diff_min', 'value': abs_logp_diff_min },
-            { 'setting': 'none', 'name': 'minibatch_rollout_logprobs_abs_diff_mean', 'value': abs_logp_diff_mean },
-            {
-                'setting': 'none',
-                'name': 'minibatch_rollout_logprobs_abs_diff_std',
-                'value': if(n = 1, 0, abs_logp_diff_std * sqrt((n - 1) / n))
-            },
-            { 'setting': 'none', 'name': 'minibatch_rollout_logprobs_abs_diff_max', 'value': abs_logp_diff_max },
-            {
-                'setting': 'none',
-                'name': 'minibatch_rollout_logprobs_abs_diff_min',
-                'value': if(places > n, 0, abs_logp_diff_min)
-            },
-            { 'setting': 'any', 'name': 'loss_metrics/is_ratio_mean', 'value': ratios.ratio_mean },
-            {
-                'setting': 'any',
-                'name': 'loss_metrics/is_ratio_std',
-                -- of n ratios among zeros
-                'value': sqrt(
-                    (n * ratio_variance + n * (places - n) / places * pow(ratios.ratio_mean, 2))
-                    / nullif(places - 1, 0)
-                )
-            },
-            { 'setting': 'any', 'name': 'loss_metrics/is_ratio_max', 'value': ratios.ratio_max },
-            { 'setting': 'any', 'name': 'loss_metrics/is_ratio_min', 'value': if(places > n, 0, ratios.ratio_min) },
-            { 'setting': 'token', 'name': 'loss_metrics/tis_token_clip_high_ratio', 'value': frac_high_2 },
-            { 'setting': 'sequence', 'name': 'loss_metrics/tis_seq_clip_high_ratio', 'value': product_over_5 },
-            {
-                'setting': 'outlier_token',
-                'name': 'loss_metrics/outlier_seq_masked_ratio',
-                'value': outlier_outside
-            },
-            { 'setting': 'outlier_token', 'name': 'loss_metrics/outlier_seq_over_high_ratio', 'value': outlier_over },
-            { 'setting': 'outlier_token', 'name': 'loss_metrics/outlier_seq_under_low_ratio', 'value': outlier_under },
-            { 'setting': 'token_mask', 'name': 'loss_metrics/token_mask_ratio', 'value': outside_2 },
-            {
-                'setting': 'geometric',
-                'name': 'loss_metrics/geo_sequence_mask_masked_ratio',
-                'value': geo_over + geo_under
-            },
-            { 'setting': 'geometric', 'name': 'loss_metrics/geo_sequence_mask_over_high_ratio', 'value': geo_over },
-            { 'setting': 'geometric', 'name': 'loss_metrics/geo_sequence_mask_under_low_ratio', 'value': geo_under },
-            {
-                'setting': 'product',
-                'name': 'loss_metrics/product_sequence_mask_masked_ratio',
-                'value': product_over + product_under
-            },
-            {
-                'setting': 'product',
-                'name': 'loss_metrics/product_sequence_mask_over_high_ratio',
-                'value': product_over
-            },
-            {
-                'setting': 'product',
-                'name': 'loss_metrics/product_sequence_mask_under_low_ratio',
-                'value': product_under
-            }
-        ]) as logged
-    from token_moments
-    inner join ratios using (run, step)
-    inner join row_shares using (run, step)
 )
 
 select
     run,
     step,
-    logged.setting,
-    'policy/' || logged.name as name,
-    logged.value
-from logged
-order by run, step, logged.setting, name
+    unnest([
+        { 'setting': 'none', 'name': 'policy/rollout_train_logprobs_abs_diff_mean', 'value': abs_logp_diff_mean },
+        { 'setting': 'none', 'name': 'policy/rollout_train_logprobs_abs_diff_std', 'value': abs_logp_diff_std },
+        { 'setting': 'none', 'name': 'policy/rollout_train_logprobs_abs_diff_max', 'value': abs_logp_diff_max },
+        { 'setting': 'none', 'name': 'policy/rollout_train_logprobs_abs_diff_min', 'value': abs_logp_diff_min },
+        { 'setting': 'none', 'name': 'policy/minibatch_rollout_logprobs_abs_diff_mean', 'value': abs_logp_diff_mean },
+        {
+            'setting': 'none',
+            'name': 'policy/minibatch_rollout_logprobs_abs_diff_std',
+            'value': if(n = 1, 0, abs_logp_diff_std * sqrt((n - 1) / n))
+        },
+        { 'setting': 'none', 'name': 'policy/minibatch_rollout_logprobs_abs_diff_max', 'value': abs_logp_diff_max },
+        {
+            'setting': 'none',
+            'name': 'policy/minibatch_rollout_logprobs_abs_diff_min',
+            'value': if(places > n, 0, abs_logp_diff_min)
+        },
+        { 'setting': 'any', 'name': 'policy/loss_metrics/is_ratio_mean', 'value': ratios.ratio_mean },
+        {
+            'setting': 'any',
+            'name': 'policy/loss_metrics/is_ratio_std',
+            -- of n ratios among zeros
+            'value': sqrt(
+                (n * ratio_variance + n * (places - n) / places * pow(ratios.ratio_mean, 2))
+                / nullif(places - 1, 0)
+            )
+        },
+        { 'setting': 'any', 'name': 'policy/loss_metrics/is_ratio_max', 'value': ratios.ratio_max },
+        { 'setting': 'any', 'name': 'policy/loss_metrics/is_ratio_min', 'value': if(places > n, 0, ratios.ratio_min) },
+        { 'setting': 'token', 'name': 'policy/loss_metrics/tis_token_clip_high_ratio', 'value': frac_high_2 },
+        { 'setting': 'sequence', 'name': 'policy/loss_metrics/tis_seq_clip_high_ratio', 'value': product_over_5 },
+        {
+            'setting': 'outlier_token',
+            'name': 'policy/loss_metrics/outlier_seq_masked_ratio',
+            'value': outlier_outside
+        },
+        { 'setting': 'outlier_token', 'name': 'policy/loss_metrics/outlier_seq_over_high_ratio', 'value': outlier_over },
+        { 'setting': 'outlier_token', 'name': 'policy/loss_metrics/outlier_seq_under_low_ratio', 'value': outlier_under },
+        { 'setting': 'token_mask', 'name': 'policy/loss_metrics/token_mask_ratio', 'value': outside_2 },
+        {
+            'setting': 'geometric',
+            'name': 'policy/loss_metrics/geo_sequence_mask_masked_ratio',
+            'value': geo_over + geo_under
+        },
+        { 'setting': 'geometric', 'name': 'policy/loss_metrics/geo_sequence_mask_over_high_ratio', 'value': geo_over },
+        { 'setting': 'geometric', 'name': 'policy/loss_metrics/geo_sequence_mask_under_low_ratio', 'value': geo_under },
+        {
+            'setting': 'product',
+            'name': 'policy/loss_metrics/product_sequence_mask_masked_ratio',
+            'value': product_over + product_under
+        },
+        {
+            'setting': 'product',
+            'name': 'policy/loss_metrics/product_sequence_mask_over_high_ratio',
+            'value': product_over
+        },
+        {
+            'setting': 'product',
+            'name': 'policy/loss_metrics/product_sequence_mask_under_low_ratio',
+            'value': product_under
+        }
+    ], max_depth := 2)
+from token_moments
+inner join ratios using (run, step)
+inner join row_shares using (run, step)
+order by all

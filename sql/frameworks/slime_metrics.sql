@@ -1,10 +1,9 @@
--- What slime logs about the mismatch, under its names and by its definitions (v0.3.1 and main of 2026-08): the mean
--- over a rollout's trained tokens, summed over the step's rollouts and divided by the number of all of them, so that one
--- without trained tokens counts as 0 (without --calculate-per-token-loss). Samples of one `rollout_id` are one
--- rollout; numbers of a sequence stand on each of its tokens. `tis` and its like are for --tis-clip 2.0
--- --tis-clip-low 0. Weights are normalised by their mean over the step; slime takes that over a rank's micro-batch.
--- `ois` and `opsm_clipfrac` are left out: they compare the policy with itself before an update, and say 1 and 0 in
--- the first.
+-- slime's mismatch metrics, with its names and definitions (v0.3.1 and main of 2026-08): the mean over each rollout's
+-- trained tokens, then over the step's rollouts, where one without trained tokens counts as 0 (without
+-- --calculate-per-token-loss). Samples with the same `rollout_id` are one rollout; a number of a sequence stands on each
+-- of its tokens. `tis`, `tis_clipfrac` and `tis_abs` are for --tis-clip 2.0 --tis-clip-low 0. Weights are normalised by
+-- their mean over the step; slime uses the mean over a rank's micro-batch. `ois` and `opsm_clipfrac` are left out: they
+-- compare the policy with itself before an update, so that the first update logs 1 and 0.
 -- grain: run, step, setting, name
 --
 -- run     | Training run.
@@ -21,11 +20,5 @@ select
     value
 from slime_diagnostics
 union all
-select
-    run,
-    step,
-    setting,
-    name,
-    value
 from slime_corrections
-order by run, step, setting, name
+order by all

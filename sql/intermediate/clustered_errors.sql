@@ -24,12 +24,12 @@ with points as (
     select
         run,
         step,
-        coalesce(uid, 'row ' || row) as cluster,
+        prompt_group(uid, row) as cluster,
         n,
         -logp_diff - kl_k1 as of_kl_k1,
         k3 - kl_k3 as of_kl_k3,
         abs_logp_diff - abs_logp_diff_mean as of_abs_logp_diff_mean,
-        cast(abs_logp_diff <= abs_logp_diff_p50 as int) - 0.5 as of_below_median,
+        cast(abs_logp_diff <= abs_logp_diff_p50 as int) - 0.5 as of_abs_logp_diff_p50,
         cast(is_outside_5 as int) - frac_outside_5 as of_frac_outside_5,
         ratio - ratio_mean as of_ratio_mean,
         trained_tokens.tv - token_moments.tv as of_tv,
@@ -56,17 +56,7 @@ sums as (
         cluster,
         any_value(n) as n,
         count(*) as tokens,
-        sum(of_kl_k1) as of_kl_k1,
-        sum(of_kl_k3) as of_kl_k3,
-        sum(of_abs_logp_diff_mean) as of_abs_logp_diff_mean,
-        sum(of_below_median) as of_below_median,
-        sum(of_frac_outside_5) as of_frac_outside_5,
-        sum(of_ratio_mean) as of_ratio_mean,
-        sum(of_tv) as of_tv,
-        sum(of_abs_prob_diff_mean) as of_abs_prob_diff_mean,
-        sum(of_ess_token) as of_ess_token,
-        sum(of_pearson_logp) as of_pearson_logp,
-        sum(of_pearson_prob) as of_pearson_prob
+        sum(columns('^of_'))
     from points
     group by run, step, cluster
 ),
@@ -78,42 +68,18 @@ errors as (
         count(*) as clusters,
         kish(tokens) as clusters_effective,
         if(count(*) > 1, student_t_quantile_975(greatest(1, clusters_effective - 1)), null) as t,
-        clustered_error(of_kl_k1, n) as kl_k1_se,
-        clustered_error(of_kl_k3, n) as kl_k3_se,
-        clustered_error(of_abs_logp_diff_mean, n) as abs_logp_diff_mean_se,
-        clustered_error(of_below_median, n) as below_median_se,
-        clustered_error(of_frac_outside_5, n) as frac_outside_5_se,
-        clustered_error(of_ratio_mean, n) as ratio_mean_se,
-        clustered_error(of_tv, n) as tv_se,
-        clustered_error(of_abs_prob_diff_mean, n) as abs_prob_diff_mean_se,
-        clustered_error(of_ess_token, n) as ess_token_se,
-        clustered_error(of_pearson_logp, n) as pearson_logp_se,
-        clustered_error(of_pearson_prob, n) as pearson_prob_se
+        t_interval(clusters_effective) as interval_t,
+        clustered_error(columns('^of_(.*)$'), n) as '\1_se'
     from sums
     group by run, step
 )
 
 select
-    run,
-    step,
-    clusters,
-    clusters_effective,
-    if(clusters_effective > 4.999, t, null) as interval_t,
-    kl_k1_se,
-    kl_k3_se,
-    abs_logp_diff_mean_se,
-    if(
-        clusters > 1,
-        centile(abs_logp_diff_centiles, least(1, 0.5 + t * below_median_se))
-        - centile(abs_logp_diff_centiles, greatest(0, 0.5 - t * below_median_se)),
-        null
-    ) / (2 * t) as abs_logp_diff_p50_se,
-    frac_outside_5_se,
-    ratio_mean_se,
-    tv_se,
-    abs_prob_diff_mean_se,
-    ess_token_se,
-    pearson_logp_se,
-    pearson_prob_se
+    errors.* exclude (t) replace (
+        (
+            centile(abs_logp_diff_centiles, least(1, 0.5 + t * abs_logp_diff_p50_se))
+            - centile(abs_logp_diff_centiles, greatest(0, 0.5 - t * abs_logp_diff_p50_se))
+        ) / (2 * t) as abs_logp_diff_p50_se
+    )
 from errors
 inner join token_spread using (run, step)

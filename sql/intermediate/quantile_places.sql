@@ -26,17 +26,8 @@ kinds as (
     select
         run,
         step,
-        'signed' as kind,
-        signed_bin as bin,
-        tokens
-    from bins
-    union all
-    select
-        run,
-        step,
-        'abs' as kind,
-        abs(signed_bin) as bin,
-        tokens
+        tokens,
+        unnest([{ 'kind': 'signed', 'bin': signed_bin }, { 'kind': 'abs', 'bin': abs(signed_bin) }], max_depth := 2)
     from bins
 ),
 

@@ -14,11 +14,7 @@ with edges as (
         run,
         step,
         quarters(response_tokens) as lengths,
-        if(
-            count(distinct reward) <= 10,
-            list(distinct reward order by reward) filter (reward is not null),
-            quarters(reward)
-        ) as rewards
+        value_edges(reward, quarters(reward)) as rewards
     from sequences
     where trained_tokens > 0
     group by run, step
@@ -33,7 +29,7 @@ placed as (
         reward,
         lower_edge(lengths, response_tokens) as length_from,
         lower_edge(rewards, reward) as reward_from,
-        hash(coalesce(uid, 'row ' || row)) as place
+        hash(prompt_group(uid, row)) as place
     from sequences
     inner join edges using (run, step)
     where trained_tokens > 0

@@ -14,11 +14,7 @@ with edges as (
         run,
         step,
         tenths(response_tokens) as lengths,
-        if(
-            count(distinct reward) <= 10,
-            list(distinct reward order by reward) filter (reward is not null),
-            tenths(reward)
-        ) as rewards
+        value_edges(reward, tenths(reward)) as rewards
     from sequences
     where trained_tokens > 0
     group by run, step

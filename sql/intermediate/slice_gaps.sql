@@ -31,7 +31,7 @@ with cells as (
         sum(abs_logp_diff) as abs_sum,
         min(abs_logp_diff) as abs_min,
         max(abs_logp_diff) as abs_max,
-        sum(abs(prob_diff)) as prob_sum,
+        sum(abs_prob_diff) as prob_sum,
         sum(ratio) as ratio_sum,
         sum(ratio * ratio) as square_sum,
         sum(tv) as tv_sum,
@@ -71,17 +71,9 @@ binned as (
         kind,
         key,
         bin,
-        sum(tokens) as tokens,
-        sum(k1_sum) as k1_sum,
-        sum(k3_sum) as k3_sum,
-        sum(abs_sum) as abs_sum,
         min(abs_min) as abs_min,
         max(abs_max) as abs_max,
-        sum(prob_sum) as prob_sum,
-        sum(ratio_sum) as ratio_sum,
-        sum(square_sum) as square_sum,
-        sum(tv_sum) as tv_sum,
-        sum(outside_5) as outside_5
+        sum(columns('^tokens$|_sum$|^outside_5$'))
     from keyed
     where key is not null
     group by run, step, kind, key, bin
@@ -248,15 +240,8 @@ slices as (
         kind,
         key,
         sum(tokens) as n,
-        sum(k1_sum) as k1_sum,
-        sum(k3_sum) as k3_sum,
-        sum(abs_sum) as abs_sum,
         max(abs_max) as abs_max,
-        sum(prob_sum) as prob_sum,
-        sum(ratio_sum) as ratio_sum,
-        sum(square_sum) as square_sum,
-        sum(tv_sum) as tv_sum,
-        sum(outside_5) as outside_5
+        sum(columns('_sum$|^outside_5$'))
     from so_far
     group by run, step, kind, key
 )

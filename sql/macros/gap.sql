@@ -14,13 +14,13 @@
 -- share_kl_k1         | Its part of the sum of -ln r over the slices; the parts add up to 1, some may be negative.
 -- share_abs_logp_diff | Its part of the sum of |ln r| over the slices; the parts add up to 1.
 
-create or replace macro gap(logp_diff, k3, prob_diff, tv, is_outside_5) as struct_pack(
+create or replace macro gap(logp_diff, k3, abs_prob_diff, tv, is_outside_5) as struct_pack(
     tokens := count(*),
     kl_k1 := avg(-logp_diff),
     kl_k3 := avg(k3),
     abs_logp_diff_quantiles := quantile_cont(abs(logp_diff), [0.5, 0.99]),
     abs_logp_diff_max := max(abs(logp_diff)),
-    abs_prob_diff_mean := avg(abs(prob_diff)),
+    abs_prob_diff_mean := avg(abs_prob_diff),
     ratio_mean := avg(exp(logp_diff)),
     ess_token := nullif(ess(exp(logp_diff)), 'nan'),
     tv := avg(tv),

@@ -1,5 +1,5 @@
--- What the referee tried: how much of an engine's distance to the reference each hypothesis explains, the
--- best value of each. No rows for steps that `tim referee` was not asked about.
+-- The referee's hypotheses: how much of an engine's distance to the reference each one explains, with its best
+-- value. No rows for steps without `tim referee`.
 -- grain: run, step, engine, hypothesis
 --
 -- run             | Training run.

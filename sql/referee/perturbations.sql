@@ -1,6 +1,6 @@
--- What noise in every layer does to r (Adaptive Layerwise Perturbation, arXiv 2603.19470): the envelope of ln r by
--- rollout probability, plain and perturbed, and whether tokens that noise moves are those with wide gaps. Rows
--- for what `tim referee --hypotheses perturbed_<sigma>_<draw>` scored.
+-- The effect of noise in every layer on r (Adaptive Layerwise Perturbation, arXiv 2603.19470): the envelope of ln r
+-- by rollout probability, plain and perturbed, and whether the tokens that noise moves are those with wide gaps.
+-- Rows for what `tim referee --hypotheses perturbed_<sigma>_<draw>` scored.
 -- grain: run, step, view_name, prob_from
 --
 -- run              | Training run.

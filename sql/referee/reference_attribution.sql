@@ -1,5 +1,5 @@
--- Which engine the gap comes from: the chain rollout, reference, train is walked link by link, and the links
--- add up to ln r exactly. No rows for steps that `tim referee` was not asked about.
+-- Which engine the gap comes from, along the chain rollout, reference, train; the links add up to ln r exactly. No
+-- rows for steps without `tim referee`.
 -- grain: run, step, component
 --
 -- run          | Training run.

@@ -1,5 +1,5 @@
--- The trained tokens that the referee scored again, with the reference's log-prob beside the engines'. No rows
--- for steps that `tim referee` was not asked about.
+-- The trained tokens that the referee scored again, with the reference's log-prob beside the engines'. No rows for
+-- steps without `tim referee`.
 -- grain: run, step, row, pos
 --
 -- run            | Training run.

@@ -1,5 +1,6 @@
--- A mismatch that begins to grow, while its numbers are still small: the tail of |ln r|, the effective sample size,
--- and how the gap goes with the advantage, each against the run's first 8 steps. Of runs with more than these.
+-- Early signs of a growing mismatch, while its numbers are still small: the tail of |ln r|, the effective sample
+-- size, and the slope of the gap over the advantage, each against the run's first 8 steps. Rows from the 9th step
+-- on.
 -- grain: run, step
 --
 -- run        | Training run.
@@ -81,15 +82,12 @@ sums as (
 ),
 
 wide as (
-    select
-        run,
-        step,
-        any_value(total) filter (name = 'tail') as tail_sum,
-        any_value(total) filter (name = 'ess') as ess_sum,
-        any_value(total) filter (name = 'tie') as tie_sum,
-        any_value(total) filter (name = 'gap') as gap_sum
     from sums
-    group by run, step
+    pivot (
+        any_value(total) as sum
+        for name in ('tail', 'ess', 'tie', 'gap')
+        group by run, step
+    )
 )
 
 select

@@ -1,4 +1,4 @@
--- Where along the response the gap grows over a run's steps, by bins of 32 positions that 3 steps or more have.
+-- How the gap grows over a run's steps along the response, in bins of 32 positions that at least 3 steps have.
 -- grain: run, pos_bin
 --
 -- run         | Training run.

@@ -1,5 +1,5 @@
--- The causes whose signature over steps fits a run, the likeliest first; no row where none does. The conditions are
--- those `over_steps` in `causes.toml`, weighed as in `causes`.
+-- The causes whose signature over steps fits a run, most likely first; no row if none fits. The conditions are those
+-- `over_steps` in `causes.toml`, weighted as in `causes`.
 -- grain: run, rank
 --
 -- run         | Training run.

@@ -1,6 +1,6 @@
--- Two runs against each other: their headline numbers over the steps that both have. Errors take the steps as
--- independent of each other. Where both runs scored the same rollouts at all these steps, errors are those of the
--- differences by prompt group, as far as the number is made of sums over groups.
+-- Two runs compared on their headline numbers, over the steps that both have. Errors treat the steps as independent.
+-- Where both runs scored the same rollouts at all these steps, errors are of the differences by prompt group, for
+-- numbers that are sums over groups.
 -- grain: run, other, metric
 --
 -- run          | Training run.

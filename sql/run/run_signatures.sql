@@ -195,7 +195,7 @@ repeated as (
         run,
         sum(rows) as repeated_rows,
         any_value(repeated_effect) as repeated_effect,
-        sum(weight * effect) / sqrt(nullif(sum(pow(weight * (effect - repeated_effect), 2)), 0)) as t,
+        weighted_t(effect, repeated_effect, weight) as t,
         if(count(*) < 3, null, student_t_p_value(t, count(*) - 1)) as repeated_p
     from by_step
     inner join means using (run)
@@ -219,31 +219,15 @@ ends as (
 )
 
 select
-    run,
-    steps,
-    first_step,
-    first_gap,
-    first_equal,
-    later_gap,
-    rise,
-    least_rise,
-    last_gap,
-    start_ratio,
-    jump_at,
-    jump_after,
-    jump_ratio,
-    jump_share,
-    jump_clear,
+    ends.*,
+    jumps.* exclude (run),
     growth,
     if(n_after < 4, null, t_test_of_correlation(along, n_after)) as growth_p,
-    period,
-    period_share,
-    repeated_rows,
-    repeated_effect,
-    repeated_p
+    periods.* exclude (run),
+    repeated.* exclude (run, t)
 from ends
 left join jumps using (run)
 left join slopes using (run)
 left join periods using (run)
 left join repeated using (run)
-order by run
+order by ends.run

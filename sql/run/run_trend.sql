@@ -1,4 +1,4 @@
--- The headline numbers of every step, one line per run, step and metric: what a curve is drawn from.
+-- The headline numbers of every step, one row per run, step and metric: the data of the trend curves.
 -- grain: run, step, metric
 --
 -- run            | Training run.
@@ -45,14 +45,7 @@ errors as (
         select
             run,
             step,
-            kl_k1_se as kl_k1,
-            kl_k3_se as kl_k3,
-            abs_logp_diff_p50_se as abs_logp_diff_p50,
-            frac_outside_5_se as frac_outside_5,
-            pearson_logp_se as pearson_logp,
-            ratio_mean_se as ratio_mean,
-            tv_se as tv,
-            ess_token_se as ess_token
+            columns('^(.*)_se$') as '\1'
         from step_metrics
     )
     on columns(* exclude (run, step))

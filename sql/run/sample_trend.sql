@@ -1,5 +1,5 @@
--- Prompts that a run samples at several steps: how their rollouts' gap and reward go. Prompts are the same if their
--- token ids are; steps whose tokens were pruned have none.
+-- Prompts that a run samples at several steps: the gap and the reward of their rollouts. Prompts are the same if
+-- their token ids are; steps with pruned tokens have none.
 -- grain: run, prompt_hash, step
 --
 -- run                | Training run.

@@ -1,4 +1,4 @@
--- Each step of a run against the one before it that was captured.
+-- Each step of a run against the previous captured one.
 -- grain: run, step, metric
 --
 -- run           | Training run.

@@ -1,5 +1,5 @@
--- Which token ids' gap grows over a run's steps: of those among the 100 that carry most at some step, the ones seen
--- there at 3 steps or more. Means are over the steps at which they are.
+-- Token ids whose gap grows over a run's steps: ids that are among the 100 largest of `gap_by_token` at 3 steps or
+-- more. Means are over those steps.
 -- grain: run, token_id
 --
 -- run                 | Training run.

@@ -1,4 +1,4 @@
--- Where each step comes from: all that its `capture.json` says.
+-- The capture that each step comes from: everything in its `capture.json`.
 -- grain: run, step
 --
 -- run               | Training run.

@@ -1,5 +1,4 @@
--- The trained tokens with the slices that they belong to, as numbers: by where they stand, how likely they
--- were, and what their rollout is like.
+-- The trained tokens with their slices as numbers: by position, by probability, and by properties of the rollout.
 -- grain: run, step, row, pos
 --
 -- run            | Training run.

@@ -1,5 +1,5 @@
--- Which turn a trained token belongs to, in rollouts that have several: runs of trained tokens, between
--- which tools or users speak.
+-- The turn of each trained token, for rollouts with several turns. A turn is a run of trained tokens; tool output or
+-- user messages lie between turns.
 -- grain: run, step, row, pos
 --
 -- run  | Training run.

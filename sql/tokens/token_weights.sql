@@ -1,5 +1,5 @@
--- The trained tokens with what corrections are made of: `select avg(least(3, clipped_ratio)) from token_weights`
--- tries one of your own.
+-- The trained tokens with what corrections are made of. To try your own: `select avg(least(3, clipped_ratio)) from
+-- token_weights`.
 -- grain: run, step, row, pos
 --
 -- run               | Training run.
@@ -35,13 +35,13 @@ select
     abs_logp_diff,
     logp_diff * logp_diff as squared_logp_diff,
     prob_diff,
-    abs(prob_diff) as abs_prob_diff,
+    abs_prob_diff,
     coalesce(cast(trained_tokens.advantage as double), 1) as advantage,
-    exp(clip(logp_diff, 20)) as clipped_ratio,
+    clipped_ratio,
     is_saturated,
-    -clip(logp_diff, 20) as clipped_k1,
-    clip(logp_diff, 20) * clip(logp_diff, 20) / 2 as clipped_k2,
-    k3(clip(logp_diff, 20)) as clipped_k3,
+    -clipped_logp_diff as clipped_k1,
+    clipped_logp_diff * clipped_logp_diff / 2 as clipped_k2,
+    clipped_k3,
     if(coalesce(trained_tokens.advantage, 1) > 0, prob_diff, -prob_diff) as pushed_prob_diff,
     -p_rollout * logp_diff + (1 - p_rollout) * ln((1 - p_rollout + 1e-8) / (1 - p_train + 1e-8)) as binary_kl,
     if(pushed_prob_diff > 0, binary_kl, 0) as pushed_kl,

@@ -1,5 +1,5 @@
--- Every response token, with its text where a tokenizer was at hand. Further scorings of the same
--- tokens follow as logp_<view>.
+-- Every response token, with its text if a tokenizer was available. Further scorings of the same tokens follow as
+-- columns logp_<view>.
 -- grain: run, step, row, pos
 --
 -- run            | Training run.

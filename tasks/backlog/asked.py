@@ -33,10 +33,10 @@ def note(home: Path, before: dict[str, Any]) -> None:
 def is_due(home: Path) -> bool:
     """Whether runs may have been deleted since it was asked."""
     try:
-        asked, now = json.loads((home / NAME).read_text()), look(home)
+        last, now = json.loads((home / NAME).read_text()), look(home)
         if survey.mlflow_server():
-            return bool(asked["mark"] != now["mark"] or not 0 <= now["at"] - asked["at"] < PAUSE)
-        return bool((asked["mark"], asked["files"]) != (now["mark"], now["files"]))
+            return bool(last["mark"] != now["mark"] or not 0 <= now["at"] - last["at"] < PAUSE)
+        return bool((last["mark"], last["files"]) != (now["mark"], now["files"]))
     except (OSError, ValueError, TypeError, KeyError):
         return True
 

@@ -52,8 +52,8 @@ def stamps(files: Iterable[Path]) -> dict[str, list[int] | None]:
 
 def records(home: Path) -> list[Record]:
     """Every record, by path; those whose capture is gone too."""
-    found = map(_read, (home / "quarantine").glob("*.json"))
-    return sorted(filter(None, found), key=lambda record: record.path)
+    entries = map(_read, (home / "quarantine").glob("*.json"))
+    return sorted(filter(None, entries), key=lambda record: record.path)
 
 
 def holds(home: Path, source: Source) -> bool:

@@ -45,18 +45,18 @@ def clear(step: Step) -> None:
 
 def of(step: Step, marks: Iterable[str]) -> Refusal | None:
     """What keeps a step now, if its tables or MLflow, known by these marks, refused it."""
-    found = _read(step)
-    if found is None or found.by not in (sql_version(), *marks):
+    refusal = _read(step)
+    if refusal is None or refusal.by not in (sql_version(), *marks):
         return None
-    return found
+    return refusal
 
 
 def keeps(step: Step, marks: Iterable[str]) -> bool:
     """Whether a step need not be tried now."""
-    found = of(step, marks)
-    if found is None:
+    refusal = of(step, marks)
+    if refusal is None:
         return False
-    return found.by == sql_version() or 0 <= time.time() - found.tried < AGAIN
+    return refusal.by == sql_version() or 0 <= time.time() - refusal.tried < AGAIN
 
 
 def _read(step: Step) -> Refusal | None:

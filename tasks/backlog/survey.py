@@ -69,19 +69,19 @@ def survey(
     """
     steps = all_steps(home / "lake")
     looked = captures_below(root, Pattern(pattern) if pattern else None)
-    found, known = looked.captures, _Known(home, steps)
+    captures, known = looked.captures, _Known(home, steps)
     noted = [record for record in quarantine.records(home) if _is_there(record, root)]
     held = [
         record for record in noted if quarantine.holds(home, Source(Path(record.path), columns))
     ]
-    analysed = [path for path in found if known.is_analysed(path)]
+    analysed = [path for path in captures if known.is_analysed(path)]
     done = {*map(str, (path.absolute() for path in analysed)), *(record.path for record in held)}
-    pending = [Source(path, columns) for path in found if str(path.absolute()) not in done]
+    pending = [Source(path, columns) for path in captures if str(path.absolute()) not in done]
     waiting = {str(source.path.absolute()) for source in pending}
     marks = logged_marks(home, parity)
     lacking = _lacking(steps, marks)
     return Backlog(
-        found=len(found),
+        found=len(captures),
         analysed=len(analysed),
         pending=pending,
         held=held,
@@ -101,8 +101,8 @@ def analysed_step(home: Path, path: Path) -> Step | None:
 def unlogged(home: Path, runs: set[str], parity: Sequence[str] = ()) -> list[Step]:
     """Steps of these runs that MLflow lacks, under its present configuration and tables."""
     marks = logged_marks(home, parity)
-    wanted = (step for step in all_steps(home / "lake") if step.run in runs)
-    return [step for step in _lacking(wanted, marks) if not refusals.keeps(step, marks)]
+    steps = (step for step in all_steps(home / "lake") if step.run in runs)
+    return [step for step in _lacking(steps, marks) if not refusals.keeps(step, marks)]
 
 
 def _lacking(steps: Iterable[Step], marks: list[str]) -> list[Step]:
@@ -113,12 +113,12 @@ def _lacking(steps: Iterable[Step], marks: list[str]) -> list[Step]:
 def settlements(home: Path, steps: list[Step] | None = None) -> dict[str, str]:
     """By run, which of its steps are logged: what trend and status are made from."""
     mark = logged_mark(home)
-    made: dict[str, Any] = {}
+    digests: dict[str, Any] = {}
     for step in all_steps(home / "lake") if steps is None else steps:
         if has_mark(step, mark):
-            known = made.setdefault(step.run, hashlib.sha256(mark.encode()))
-            known.update(f"{step.step} {step.capture}\n".encode())
-    return {run: known.hexdigest() for run, known in made.items()}
+            digest = digests.setdefault(step.run, hashlib.sha256(mark.encode()))
+            digest.update(f"{step.step} {step.capture}\n".encode())
+    return {run: digest.hexdigest() for run, digest in digests.items()}
 
 
 def unsettled(home: Path, now: Mapping[str, str]) -> list[str]:
@@ -176,32 +176,27 @@ def _waited(source: Source) -> float:
 
 def troubles(seen: Backlog) -> list[str]:
     """What cannot be done, a line each: what it is, since when, and why."""
-    lines = [f"set aside: {_said(record)}" for record in seen.held]
-    lines += [f"tried again: {_said(record)}" for record in seen.failing]
+    records = [("set aside", r) for r in seen.held] + [("tried again", r) for r in seen.failing]
+    lines = [_line(f"{what}: {r.path}", r.first_tried, r.tries, r.error) for what, r in records]
     lines += [
-        f"goes no further: {step.name} (since {why.since[:19]}, tried {_times(why.tries)}): "
-        f"{why.error}"
+        _line(f"goes no further: {step.name}", why.since, why.tries, why.error)
         for step, why in seen.refused
     ]
     lines += [f"cannot be looked into: {folder}: {why}" for folder, why in seen.closed.items()]
     return lines
 
 
-def _said(record: Record) -> str:
-    since = record.first_tried[:19]
-    return f"{record.path} (since {since}, tried {_times(record.tries)}): {record.error}"
-
-
-def _times(count: int) -> str:
-    return "once" if count == 1 else f"{count} times"
+def _line(what: str, since: str, tries: int, error: str) -> str:
+    times = "once" if tries == 1 else f"{tries} times"
+    return f"{what} (since {since[:19]}, tried {times}): {error}"
 
 
 def sentence(seen: Backlog) -> str:
     """The look in a line: what is done, what waits, what cannot be done."""
-    counted = counts(seen)
-    parts = [f"{counted['analysed']} of {counted['found']} captures analysed"]
+    numbers = counts(seen)
+    parts = [f"{numbers['analysed']} of {numbers['found']} captures analysed"]
     names = {"pending": "pending", "quarantined": "set aside", "not_logged": "not logged"}
-    parts += [f"{counted[name]} {text}" for name, text in names.items() if counted[name]]
+    parts += [f"{numbers[name]} {text}" for name, text in names.items() if numbers[name]]
     return ", ".join(parts)
 
 
@@ -233,8 +228,8 @@ def logged_mark(home: Path) -> str:
     """The marker of a step whose present tables are in MLflow's present store."""
     store = os.environ.get(MLFLOW) or _local(home / "mlflow.db")
     experiment = os.environ.get("MLFLOW_EXPERIMENT_NAME", "")
-    known = f"{sql_version()} {store} {experiment}".encode()
-    return f"logged-{hashlib.sha256(known).hexdigest()[:12]}"
+    key = f"{sql_version()} {store} {experiment}".encode()
+    return f"logged-{hashlib.sha256(key).hexdigest()[:12]}"
 
 
 def mlflow_server() -> str | None:
@@ -293,8 +288,8 @@ def _is_analysed(path: Path, step: Step, facts: dict[str, Any]) -> bool:
     except (BadCapture, OSError):  # gone, or a stream that was begun anew, between two looks
         return False
     used = [Path(facts["tokenizer"])] if facts["tokenizer"] else []
-    there = [file for file in used if file.is_file()]
-    expected = paths.tokenizer_beside(path.absolute()) or next(iter(there), None)
+    existing = [file for file in used if file.is_file()]
+    expected = paths.tokenizer_beside(path.absolute()) or next(iter(existing), None)
     return (
         same
         and identity(facts["sha256"], expected, columns) == step.capture

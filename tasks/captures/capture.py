@@ -101,8 +101,8 @@ def run_and_step(
         )
     if not 0 <= step < 2**53:
         long = step.bit_length() > LONGEST_INT
-        shown = f"of {step.bit_length()} bits" if long else f"{step:.6g}"
-        raise BadCapture(f"{path} says training step {shown}, expected 0 to 2^53")
+        size = f"of {step.bit_length()} bits" if long else f"{step:.6g}"
+        raise BadCapture(f"{path} says training step {size}, expected 0 to 2^53")
     name = run or batch.run or folder.name or "run"
     if name == NO_NAME:
         raise BadCapture(f"the run's name {name} means none in a lake; give another with --run")

@@ -66,8 +66,8 @@ def vocabulary(ids: list[int], tokenizer: Text) -> pl.DataFrame:
 
 
 def _decoded(name: str, ids: pl.Series, tokenizer: Text, *, skip_special_tokens: bool) -> pl.Series:
-    known = [values.to_list() if values is not None else [] for values in ids]
-    texts = tokenizer.decoded(known, skip_special_tokens=skip_special_tokens)
+    columns = [values.to_list() if values is not None else [] for values in ids]
+    texts = tokenizer.decoded(columns, skip_special_tokens=skip_special_tokens)
     return pl.Series(name, texts, dtype=pl.String).set(ids.is_null(), None)
 
 

@@ -45,9 +45,11 @@ def captures_below(root: Path, pattern: Pattern | None = None) -> Found:
         return pattern.matches(file, root) if pattern else registry.by_name(file) is not None
 
     looked = walk.below(root, wanted)
-    found = {capture for file in looked.files for capture in _captures_of(file)}
-    twins = {file for file in found if file.suffix == ".npz" and file.with_suffix(".pt") in found}
-    return Found(sorted(found - twins, key=paths.natural), looked.closed)
+    captures = {capture for file in looked.files for capture in _captures_of(file)}
+    twins = {
+        file for file in captures if file.suffix == ".npz" and file.with_suffix(".pt") in captures
+    }
+    return Found(sorted(captures - twins, key=paths.natural), looked.closed)
 
 
 def _none_there(path: Path, pattern: Pattern | None, found: Found) -> NoReturn:

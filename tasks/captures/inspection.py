@@ -34,11 +34,13 @@ def inspect_file(source: Source) -> Inspection:
     if source.columns:
         names = by_columns.parse(source.columns).names
         return replace(_read(source, {}, source.open), format=by_columns.NAME, fields=dict(names))
-    seen = source.look()
-    reader = registry.by_contents(seen)
-    facts = {"container": seen.container}
-    found = _read(source, facts, lambda: registry.open_batch(source.path, seen))
-    return replace(found, format=reader.name if reader else None, fields=dict(_fields(seen.top)))
+    contents = source.look()
+    reader = registry.by_contents(contents)
+    facts = {"container": contents.container}
+    report = _read(source, facts, lambda: registry.open_batch(source.path, contents))
+    return replace(
+        report, format=reader.name if reader else None, fields=dict(_fields(contents.top))
+    )
 
 
 def _read(source: Source, facts: dict[str, str], opened: Callable[[], Batch]) -> Inspection:
@@ -81,15 +83,15 @@ def _counted(batch: Batch) -> dict[str, str]:
 
 def _fields(top: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Names and what stands under them, nested ones with a dot; of a list its first entry."""
-    found: list[tuple[str, str]] = []
+    fields: list[tuple[str, str]] = []
     todo = [(str(name), value, 1) for name, value in list(top.items())[::-1]]
-    while todo and len(found) < FIELDS:
+    while todo and len(fields) < FIELDS:
         name, value, depth = todo.pop()
-        found.append((name, _shown(value)))
+        fields.append((name, _shown(value)))
         inside = value[0] if isinstance(value, list) and value else value
         if isinstance(inside, dict) and depth < DEPTH:
             todo += [(f"{name}.{key}", item, depth + 1) for key, item in list(inside.items())[::-1]]
-    return found
+    return fields
 
 
 def _shown(value: Any) -> str:

@@ -66,8 +66,8 @@ class Pattern:
     def reads(self, path: Path, root: Path) -> dict[str, Any]:
         """`run` and `step`, as far as the pattern has a place for them."""
         match = self._match(path, root)
-        named = match.groupdict() if match else {}
-        return {name: int(value) if name == "step" else value for name, value in named.items()}
+        groups = match.groupdict() if match else {}
+        return {name: int(value) if name == "step" else value for name, value in groups.items()}
 
     def _match(self, path: Path, root: Path) -> re.Match[str] | None:
         return self._regex.fullmatch(path.relative_to(root).as_posix())

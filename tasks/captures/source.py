@@ -55,8 +55,8 @@ class Source:
         if stream := self.stream:
             return (*stream.stamp(self.path), 0)
         stats = [file.stat() for file in self.files() if file == self.path or file.exists()]
-        changed = max(s.st_ctime_ns for s in stats)
-        return sum(s.st_size for s in stats), max(s.st_mtime_ns for s in stats), changed
+        change_time = max(s.st_ctime_ns for s in stats)
+        return sum(s.st_size for s in stats), max(s.st_mtime_ns for s in stats), change_time
 
     def bytes(self) -> int:
         """Size of the files that are there."""
@@ -72,8 +72,8 @@ class Source:
         """
         if stream := self.stream:
             return stream.age(self.path), 0.0
-        found = [seconds_since_write(file.stat()) for file in self.files() if file.exists()]
-        return (min(found), max(found) - min(found)) if found else (0.0, 0.0)
+        ages = [seconds_since_write(file.stat()) for file in self.files() if file.exists()]
+        return (min(ages), max(ages) - min(ages)) if ages else (0.0, 0.0)
 
     def says_its_end(self) -> bool:
         """Whether it is complete once it can be read: not so where lines or files may follow."""

@@ -72,11 +72,11 @@ class Text:
         return guarded(self.path, lambda: self.tokenizer.id_to_token(token_id))
 
     def _lengths_of(self, ids: list[int]) -> npt.NDArray[np.int64]:
-        wanted = np.asarray(ids, dtype=np.int64)
-        at = np.minimum(np.searchsorted(self.ids, wanted), max(len(self.ids) - 1, 0))
+        token_ids = np.asarray(ids, dtype=np.int64)
+        at = np.minimum(np.searchsorted(self.ids, token_ids), max(len(self.ids) - 1, 0))
         if not len(self.ids):
-            return np.zeros(len(wanted), dtype=np.int64)
-        return np.where(self.ids[at] == wanted, self.lengths[at], 0)
+            return np.zeros(len(token_ids), dtype=np.int64)
+        return np.where(self.ids[at] == token_ids, self.lengths[at], 0)
 
 
 def load(path: Path) -> Text:

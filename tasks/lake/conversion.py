@@ -79,15 +79,15 @@ def _whole(capture: Capture, into: Path) -> Step:
 
 
 def _part(capture: Capture, folder: Path, number: int) -> Check:
-    read = reading(capture)
-    decode = {name: read[name] for name in ("decode",) if name in read}
-    return write_part(folder, capture, read["batch"], number, **decode)
+    arguments = reading(capture)
+    decode = {name: arguments[name] for name in ("decode",) if name in arguments}
+    return write_part(folder, capture, arguments["batch"], number, **decode)
 
 
 def _published(capture: Capture, folder: Path, parts: list[Check], into: Path) -> Step:
-    read = reading(capture)
-    read.pop("decode", None)
-    return finish_step(into, folder, capture, parts=parts, **read)
+    arguments = reading(capture)
+    arguments.pop("decode", None)
+    return finish_step(into, folder, capture, parts=parts, **arguments)
 
 
 def is_file(what: str, columns: str | None = None) -> bool:

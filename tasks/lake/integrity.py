@@ -18,8 +18,8 @@ Sums = dict[str, dict[str, Any]]  # by name in the folder: bytes, sha256
 
 def sums_of(folder: Path) -> Sums:
     """Size [bytes] and digest of every Parquet file in a folder that was just written."""
-    found = sorted(folder.rglob("*.parquet"))
-    return {str(file.relative_to(folder)): _sum(file) for file in found}
+    files = sorted(folder.rglob("*.parquet"))
+    return {str(file.relative_to(folder)): _sum(file) for file in files}
 
 
 def write_sums(folder: Path) -> None:
@@ -36,11 +36,11 @@ def seal(files: Iterable[Path]) -> None:
 def faults(step: Path, is_pruned: bool) -> Iterator[str]:
     """Files of a step's folder that changed since they were written, a line each."""
     try:
-        kept = json.loads((step / "capture.json").read_text()).get(KEPT)
+        recorded = json.loads((step / "capture.json").read_text()).get(KEPT)
     except (OSError, ValueError, AttributeError) as error:
         yield f"{step / 'capture.json'}: cannot be read: {error}"
         return
-    yield from _faults(step, {} if is_pruned else kept)
+    yield from _faults(step, {} if is_pruned else recorded)
     for folder in sorted((*step.glob("tables-*"), *step.glob("referee-*"))):
         try:
             yield from _faults(folder, json.loads((folder / SUMS).read_text()))
@@ -61,13 +61,13 @@ def is_known(step: Path) -> bool:
 def _faults(folder: Path, kept: Any) -> Iterator[str]:
     for name, expected in (kept or {}).items():
         try:
-            found = _sum(folder / name)
+            digest = _sum(folder / name)
         except OSError as error:
             yield f"{folder / name}: {error.strerror}"
             continue
-        if found != expected:
+        if digest != expected:
             yield (
-                f"{folder / name}: {_shown(found)} instead of the {_shown(expected)} that were "
+                f"{folder / name}: {_shown(digest)} instead of the {_shown(expected)} that were "
                 "written"
             )
 

@@ -32,10 +32,10 @@ class BadPlace(TimtrackError):
 
 def check_place(lake: Path) -> None:
     """Raise BadPlace where DuckDB would take a folder around the lake for one of its own."""
-    taken = [part for part in lake.absolute().parts if "=" in part]
-    if taken:
+    conflicts = [part for part in lake.absolute().parts if "=" in part]
+    if conflicts:
         raise BadPlace(
-            f"{lake} lies below the folder {taken[0]!r}, which would become a column of every "
+            f"{lake} lies below the folder {conflicts[0]!r}, which would become a column of every "
             "table; put it where no folder has a = in its name"
         )
 
@@ -74,9 +74,9 @@ def write_part(
     check, parts = Check(), parts_of(capture)
     blocks = chain.from_iterable(shard() for shard in batch.shards[part::parts])
     try:
-        named = None if parts == 1 else part
-        read = blocks if batch.shards else batch.blocks()
-        parquet.write_blocks(folder, map(decode, check.watch(read)), named)
+        number = None if parts == 1 else part
+        source = blocks if batch.shards else batch.blocks()
+        parquet.write_blocks(folder, map(decode, check.watch(source)), number)
     except BadCapture:
         check_unchanged(capture)  # if it was written to, that is the reason to tell
         raise
@@ -208,16 +208,16 @@ MOST_IDS = 2**31  # token ids that a column of the token table can hold
 
 def _vocabulary(batch: Batch, of_tokenizer: int | None) -> dict[str, Any]:
     """How many token ids the model knows, as the capture or else its tokenizer says."""
-    said = next((batch.meta[k] for k in ("vocab_size", "vocabulary_size") if k in batch.meta), None)
-    if isinstance(said, int) and 0 < said <= MOST_IDS:
-        return {"vocabulary_size": said, "vocabulary_from": "capture"}
+    size = next((batch.meta[k] for k in ("vocab_size", "vocabulary_size") if k in batch.meta), None)
+    if isinstance(size, int) and 0 < size <= MOST_IDS:
+        return {"vocabulary_size": size, "vocabulary_from": "capture"}
     return {"vocabulary_size": of_tokenizer, "vocabulary_from": of_tokenizer and "tokenizer"}
 
 
 def _unscored(batch: Batch, verdict: Verdict) -> list[str]:
     """What else than NaN counted as no log-prob, if anything did."""
-    counted = verdict.nonfinite_rollout or verdict.nonfinite_train
-    return [batch.unscored] if counted and batch.unscored else []
+    nonfinite = verdict.nonfinite_rollout or verdict.nonfinite_train
+    return [batch.unscored] if nonfinite and batch.unscored else []
 
 
 COUNTED = ("rows", "tokens", "trained_tokens", "nonfinite_rollout", "nonfinite_train")

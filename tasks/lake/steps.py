@@ -55,14 +55,14 @@ def is_bypass(facts: Mapping[str, Any]) -> bool:
 
 def all_steps(lake: Path) -> list[Step]:
     """Every visible step by run and step; of two captures of one step, the newer."""
-    found: dict[tuple[str, int], Step] = {}
-    there = ((_age(facts), facts) for facts in lake.glob("run=*/step=*/capture=*/capture.json"))
-    for _, facts in sorted((age, facts) for age, facts in there if age):
+    newest: dict[tuple[str, int], Step] = {}
+    by_age = ((_age(facts), facts) for facts in lake.glob("run=*/step=*/capture=*/capture.json"))
+    for _, facts in sorted((age, facts) for age, facts in by_age if age):
         match = STEP.search(facts.parent.as_posix())
         if match:
             run, number = unquote(match["run"]), int(match["step"])
-            found[run, number] = Step(run, number, match["capture"], facts.parent)
-    return [found[key] for key in sorted(found)]
+            newest[run, number] = Step(run, number, match["capture"], facts.parent)
+    return [newest[key] for key in sorted(newest)]
 
 
 class NoSuchStep(TimtrackError):
@@ -71,16 +71,16 @@ class NoSuchStep(TimtrackError):
 
 def pick_step(lake: Path, run: str, number: int | None = None) -> Step:
     """A run's step of this number, its latest if none is given; raises NoSuchStep."""
-    there = all_steps(lake)
-    of_run = [step for step in there if step.run == run]
+    steps = all_steps(lake)
+    of_run = [step for step in steps if step.run == run]
     if not of_run:
-        known = ", ".join(sorted({step.run for step in there})) or "none"
-        raise NoSuchStep(f"no run {run!r} in {lake}; runs there: {known}")
-    wanted = [step for step in of_run if number in (None, step.step)]
-    if not wanted:
-        known = f"{len(of_run)} from {of_run[0].step} to {of_run[-1].step}"
-        raise NoSuchStep(f"run {run} has no step {number} in {lake}; it has {known}")
-    return wanted[-1]
+        runs = ", ".join(sorted({step.run for step in steps})) or "none"
+        raise NoSuchStep(f"no run {run!r} in {lake}; runs there: {runs}")
+    matches = [step for step in of_run if number in (None, step.step)]
+    if not matches:
+        captured = f"{len(of_run)} from {of_run[0].step} to {of_run[-1].step}"
+        raise NoSuchStep(f"run {run} has no step {number} in {lake}; it has {captured}")
+    return matches[-1]
 
 
 def neighbour(lake: Path, step: Step, away: int) -> Step:
@@ -96,14 +96,14 @@ def neighbour(lake: Path, step: Step, away: int) -> Step:
 def steps_between(lake: Path, run: str, low: int | None, high: int | None) -> list[Step]:
     """A run's steps from low to high, both included; raises NoSuchStep if there are none."""
     pick_step(lake, run)
-    found = [step for step in all_steps(lake) if step.run == run]
-    chosen = [
-        s for s in found if (low is None or low <= s.step) and (high is None or s.step <= high)
+    steps = [step for step in all_steps(lake) if step.run == run]
+    between = [
+        s for s in steps if (low is None or low <= s.step) and (high is None or s.step <= high)
     ]
-    if not chosen:
-        known = f"{len(found)} from {found[0].step} to {found[-1].step}"
-        raise NoSuchStep(f"run {run} has no step in that range; it has {known}")
-    return chosen
+    if not between:
+        captured = f"{len(steps)} from {steps[0].step} to {steps[-1].step}"
+        raise NoSuchStep(f"run {run} has no step in that range; it has {captured}")
+    return between
 
 
 def latest_common_step(lake: Path, run: str, other: str) -> int:

@@ -21,8 +21,8 @@ class OneLine(TimtrackError):
 
     def __str__(self) -> str:
         text = super().__str__()
-        cut = text if len(text) <= LONGEST else f"{text[:LONGEST]}..."
-        return printable(cut)
+        line = text if len(text) <= LONGEST else f"{text[:LONGEST]}..."
+        return printable(line)
 
 
 class BadCapture(OneLine):

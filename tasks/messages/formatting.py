@@ -123,8 +123,8 @@ def markdown(text: str) -> str:
 
 
 def _entity(match: re.Match[str]) -> str:
-    named = {"&": "&amp;", "<": "&lt;", ">": "&gt;"}
-    return named.get(match[0], f"&#{ord(match[0])};")
+    entities = {"&": "&amp;", "<": "&lt;", ">": "&gt;"}
+    return entities.get(match[0], f"&#{ord(match[0])};")
 
 
 def _first_as_entity(match: re.Match[str]) -> str:
@@ -133,10 +133,10 @@ def _first_as_entity(match: re.Match[str]) -> str:
 
 def code(text: str) -> str:
     """Text as a code span of Markdown, outside of tables; it may hold backticks itself."""
-    shown = printable(text)
-    fence = "`" * (1 + max(map(len, re.findall("`+", shown)), default=0))
-    edge = " " if not shown.strip() or shown[0] in "` " or shown[-1] in "` " else ""
-    return f"{fence}{edge}{shown}{edge}{fence}"
+    safe = printable(text)
+    fence = "`" * (1 + max(map(len, re.findall("`+", safe)), default=0))
+    edge = " " if not safe.strip() or safe[0] in "` " or safe[-1] in "` " else ""
+    return f"{fence}{edge}{safe}{edge}{fence}"
 
 
 def encodable(text: str) -> str:

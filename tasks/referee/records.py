@@ -12,8 +12,8 @@ from typing import Any
 import polars as pl
 
 from timtrack.tasks.lake.steps import Step, referee_folder
+from timtrack.tasks.messages import cells
 from timtrack.tasks.messages.formatting import number, share
-from timtrack.tasks.reports import cells
 
 FILE = "referee.json"
 

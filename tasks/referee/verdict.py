@@ -62,7 +62,10 @@ def _clusters(bench: Bench) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
 def interval(
     values: Floats, clusters: "np.ndarray[tuple[int], np.dtype[np.int64]]"
 ) -> tuple[float | None, float | None]:
-    """The 95 % interval of a mean over clustered tokens, as in `clustered_errors`; else None."""
+    """The 95 % interval of a mean over clustered tokens; None for fewer than 5 effective clusters.
+
+    The formula is that of sql/macros: `kish`, `clustered_error` and `t_interval`.
+    """
     _, at = np.unique(clusters, return_inverse=True)
     sizes, sums = np.bincount(at), np.bincount(at, values)
     effective = sizes.sum() ** 2 / (sizes**2).sum()

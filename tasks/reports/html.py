@@ -48,10 +48,10 @@ def render(
 def table(name: str, frame: pl.DataFrame) -> Markup:
     """Any table; long ones are cut and say so."""
     body = Markup().join(_row(row) for row in frame.head(LONGEST).iter_rows())
-    cut = len(frame) - LONGEST
-    more = Markup('<p class="quiet">{} more rows in {}.csv</p>').format(cut, name)
+    hidden = len(frame) - LONGEST
+    more = Markup('<p class="quiet">{} more rows in {}.csv</p>').format(hidden, name)
     html = scrolled(name, head(frame.columns), body)
-    return html + more if cut > 0 else html
+    return html + more if hidden > 0 else html
 
 
 def _row(row: Sequence[Any]) -> Markup:

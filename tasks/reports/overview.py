@@ -30,14 +30,14 @@ def of_runs(home: Path) -> pl.DataFrame:
     steps: dict[str, list[Step]] = {}
     for step in all_steps(home / "lake"):
         steps.setdefault(step.run, []).append(step)
-    told = alerts.told(home)
-    return pl.DataFrame([_row(of_run, told) for of_run in steps.values()], schema=RUNS)
+    statuses = alerts.told(home)
+    return pl.DataFrame([_row(of_run, statuses) for of_run in steps.values()], schema=RUNS)
 
 
 def _row(steps: list[Step], told: dict[str, Status]) -> dict[str, Any]:
     last = steps[-1]
-    stored = stored_tables(last, {"step_metrics"})
-    numbers = metrics(stored) if stored else {}
+    tables = stored_tables(last, {"step_metrics"})
+    numbers = metrics(tables) if tables else {}
     status, model = told.get(last.run), last.facts()["meta"].get("model")
     return {
         "run": last.run,

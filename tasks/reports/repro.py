@@ -8,8 +8,8 @@ from pathlib import Path
 from types import MappingProxyType
 
 from timtrack.tasks.lake.steps import Step
+from timtrack.tasks.messages import cells
 from timtrack.tasks.messages.formatting import as_json, markdown
-from timtrack.tasks.reports import cells
 from timtrack.tasks.reports.samples import Sample
 
 README = """\

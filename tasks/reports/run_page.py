@@ -12,7 +12,8 @@ from typing import Any
 import polars as pl
 
 from timtrack.tasks.lake.steps import Step
-from timtrack.tasks.reports import cells, html
+from timtrack.tasks.messages import cells
+from timtrack.tasks.reports import html
 from timtrack.tasks.reports.charts import over_steps
 from timtrack.tasks.reports.charts.export import Picture, pictures
 from timtrack.tasks.tables.query import run_queries, run_query
@@ -58,22 +59,22 @@ class Comparison:
 
 def compare(steps: Sequence[Step], runs: Sequence[str], baseline: str | None) -> Comparison:
     """The comparison of these steps of these runs."""
-    asked = list(steps)
-    found = run_queries(asked, {name: f"from {name}" for name in TABLES})
+    all_steps = list(steps)
+    tables = run_queries(all_steps, {name: f"from {name}" for name in TABLES})
     if baseline:
-        found["run_pairs"] = _from(baseline, found["run_pairs"])
-    changes = change_points.of_runs(found["run_trend"], events(asked))
-    return Comparison(runs, baseline, asked, found, changes, inputs(asked, runs))
+        tables["run_pairs"] = _from(baseline, tables["run_pairs"])
+    changes = change_points.of_runs(tables["run_trend"], events(all_steps))
+    return Comparison(runs, baseline, all_steps, tables, changes, inputs(all_steps, runs))
 
 
 def events(steps: Sequence[Step]) -> dict[str, list[dict[str, Any]]]:
     """What happened to each run: its `events.jsonl`, and where the rollouts' weights got older."""
-    told = {step.run: change_points.events(Path(step.facts()["source"])) for step in steps}
+    by_run = {step.run: change_points.events(Path(step.facts()["source"])) for step in steps}
     ages = run_query(list(steps), WEIGHTS)
     for run, step, age, before in ages.filter(pl.col("age") != pl.col("before")).iter_rows():
         event = f"rollouts by weights {age:g} steps old, {before:g} before"
-        told[run].append({"step": step, "event": event})
-    return told
+        by_run[run].append({"step": step, "event": event})
+    return by_run
 
 
 def _from(baseline: str, pairs: pl.DataFrame) -> pl.DataFrame:
@@ -119,53 +120,53 @@ def _match(
     if not common:
         return f"{a} and {b} have no step in common: nothing can be compared step by step"
     same = sum(digests[a, n] == digests[b, n] for n in common)
-    asked = [n for n in common if (a, n) in prompts and (b, n) in prompts]
-    alike = sum(prompts[a, n] == prompts[b, n] for n in asked)
+    shared = [n for n in common if (a, n) in prompts and (b, n) in prompts]
+    alike = sum(prompts[a, n] == prompts[b, n] for n in shared)
     if same == len(common):
         return f"{a} and {b}: the same captures, byte for byte, at all {same} common steps"
-    if not asked:
+    if not shared:
         return f"{a} and {b}: {len(common)} common steps, prompts unknown: only distributions"
-    said = f"{a} and {b}: the same prompts at {alike} of {len(common)} common steps"
+    sentence = f"{a} and {b}: the same prompts at {alike} of {len(common)} common steps"
     if alike == len(common):
-        return f"{said}; responses may differ (`tim diff` says for which tokens)"
-    return f"{said}: at the others, differences may be those of the prompts"
+        return f"{sentence}; responses may differ (`tim diff` says for which tokens)"
+    return f"{sentence}: at the others, differences may be those of the prompts"
 
 
 def page(comparison: Comparison, bands: Bands) -> str:
     """The comparison as one self-contained page."""
-    found = comparison.tables
-    chosen = bands.for_family("default")
-    drawn = pictures(
+    tables = comparison.tables
+    limits = bands.for_family("default")
+    charts = pictures(
         {
-            **_trends(found["run_trend"], comparison.changes, chosen),
-            "ratio_ridge": over_steps.ratio_ridge(found["ratio_histogram"]),
-            "density": over_steps.density(found["logp_density"]),
-            "position_heat": over_steps.position_heat(found["gap_by_position"]),
+            **_trends(tables["run_trend"], comparison.changes, limits),
+            "ratio_ridge": over_steps.ratio_ridge(tables["ratio_histogram"]),
+            "density": over_steps.density(tables["logp_density"]),
+            "position_heat": over_steps.position_heat(tables["gap_by_position"]),
         }
     )
     moved = (pl.col("kl_k1_slope") * pl.col("tokens")).abs()
-    by_slope = found["token_trend"].sort(moved, descending=True)
-    over = {"changes": comparison.changes, "run_pairs": _intervals(found)}
+    by_slope = tables["token_trend"].sort(moved, descending=True)
+    over = {"changes": comparison.changes, "run_pairs": _intervals(tables)}
     moving = {
         "token_trend": by_slope.head(STANDING_OUT),
-        "position_trend": found["position_trend"],
+        "position_trend": tables["position_trend"],
     }
     sections = [
-        _section("Over steps", ["trend"], drawn, over, ["other_trends"]),
-        _section("How r is spread", ["ratio_ridge", "density"], drawn, {}),
-        _section("Where it moves", ["position_heat"], drawn, moving),
+        _section("Over steps", ["trend"], charts, over, ["other_trends"]),
+        _section("How r is spread", ["ratio_ridge", "density"], charts, {}),
+        _section("Where it moves", ["position_heat"], charts, moving),
     ]
     numbers = sorted({step.step for step in comparison.steps})
-    held = f", against {comparison.baseline}" if comparison.baseline else ""
+    against = f", against {comparison.baseline}" if comparison.baseline else ""
     return html.render(
         "compare.html",
         {"groups": []},
-        pictures=drawn,
+        pictures=charts,
         title=" · ".join(comparison.runs),
-        answers=sentences(found["run_pairs"], found["attribution"]),
-        steps_line=f"{len(comparison.steps)} steps from {numbers[0]} to {numbers[-1]}{held}",
+        answers=sentences(tables["run_pairs"], tables["attribution"]),
+        steps_line=f"{len(comparison.steps)} steps from {numbers[0]} to {numbers[-1]}{against}",
         inputs=comparison.inputs,
-        onsets=change_points.sentences(comparison.changes, found["run_trend"]),
+        onsets=change_points.sentences(comparison.changes, tables["run_trend"]),
         sections=[section for section in sections if section["charts"] or section["tables"]],
     )
 
@@ -189,12 +190,12 @@ def _section(
     folded: Sequence[str] = (),
 ) -> dict[str, Any]:
     """A heading with the charts that were drawn and the tables that have rows."""
-    there = [(name, html.table(name, frame)) for name, frame in listed.items() if len(frame)]
+    tables = [(name, html.table(name, frame)) for name, frame in listed.items() if len(frame)]
     charts = {
         "charts": [n for n in names if n in drawn],
         "folded": [n for n in folded if n in drawn],
     }
-    return {"title": title, **charts, "tables": there}
+    return {"title": title, **charts, "tables": tables}
 
 
 def _intervals(found: Mapping[str, pl.DataFrame]) -> pl.DataFrame:

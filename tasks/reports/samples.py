@@ -120,25 +120,25 @@ def groups(sequence_metrics: pl.DataFrame, choice: Choice) -> list[list[int]]:
 def _places(by_group: pl.DataFrame, choice: Choice) -> list[int]:
     """Indices into the groups, which are sorted by their gap, the largest first."""
     count = len(by_group)
-    wanted = min(choice.groups, count)
+    number = min(choice.groups, count)
     middle = (count - 1) / 2
     if choice.pick == "spread":
-        return [round(i * (count - 1) / max(1, wanted - 1)) for i in range(wanted)]
+        return [round(i * (count - 1) / max(1, number - 1)) for i in range(number)]
     if choice.pick == "median":
-        return sorted(sorted(range(count), key=lambda place: abs(place - middle))[:wanted])
+        return sorted(sorted(range(count), key=lambda place: abs(place - middle))[:number])
     if choice.pick == "random":
-        return random.Random(choice.seed).sample(range(count), wanted)
+        return random.Random(choice.seed).sample(range(count), number)
     if choice.pick == "first":
-        return by_group["first"].arg_sort()[:wanted].to_list()
-    return list(range(wanted))
+        return by_group["first"].arg_sort()[:number].to_list()
+    return list(range(number))
 
 
 def read(step: Step, rows: list[int]) -> dict[int, Sample]:
     """The rollouts of these rows; raises NoSuchRow, or NoSuchStep if the tokens are gone."""
     require_tokens(step)
-    listed = ", ".join(map(str, rows))
-    asked = {"facts": SEQUENCES.format(rows=listed), "tokens": TOKENS.format(rows=listed)}
-    facts, tokens = run_queries([step], asked).values()
+    numbers = ", ".join(map(str, rows))
+    queries = {"facts": SEQUENCES.format(rows=numbers), "tokens": TOKENS.format(rows=numbers)}
+    facts, tokens = run_queries([step], queries).values()
     if missing := sorted(set(rows) - set(facts["row"])):
         raise NoSuchRow(f"{step.name} has no row {missing[0]}")
     by_row = tokens.partition_by("row", as_dict=True)

@@ -116,8 +116,8 @@ def compare(a: Step, b: Step) -> Pair:
     names = {f"{side}_run": literal(s.run) for side, s in sides}
     names |= {f"{side}_step": str(s.step) for side, s in sides}
     head = ROLLOUTS.format(**names)
-    counted = head + "c as (select 1) select (select count(*) from a), (select count(*) from b)"
-    rollouts = run_query(steps, counted).row(0)
+    query = head + "c as (select 1) select (select count(*) from a), (select count(*) from b)"
+    rollouts = run_query(steps, query).row(0)
     for relation, alike in (("same tokens", "question, answer"), ("shared prefixes", "question")):
         matching = head + SAME.format(alike=alike)
         matched = run_query(steps, matching + "select count(*) from pairs").item()

@@ -16,14 +16,11 @@ import polars as pl
 from markupsafe import Markup
 
 from timtrack.tasks.lake.steps import Step, is_pruned
-from timtrack.tasks.messages import formatting
 from timtrack.tasks.referee import records
-from timtrack.tasks.reports import html, samples, token_strip
+from timtrack.tasks.reports import headline, html, samples, token_strip
 from timtrack.tasks.reports.charts.export import Picture
 from timtrack.tasks.reports.samples import Choice, Sample
-from timtrack.tasks.tables.catalogue import catalogue
 from timtrack.tasks.tables.database import literal
-from timtrack.tasks.verdicts import numbers, summary
 from timtrack.tasks.verdicts.assessment import Assessment
 from timtrack.tasks.verdicts.finding import Finding
 
@@ -32,7 +29,6 @@ Drawn = Mapping[str, Picture]
 
 CHOICE = Choice()
 MOST = 5_000  # tokens of a page up to which the prompts' other rollouts are on it: 0.4 MB
-AVERAGES_OF_R = " A few tokens decide the averages of r here: these have no interval."
 VERDICTS = {"healthy": "ok", "watch": "watch", "correctable": "watch"}  # else bad
 
 
@@ -134,10 +130,10 @@ def gather(step: Step, sequence_metrics: pl.DataFrame, choice: Choice) -> Sample
         if room < 0:
             break
         rows.append(row)
-    read = samples.read(step, rows)
-    there = [[read[row] for row in group if row in read] for group in groups]
+    by_row = samples.read(step, rows)
+    rollouts = [[by_row[row] for row in group if row in by_row] for group in groups]
     lead = {"lead": "Worst rollout, by mean |ln r|"} if choice.pick == "worst" else {}
-    return Samples(there, choice.per_group, choice.text, **lead)
+    return Samples(rollouts, choice.per_group, choice.text, **lead)
 
 
 def render(
@@ -170,8 +166,8 @@ def render(
         verdict=assessment,
         verdict_class=VERDICTS.get(assessment.status, "bad"),
         trained=f"{computed['step_metrics']['trained_tokens'].item():,}",
-        headline=headline(assessment),
-        intervals=intervals(assessment.numbers),
+        headline=headline.table(assessment),
+        intervals=headline.intervals(assessment.numbers),
         referee=referee(step),
         findings=findings,
         remarks=remarks,
@@ -229,79 +225,40 @@ FACTS = {
 def header(facts: Mapping[str, Any]) -> dict[str, str]:
     """What the capture says of itself, by label, and when its file was written."""
     meta = facts["meta"]
-    named = {label: str(meta[key]) for key, label in FACTS.items() if meta.get(key) is not None}
+    from_meta = {label: str(meta[key]) for key, label in FACTS.items() if meta.get(key) is not None}
     size = f"{facts['rows']:,} rollouts, {facts['trained_tokens']:,} trained tokens"
-    shown = {**named, "batch": size, "format": facts["format"]}
-    if written := facts.get("mtime_ns"):
-        shown["file"] = Path(facts["source"]).name
-        shown["written"] = f"{datetime.fromtimestamp(written / 1e9, UTC):%Y-%m-%d %H:%M} UTC"
-    return shown
+    entries = {**from_meta, "batch": size, "format": facts["format"]}
+    if mtime_ns := facts.get("mtime_ns"):
+        entries["file"] = Path(facts["source"]).name
+        entries["written"] = f"{datetime.fromtimestamp(mtime_ns / 1e9, UTC):%Y-%m-%d %H:%M} UTC"
+    return entries
 
 
 def beside(step: Step) -> dict[str, str]:
     """The commands that open the steps before and after it, whichever these are by then."""
-    asked = f"tim report {shlex.quote(step.run)} {step.step}"
-    return {which: f"{asked} --{which} --open" for which in ("previous", "next")}
+    command = f"tim report {shlex.quote(step.run)} {step.step}"
+    return {which: f"{command} --{which} --open" for which in ("previous", "next")}
 
 
 def _filled(
     section: Section, computed: Tables, drawn: Drawn, assessment: Assessment, main: str | None
 ) -> Section:
     """The section with what there is: tables as HTML, and the correction's lines to paste."""
-    there = [name for name in section.tables if name in computed and len(computed[name])]
-    filled = replace(
+    present = [name for name in section.tables if name in computed and len(computed[name])]
+    on_page = replace(
         section,
         charts=[name for name in section.charts if name in drawn and name != main],
-        tables=[(name, _table(name, computed[name])) for name in there],
+        tables=[(name, _table(name, computed[name])) for name in present],
     )
-    if "corrections" not in there or not (advice := assessment.advice):
-        return filled
+    if "corrections" not in present or not (advice := assessment.advice):
+        return on_page
     lines = [f"{framework}: {line}" for framework, line in advice.config.items()]
-    return replace(filled, text=advice.text, lines=lines, is_folded=advice.setting is None)
-
-
-def headline(assessment: Assessment) -> Markup:
-    """The headline numbers with interval, definition and how they stand."""
-    values = assessment.numbers
-    levels = {reading.band.metric: reading.level for reading in assessment.readings}
-    defined = catalogue()["step_metrics"].columns
-    rows = []
-    for name, printed in summary.HEADLINE.items():
-        error, t = values.get(f"{name}_se"), values.get(numbers.interval_of(name))
-        interval = f"± {printed(t * error)}" if error and t else ""  # no spread says nothing
-        level = levels.get(name, "")
-        shown = (summary.LABELS[name], name, values[name], printed(values[name]))
-        rows.append((*shown, error or "", interval, level, level, defined[name]))
-    body = Markup().join(
-        Markup(
-            '<tr><td>{}</td><td class="column"><code>{}</code></td>'
-            '<td class="n" data-v="{}">{}</td><td class="n" data-v="{}">{}</td>'
-            '<td class="{}">{}</td><td class="about">{}</td></tr>'
-        ).format(*row)
-        for row in rows
-    )
-    head = ("number", "column", "value", "95 %", "status", "what it is")
-    return html.scrolled("headline", html.head(head), body)
-
-
-def intervals(values: Mapping[str, Any]) -> str:
-    """What the intervals of the headline are, or why there are none."""
-    if "interval_t" not in values:
-        return "No intervals: these tables are of an earlier version."
-    groups = (
-        f"{values['clusters']:,} prompt groups (rollouts, where prompts are unknown), "
-        f"{formatting.number(values['clusters_effective'])} effective by their tokens"
-    )
-    if values["interval_t"] is None:
-        return f"No intervals: there are {groups}, and fewer than 5 say too little about others."
-    return f"Intervals are 95 %, by Student's t over {groups}." + (
-        AVERAGES_OF_R if values.get("interval_t_of_r") is None else ""
-    )
+    return replace(on_page, text=advice.text, lines=lines, is_folded=advice.setting is None)
 
 
 def _table(name: str, table: pl.DataFrame) -> Markup:
     """A table of the step, without run and step."""
-    shown = table.drop("run", "step")
+    frame = table.drop("run", "step")
     if name == "sequence_metrics":
-        shown = shown.sort("abs_logp_diff_mean", descending=True, nulls_last=True)
-    return html.table(f"tables/{name}", shown)
+        frame = frame.sort("abs_logp_diff_mean", descending=True, nulls_last=True)
+    return html.table(f"tables/{name}", frame)

@@ -84,22 +84,22 @@ def joined(texts: list[str]) -> list[str]:
 
     The others show `◦`; bytes that make no character stay bytes.
     """
-    shown = list(texts)
+    pieces = list(texts)
     for start in range(len(texts)):
-        if not BYTES.search(shown[start]):
+        if not BYTES.search(pieces[start]):
             continue
         for end in range(start + 2, min(start + 4, len(texts)) + 1):
             whole = _decoded("".join(texts[start:end]))
             if whole is not None and all(BYTES.search(text) for text in texts[start:end]):
-                shown[start:end] = [whole, *["◦"] * (end - start - 1)]
+                pieces[start:end] = [whole, *["◦"] * (end - start - 1)]
                 break
-    return shown
+    return pieces
 
 
 def _decoded(text: str) -> str | None:
     """Text whose shown bytes are characters, None if some are not."""
-    found = re.sub(r"(\\x[89a-f][0-9a-f])+", _characters, text)
-    return None if BYTES.search(found) else found
+    decoded = re.sub(r"(\\x[89a-f][0-9a-f])+", _characters, text)
+    return None if BYTES.search(decoded) else decoded
 
 
 def _characters(match: re.Match[str]) -> str:

@@ -19,5 +19,5 @@ def seconds_since_write(stat: os.stat_result) -> float:
     for then in (stat.st_mtime_ns, stat.st_ctime_ns):
         if then / 1e9 <= now:
             return now - then / 1e9
-    seen = (stat.st_dev, stat.st_ino, stat.st_mtime_ns)
-    return time.monotonic() - _first_seen.setdefault(seen, time.monotonic())
+    key = (stat.st_dev, stat.st_ino, stat.st_mtime_ns)
+    return time.monotonic() - _first_seen.setdefault(key, time.monotonic())

@@ -108,12 +108,12 @@ def apart(
     """
     work = pickle.dumps((function, arguments, size))
     try:
-        done, result = _tried(work, meanwhile)
+        is_done, result = _tried(work, meanwhile)
     except Died as death:
         if death.how == TOO_LONG:
             raise
-        done, result = _tried(work)
-    if done:
+        is_done, result = _tried(work)
+    if is_done:
         return result
     raise result
 
@@ -198,8 +198,8 @@ def _limit(size: int) -> None:
     seconds = int(used.ru_utime + used.ru_stime) + SECONDS + size // BYTES_PER_SECOND
     _lower(resource.RLIMIT_CPU, seconds)
     with contextlib.suppress(OSError):  # where the kernel does not say
-        told = Path("/proc/self/status").read_text()
-        now = int(told.split("VmData:")[1].split()[0]) << 10
+        status = Path("/proc/self/status").read_text()
+        now = int(status.split("VmData:")[1].split()[0]) << 10
         cores = MEMORY_PER_CORE * (os.cpu_count() or 1)
         _lower(resource.RLIMIT_DATA, now + MEMORY + cores + TIMES * size)
 
@@ -219,6 +219,6 @@ def _as_bytes(error: BaseException) -> bytes:
             carried = pickle.dumps((False, error))
             pickle.loads(carried)
             return carried
-    kept = RuntimeError(f"{type(error).__name__}: {error}")
-    kept.add_note(where)
-    return pickle.dumps((False, kept))
+    stand_in = RuntimeError(f"{type(error).__name__}: {error}")
+    stand_in.add_note(where)
+    return pickle.dumps((False, stand_in))

@@ -15,13 +15,13 @@ from timtrack.tasks.messages.errors import BadCapture
 def opened(path: Path) -> BufferedReader:
     """Open a regular file; raises BadCapture for a pipe or device, without blocking."""
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    found = os.fstat(descriptor)
-    if stat.S_ISREG(found.st_mode) and not _is_hollow(found):
+    status = os.fstat(descriptor)
+    if stat.S_ISREG(status.st_mode) and not _is_hollow(status):
         return os.fdopen(descriptor, "rb")
     os.close(descriptor)
-    if stat.S_ISREG(found.st_mode):
+    if stat.S_ISREG(status.st_mode):
         raise BadCapture(
-            f"{path} says {found.st_size} bytes and has {BLOCK * found.st_blocks} on the disk: "
+            f"{path} says {status.st_size} bytes and has {BLOCK * status.st_blocks} on the disk: "
             "the rest are holes, which would be read as zeros"
         )
     raise BadCapture(f"{path} is not a file")

@@ -67,10 +67,10 @@ class Table:
 
 
 def _columns(sql: str) -> dict[str, str]:
-    found: dict[str, str] = {}
+    columns: dict[str, str] = {}
     for match in COLUMN.finditer(sql):
-        found |= _included(match["other"]) if match["other"] else {match["name"]: match["text"]}
-    return found
+        columns |= _included(match["other"]) if match["other"] else {match["name"]: match["text"]}
+    return columns
 
 
 def _included(other: str) -> dict[str, str]:
@@ -119,12 +119,12 @@ def tables_named(asked: str, are_stored: bool = False) -> set[str]:
 
     Tables of steps need no other if all that are stored `are_stored` in every step.
     """
-    found, new = set[str](), catalogue().keys() & words_of(asked)
+    needed, new = set[str](), catalogue().keys() & words_of(asked)
     while new:
-        found |= new
+        needed |= new
         open_ = {name for name in new if not (are_stored and catalogue()[name].is_of_step)}
-        new = (sources_of(open_) & catalogue().keys()) - found
-    return found
+        new = (sources_of(open_) & catalogue().keys()) - needed
+    return needed
 
 
 def words_of(asked: str) -> set[str]:

@@ -119,5 +119,5 @@ def expand(sql: str) -> str:
     causes = definitions().values()
     in_steps = (one.in_step.sql(one.id) for one in causes if one.in_step)
     over_steps = (one.over_steps.sql(one.id) for one in causes if one.over_steps)
-    filled = sql.replace("/* causes */", ",\n".join(in_steps))
-    return filled.replace("/* run causes */", ",\n".join(over_steps))
+    expanded = sql.replace("/* causes */", ",\n".join(in_steps))
+    return expanded.replace("/* run causes */", ",\n".join(over_steps))

@@ -110,37 +110,37 @@ def token_coefficients(frames: Mapping[str, pl.DataFrame], setting: Setting) -> 
     By the formula that `corrections` adds up, over the same frames as above; in order.
     """
     formula = coefficients.coefficient(setting)
-    asked = f"select row, pos, {formula} as coefficient from token_weights order by row, pos"
-    needed = tables_named(asked)
+    query = f"select row, pos, {formula} as coefficient from token_weights order by row, pos"
+    needed = tables_named(query)
     with open_frames(frames) as connection:
         connection.execute("set threads = 1")
         for name in (name for name in catalogue() if name in needed):
             _made(connection, catalogue()[name], catalogue()[name].sql)
-        return connection.sql(asked).pl()
+        return connection.sql(query).pl()
 
 
 def _computed(
     connection: Any, wanted: Collection[str], instead: Mapping[str, str], is_small: bool
 ) -> dict[str, pl.DataFrame]:
     """The wanted tables over the inputs of a connection."""
-    chosen = {n: t for n, t in catalogue().items() if n in wanted and t.folder not in WHEN_ASKED}
-    needs = {name: table.sources & chosen.keys() for name, table in chosen.items()}
+    tables = {n: t for n, t in catalogue().items() if n in wanted and t.folder not in WHEN_ASKED}
+    needs = {name: table.sources & tables.keys() for name, table in tables.items()}
     order = graphlib.TopologicalSorter(needs)
     order.prepare()
-    made: dict[str, pl.DataFrame | None] = {}
+    frames: dict[str, pl.DataFrame | None] = {}
     if is_small:
         connection.execute("set threads = 1")
     with ThreadPoolExecutor(SIDE_BY_SIDE if is_small else 1) as pool:
         running: dict[Future[pl.DataFrame | None], str] = {}
         while order.is_active():
             for name in order.get_ready():
-                sql = instead.get(name, chosen[name].sql)
-                running[pool.submit(_made, connection.cursor(), chosen[name], sql)] = name
+                sql = instead.get(name, tables[name].sql)
+                running[pool.submit(_made, connection.cursor(), tables[name], sql)] = name
             for future in wait(running, return_when=FIRST_COMPLETED).done:
                 name = running.pop(future)
-                made[name] = future.result()
+                frames[name] = future.result()
                 order.done(name)
-    return {name: frame for name in chosen if (frame := made[name]) is not None}
+    return {name: frame for name in tables if (frame := frames[name]) is not None}
 
 
 def _made(connection: Any, table: Table, sql: str) -> pl.DataFrame | None:

@@ -87,9 +87,9 @@ class Setting:
     def config(self) -> dict[str, str]:
         """How to set it, by framework that can. Numbers are floats: Hydra reads `0.5_5` as 0.55."""
         numbers = dict(zip(self.method.parameters, map(float, self.values), strict=True))
-        filled = {name: repr(value) for name, value in numbers.items()}
+        values = {name: repr(value) for name, value in numbers.items()}
         lines = self.method.config or {}
-        return {framework: line.format(**filled) for framework, line in lines.items()}
+        return {framework: line.format(**values) for framework, line in lines.items()}
 
 
 @functools.cache
@@ -117,8 +117,8 @@ def _config(table: Mapping[str, Any]) -> dict[str, str]:
     """Config lines by framework; slime's helper needs every key, so unset ones are off."""
     config = {framework: table[framework] for framework in FRAMEWORKS if framework in table}
     if "mis" in table:
-        said = dict(pair.split(": ") for pair in table["mis"].split(", "))
-        keys = ", ".join(f"{key}: {value}" for key, value in {**MIS_OFF, **said}.items())
+        options = dict(pair.split(": ") for pair in table["mis"].split(", "))
+        keys = ", ".join(f"{key}: {value}" for key, value in {**MIS_OFF, **options}.items())
         config["slime"] = f"{MIS_FLAGS}, with mis.yaml: {{{{{keys}}}}}"
     return config
 
@@ -141,17 +141,17 @@ def parse(text: str) -> Setting:
     """
     if text in defaults():
         return defaults()[text]
-    name, _, given = text.partition(":")
-    values = tuple(value.strip() for value in given.split(",")) if given else ()
-    named = {alias: m for m in methods().values() for alias in (m.name, *m.aliases)}
-    if name not in named:
+    name, _, arguments = text.partition(":")
+    values = tuple(value.strip() for value in arguments.split(",")) if arguments else ()
+    by_name = {alias: m for m in methods().values() for alias in (m.name, *m.aliases)}
+    if name not in by_name:
         raise BadSetting(f"no correction {name!r}; there are {', '.join(methods())}")
-    method = named[name]
+    method = by_name[name]
     if len(values) != len(method.parameters) or not all(map(_is_positive, values)):
-        wanted = ",".join(method.parameters)
+        parameters = ",".join(method.parameters)
         raise BadSetting(
-            f"{text!r}: {name} takes {'numbers above 0, as ' + name + ':' + wanted}"
-            if wanted
+            f"{text!r}: {name} takes {'numbers above 0, as ' + name + ':' + parameters}"
+            if parameters
             else f"{text!r}: {name} takes no numbers"
         )
     bounds = dict(zip(method.parameters, map(float, values), strict=True))

@@ -85,8 +85,8 @@ def open_inputs(
     in half the time).
     """
     steps = list(steps)
-    wanted = INPUTS.keys() if needed is None else INPUTS.keys() & set(needed)
-    described = {"tokens_file", "sequences", "capture_files"} & wanted
+    inputs = INPUTS.keys() if needed is None else INPUTS.keys() & set(needed)
+    described = {"tokens_file", "sequences", "capture_files"} & inputs
     facts = [step.facts() for step in steps] if described else []
     connection = duckdb.connect()
     connection.execute(f"set memory_limit = '{memory.memory()}'")
@@ -97,12 +97,12 @@ def open_inputs(
     connection.execute("set enable_progress_bar = false")
     run_type = _run_type(connection, steps) if as_enum else "varchar"
     kinds = {(fact["schema_version"], *fact["views"]) for fact in facts}
-    for name in sorted(wanted - {"capture_files"}):
+    for name in sorted(inputs - {"capture_files"}):
         table, schema = INPUTS[name]
         absent = _absent(name, schema, facts)
         how = f"union_by_name = {len(kinds) > 1}, hive_partitioning = true, {hive(run_type)}"
         _input(connection, name, _files(steps, table), schema, absent, how)
-    if "capture_files" in wanted:
+    if "capture_files" in inputs:
         oldest = pl.CompatLevel.oldest()
         _keep(connection, "capture_files", _captures(steps, facts).to_arrow(compat_level=oldest))
     for macro in macros().values():

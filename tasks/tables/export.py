@@ -60,9 +60,9 @@ def _statements(home: Path, steps: list[Step]) -> Iterator[str]:
     with open_inputs(steps) as inputs:
         for name in INPUTS:
             yield f"create view {name} as {_input(home, name, _types(inputs, name))}"
-    stored = _step_tables()
+    step_tables = _step_tables()
     for name, table in views.items():
-        body = _stored(home, name, stored[name]) if name in stored else table.sql
+        body = _stored(home, name, step_tables[name]) if name in step_tables else table.sql
         yield f"create view {name} as {body}"
         yield f"comment on view {name} is {literal(table.title)}"
 
@@ -70,10 +70,10 @@ def _statements(home: Path, steps: list[Step]) -> Iterator[str]:
 def _macros(tables: Iterable[Table]) -> Iterator[str]:
     """The macros that these tables need; DuckDB looks inside only when one is used."""
     text = " ".join(table.sql for table in tables if table.folder != "step")
-    needed, found = set[str](), words_of(text) & macros().keys()
-    while found - needed:
-        needed |= found
-        found = words_of(" ".join(macros()[name] for name in needed)) & macros().keys()
+    needed, names = set[str](), words_of(text) & macros().keys()
+    while names - needed:
+        needed |= names
+        names = words_of(" ".join(macros()[name] for name in needed)) & macros().keys()
     return (sql for name, sql in macros().items() if name in needed)
 
 
@@ -118,8 +118,8 @@ def _typed(source: str, types: Types) -> str:
 
 def _parquet(home: Path, patterns: Iterable[str], how: str) -> str:
     """Reads the files of those patterns that have any: DuckDB refuses the others."""
-    there = [pattern for pattern in patterns if next(home.glob(pattern), None)]
-    files = ", ".join(_place(home, pattern) for pattern in there)
+    present = [pattern for pattern in patterns if next(home.glob(pattern), None)]
+    files = ", ".join(_place(home, pattern) for pattern in present)
     return f"from read_parquet([{files}], union_by_name = true, {how})" if files else ""
 
 
@@ -135,5 +135,5 @@ def _json(home: Path, types: Types) -> str:
 
 def _place(home: Path, pattern: str) -> str:
     """A pattern below the home, wherever it is when it is asked for."""
-    known = literal(as_itself(str(home)))
-    return f"coalesce(getvariable('timtrack_home'), {known}) || {literal('/' + pattern)}"
+    place = literal(as_itself(str(home)))
+    return f"coalesce(getvariable('timtrack_home'), {place}) || {literal('/' + pattern)}"

@@ -130,9 +130,9 @@ def connect(steps: list[Step], asked: str) -> duckdb.DuckDBPyConnection:
         if name in wanted:
             body = table.sql
             if table.is_of_step:
-                found = [folder / f"{name}.parquet" for folder in folders.values() if folder]
+                files = [folder / f"{name}.parquet" for folder in folders.values() if folder]
                 frames = [part[name] for part in (logged if name in parity else parts)]
-                body = _stored_body(connection, name, found, frames) or table.sql
+                body = _stored_body(connection, name, files, frames) or table.sql
             connection.execute(f"create view {name} as {body}")
             _comment(connection, table)
     return connection
@@ -144,9 +144,9 @@ def _logged(
     """What frameworks log, of every step that has tokens where it is named, else empty tables."""
     if not parity:
         return []
-    asked = [step for step in steps if not is_pruned(step)] if named else []
+    with_tokens = [step for step in steps if not is_pruned(step)] if named else []
     needed = tables_named(" ".join(parity))
-    return [part for step in (*asked, None) if (part := _part(step, needed))]
+    return [part for step in (*with_tokens, None) if (part := _part(step, needed))]
 
 
 def _part(step: Step | None, wanted: Collection[str]) -> dict[str, pl.DataFrame]:
@@ -168,10 +168,10 @@ def _stored_body(
     files = [file for file in found if file.is_file()]
     # Made by the same SQL they have the same columns, and only one is looked at to know them.
     union = len({file.parent.name for file in found}) > 1
-    read = (
+    stored = (
         f"from read_parquet({file_list(files)}, union_by_name = {union}, hive_partitioning = false)"
     )
-    parts = [read] if files else []
+    parts = [stored] if files else []
     if computed:
         together = pl.concat(computed, how="diagonal")
         connection.register(f"computed_{name}", together.to_arrow())

@@ -30,29 +30,29 @@ class Logged:
 def logged_steps(run: Run) -> dict[int, Logged]:
     """What was logged, by step."""
     datasets = [item.dataset for item in run.inputs.dataset_inputs] if run.inputs else []
-    found = {
+    logged = {
         int(dataset.name.removeprefix(OLD)): Logged(dataset.digest, _dated(dataset))
         for dataset in datasets
         if is_of_step(dataset)
     }
     for name, value in run.data.tags.items():
         if name.startswith(TAG):
-            found |= {int(step): Logged(*known) for step, known in json.loads(value).items()}
-    return found
+            logged |= {int(step): Logged(*record) for step, record in json.loads(value).items()}
+    return logged
 
 
 def tags_of(logged: Mapping[int, Logged]) -> dict[str, str]:
     """The tags that hold these captures, by name."""
     hundreds: dict[str, dict[str, tuple[str, int]]] = {}
-    for step, known in sorted(logged.items()):
+    for step, record in sorted(logged.items()):
         of = hundreds.setdefault(f"{TAG}{step // EACH}", {})
-        of[str(step)] = (known.digest, known.timestamp)
+        of[str(step)] = (record.digest, record.timestamp)
     return {name: json.dumps(steps, separators=(",", ":")) for name, steps in hundreds.items()}
 
 
 def tag_of(step: int, logged: Mapping[int, Logged]) -> tuple[str, str]:
     """Name and value of the tag that holds a step's capture."""
-    of_hundred = {n: known for n, known in logged.items() if n // EACH == step // EACH}
+    of_hundred = {n: record for n, record in logged.items() if n // EACH == step // EACH}
     [tag] = tags_of(of_hundred).items()
     return tag
 

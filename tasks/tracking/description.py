@@ -22,10 +22,10 @@ FOREIGN = re.compile(r"[^\w\-. :/]")
 
 def params_of(facts: Mapping[str, Any]) -> dict[str, str]:
     """Every scalar that the capture says of itself, as MLflow takes names and values."""
-    told = facts["meta"].items()
+    items = facts["meta"].items()
     return {
         FOREIGN.sub("_", printable(name))[:250]: printable(str(value))[:LONGEST]
-        for name, value in told
+        for name, value in items
         if isinstance(value, str | int | float) and name and name not in (*OF_A_STEP, *COMMITS)
     }
 

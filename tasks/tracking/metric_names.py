@@ -17,9 +17,9 @@ NAMES = "2"
 
 def grouped(metrics: Mapping[str, float | None]) -> dict[str, float | None]:
     """The metrics by their names, the headline first: MLflow shows what it was given first."""
-    named = {_grouped(name): value for name, value in metrics.items()}
-    first = {OURS + name: named[OURS + name] for name in HEADLINE if OURS + name in named}
-    return first | named
+    by_name = {_grouped(name): value for name, value in metrics.items()}
+    first = {OURS + name: by_name[OURS + name] for name in HEADLINE if OURS + name in by_name}
+    return first | by_name
 
 
 def _grouped(name: str) -> str:

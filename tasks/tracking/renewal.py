@@ -57,14 +57,14 @@ class Renewal:
         name = unquote(old.data.tags[RUN_TAG])
         self._delete_unfinished(name)
         tags = {**_tags_to_keep(old, keep), **told, BUILDING_TAG: quote(name)}
-        shown = old.info.run_name or name
-        new = created(self.client, self.experiment, shown, old.info.start_time, tags)
+        title = old.info.run_name or name
+        new = created(self.client, self.experiment, title, old.info.start_time, tags)
         new_id, old_id = new.info.run_id, old.info.run_id
         log_params(self.client, new_id, old.data.params)
         self._copy_points(old, new_id, keep)
         copy_step_files(self.client, self.uri, old_id, new_id, keep)
-        given = old.inputs.dataset_inputs if old.inputs else []
-        if of_run := [one for one in given if not is_of_step(one.dataset)]:
+        inputs = old.inputs.dataset_inputs if old.inputs else []
+        if of_run := [one for one in inputs if not is_of_step(one.dataset)]:
             self.client.log_inputs(new_id, of_run)
         self.client.set_tag(new_id, REPLACES_TAG, old_id)
         self.client.set_tag(new_id, RUN_TAG, quote(name))
@@ -76,9 +76,9 @@ class Renewal:
     def _copy_points(self, old: Run, new_id: str, keep: Callable[[int], bool]) -> None:
         for metric in old.data.metrics:
             history = self.client.get_metric_history(old.info.run_id, metric)
-            kept: list[Metric] = [point for point in history if keep(point.step)]
-            for start in range(0, len(kept), MOST_POINTS):
-                self.client.log_batch(new_id, metrics=kept[start : start + MOST_POINTS])
+            points: list[Metric] = [point for point in history if keep(point.step)]
+            for start in range(0, len(points), MOST_POINTS):
+                self.client.log_batch(new_id, metrics=points[start : start + MOST_POINTS])
 
     def _delete_unfinished(self, name: str) -> None:
         """Runs that were being written anew when their process was killed, or replaced since."""
@@ -97,12 +97,12 @@ def _tags_to_keep(old: Run, keep: Callable[[int], bool]) -> dict[str, str]:
         for name, value in there.items()
         if name.startswith(STAYING) or not name.startswith(("mlflow.", "timtrack."))
     }
-    kept = {step: known for step, known in logged_steps(old).items() if keep(step)}
-    if not kept:
+    steps = {step: record for step, record in logged_steps(old).items() if keep(step)}
+    if not steps:
         tags[metric_names.NAMES_TAG] = metric_names.NAMES
     elif metric_names.NAMES_TAG in there:
         tags[metric_names.NAMES_TAG] = there[metric_names.NAMES_TAG]
     is_noted = keep(int(there.get(NOTED_TAG, -1)))
     if is_noted or not there.get(NOTE_TAG, "").startswith(OUR_NOTE):
         tags |= {name: there[name] for name in (NOTE_TAG, NOTED_TAG) if name in there}
-    return tags | tags_of(kept)
+    return tags | tags_of(steps)

@@ -40,8 +40,8 @@ def local_store(home: Path) -> str:
 def _follow(database: Path, artifacts: Path) -> None:
     """Let runs point to these artifacts, where the home was moved or copied: MLflow cannot."""
     with closing(sqlite3.connect(database, timeout=60)) as connection, connection:
-        told = connection.execute("select artifact_location from experiments").fetchall()
-        for (old,) in told:
+        locations = connection.execute("select artifact_location from experiments").fetchall()
+        for (old,) in locations:
             if _is_elsewhere(old, artifacts):
                 for sql in MOVED:
                     connection.execute(sql, {"old": old, "new": artifacts.absolute().as_uri()})

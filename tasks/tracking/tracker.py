@@ -71,11 +71,11 @@ class Tracker:
 
     def __init__(self, home: Path) -> None:
         home.mkdir(parents=True, exist_ok=True)
-        given = os.environ.get("MLFLOW_TRACKING_URI")
-        self.uri = given or local_store(home)
+        uri = os.environ.get("MLFLOW_TRACKING_URI")
+        self.uri = uri or local_store(home)
         self.client = MlflowClient(self.uri)
         self._lock = FileLock(home / ".mlflow.lock")
-        self._artifacts = None if given else home / ARTIFACTS
+        self._artifacts = None if uri else home / ARTIFACTS
 
     def answers(self) -> bool:
         """Whether MLflow can be asked and written to at all."""
@@ -119,18 +119,18 @@ class Tracker:
         """
         with self._lock:
             started = step.facts()["mtime_ns"] // 1_000_000
-            run, known = self._ready(step, version, started)
+            run, logged = self._ready(step, version, started)
             run_id = run.info.run_id
-            if step.step not in known:
-                known[step.step] = Logged(step.capture, started)
+            if step.step not in logged:
+                logged[step.step] = Logged(step.capture, started)
                 # First: from now on the run may hold points of this capture.
-                self.client.set_tag(run_id, *tag_of(step.step, known))
+                self.client.set_tag(run_id, *tag_of(step.step, logged))
             self._describe(run, step)
             if run.data.tags.get(metric_names.NAMES_TAG) == metric_names.NAMES:
                 metrics = metric_names.grouped(metrics)
-            self._log_points(run_id, step.step, metrics, known[step.step].timestamp)
-            log_step_files(self.client, run_id, step.step, files, step.step == max(known))
-            self._end(run_id, max(one.timestamp for one in known.values()), followed)
+            self._log_points(run_id, step.step, metrics, logged[step.step].timestamp)
+            log_step_files(self.client, run_id, step.step, files, step.step == max(logged))
+            self._end(run_id, max(one.timestamp for one in logged.values()), followed)
         return run_id
 
     def _ready(self, step: Step, version: str, started: int) -> tuple[Run, dict[int, Logged]]:
@@ -203,20 +203,20 @@ class Tracker:
         name = " vs ".join(runs)
         with self._lock:
             tagged = f"tags.`{COMPARES_TAG}` = '{quote(name)}'"
-            there = self.client.search_runs([self._experiment()], tagged, ViewType.ACTIVE_ONLY)
+            earlier = self.client.search_runs([self._experiment()], tagged, ViewType.ACTIVE_ONLY)
             now = time.time_ns() // 1_000_000
             tags = {COMPARES_TAG: quote(name), TYPE_TAG: COMPARISON}
-            found = there[0] if there else self._create(name, now, tags)
-            self.client.log_artifacts(found.info.run_id, str(files), "comparison")
-        return str(found.info.run_id)
+            comparison = earlier[0] if earlier else self._create(name, now, tags)
+            self.client.log_artifacts(comparison.info.run_id, str(files), "comparison")
+        return str(comparison.info.run_id)
 
     def note(self, run_id: str, step: int, markdown: str) -> None:
         """Say on the run's page how its latest step stands, unless a person wrote a note there."""
         with self._lock:
             tags = self.client.get_run(run_id).data.tags
-            there = tags.get(NOTE_TAG, "")
+            current = tags.get(NOTE_TAG, "")
             latest = int(tags.get(NOTED_TAG, -1))
-            if step < latest or (there and not there.startswith(OUR_NOTE)):
+            if step < latest or (current and not current.startswith(OUR_NOTE)):
                 return
             self.client.set_tag(run_id, NOTE_TAG, f"{OUR_NOTE}\n{markdown}")
             self.client.set_tag(run_id, NOTED_TAG, str(step))
@@ -256,23 +256,23 @@ class Tracker:
         """
         tagged = f"tags.`{RUN_TAG}` = '{quote(run)}'"
         runs = self.client.search_runs([self._experiment()], tagged, ViewType.ACTIVE_ONLY)
-        replaced = {found.data.tags.get(REPLACES_TAG) for found in runs}
-        current = [found for found in runs if found.info.run_id not in replaced]
+        replaced = {one.data.tags.get(REPLACES_TAG) for one in runs}
+        current = [one for one in runs if one.info.run_id not in replaced]
         return min(current, key=lambda r: (r.info.start_time, r.info.run_id), default=None)
 
     def _there(self, run: str) -> Run:
-        found = self._find(run)
-        if found is None:
+        newest = self._find(run)
+        if newest is None:
             raise TrackingError(f"no step of run {run} was logged to {self.uri} yet")
-        return found
+        return newest
 
     def _create_for(self, step: Step, version: str, started: int) -> Run:
-        taken = (run.data.tags.get(description.COLOR_TAG, "") for run in self._search(""))
+        colors = (run.data.tags.get(description.COLOR_TAG, "") for run in self._search(""))
         tags = {
             RUN_TAG: quote(step.run),
             VERSION_TAG: version,
             metric_names.NAMES_TAG: metric_names.NAMES,
-            description.COLOR_TAG: description.color(taken),
+            description.COLOR_TAG: description.color(colors),
             **description.origin_of(step.facts()),
         }
         run = self._create(step.run, started, tags)
@@ -285,8 +285,8 @@ class Tracker:
 
     def _describe(self, run: Run, step: Step) -> None:
         facts = step.facts()
-        told = description.params_of(facts).items()
-        missing = {name: value for name, value in told if name not in run.data.params}
+        params = description.params_of(facts).items()
+        missing = {name: value for name, value in params if name not in run.data.params}
         log_params(self.client, run.info.run_id, missing)
         tags = {"timtrack.format": facts["format"], "timtrack.measurement": facts["measurement"]}
         for name, value in tags.items():

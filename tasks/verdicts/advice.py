@@ -146,13 +146,13 @@ def _recommended(name: str, row: Mapping[str, Any]) -> str:
 def _why(rows: Rows, numbers: Mapping[str, Any]) -> str:
     """What is wrong with how many settings, what mean r says, what the common ones would cost."""
     reasons = Counter(row["unusable"] for row in rows.values() if row["unusable"])
-    counted = ", ".join(f"{reason}: {count}" for reason, count in reasons.most_common())
+    counts = ", ".join(f"{reason}: {count}" for reason, count in reasons.most_common())
     tis, mask = rows["tis_token_5"], rows["icepop_0.2_5"]
     cost = (
         f"TIS at 5 would keep an ESS of {number(tis['ess_token'])}, a mask at 5x drop "
         f"{share(mask['frac_tok_dropped'])} of the tokens"
     )
-    parts = [counted[:1].upper() + counted[1:], *_mean_ratio(rows, numbers), cost]
+    parts = [counts[:1].upper() + counts[1:], *_mean_ratio(rows, numbers), cost]
     return "; ".join(parts)
 
 
@@ -161,17 +161,17 @@ def _mean_ratio(rows: Rows, numbers: Mapping[str, Any]) -> list[str]:
     mean = rows["is_token"]["weight_mean"]
     if abs(mean - 1) <= FAR:
         return []
-    seen = f"mean r is {number(mean)} in this sample instead of 1{_interval(numbers)}"
+    sentence = f"mean r is {number(mean)} in this sample instead of 1{_interval(numbers)}"
     if rows["none"]["unusable"] != "mean r is not 1":
-        return [seen]
+        return [sentence]
     if mean < 1:
         return [
-            f"{seen}: the rest of the trainer's probability mass is on tokens that were not "
+            f"{sentence}: the rest of the trainer's probability mass is on tokens that were not "
             "sampled, or the rollout engine reports log-probs that are too high, and no "
             "reweighting of this sample brings it back"
         ]
     return [
-        f"{seen}: it is at most 1 in expectation, so a few tokens hold it up, or the rollout "
+        f"{sentence}: it is at most 1 in expectation, so a few tokens hold it up, or the rollout "
         "engine did not sample by the log-probs that it reports"
     ]
 

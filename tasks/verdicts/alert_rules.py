@@ -35,11 +35,11 @@ class Alerts:
 def read(path: Path, bands: Bands = OURS) -> Alerts:
     """The rules of a file; raises BadAlerts."""
     try:
-        told = tomllib.loads(path.read_text())
-        if unknown := set(told) - KEYS:
+        content = tomllib.loads(path.read_text())
+        if unknown := set(content) - KEYS:
             raise BadAlerts(f"unknown {', '.join(sorted(unknown))}; there are {sorted(KEYS)}")
-        rules = {level: _rules(told.get(level, [])) for level in LEVELS[1:]}
-        counts = {key: _steps(key, told[key]) for key in COUNTS if key in told}
+        rules = {level: _rules(content.get(level, [])) for level in LEVELS[1:]}
+        counts = {key: _steps(key, content[key]) for key in COUNTS if key in content}
         return Alerts(rules=rules if any(rules.values()) else None, bands=bands, **counts)
     except (OSError, ValueError, RecursionError, TimtrackError) as error:
         raise BadAlerts(f"{path}: {error}") from error
@@ -62,10 +62,10 @@ def _rules(texts: Any) -> tuple[Rule, ...]:
     if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
         raise BadAlerts(f"{texts!r} is not a list of rules like 'kl_k3 < 0.01'")
     rules = tuple(gate.parse(text) for text in texts)
-    known = catalogue()["step_metrics"].columns
+    columns = catalogue()["step_metrics"].columns
     for rule in rules:
         if rule.over:
             raise BadAlerts(f"{rule.text!r}: an alert is about single steps, without {rule.over}()")
-        if rule.metric not in known and not rule.metric.startswith("whatif/"):
+        if rule.metric not in columns and not rule.metric.startswith("whatif/"):
             raise BadAlerts(f"{rule.text!r}: step_metrics has no {rule.metric}")
     return rules

@@ -39,11 +39,11 @@ class Change:
 
 def unjudged(home: Path, alerts: Alerts) -> list[str]:
     """Runs with a step that was not judged yet, or judged by other rules."""
-    known = _records(home)
+    records = _records(home)
     return [
         run
         for run, steps in _by_run(home).items()
-        if known.get(run, {}).get("judged") != _judgements(steps, alerts)[-1]
+        if records.get(run, {}).get("judged") != _judgements(steps, alerts)[-1]
     ]
 
 
@@ -57,10 +57,10 @@ def update(home: Path, run: str, alerts: Alerts, tell: Callable[[Change], None])
         record = _records(home).get(run)
         before = _status(record) if record else None
         judgements = _judgements(steps, alerts)
-        known = record.get("judged") if record else None
+        judgement = record.get("judged") if record else None
         # Steps that came late or were read anew change how it stood: all are judged again.
-        seen = judgements.index(known) + 1 if known in judgements else 0
-        now = judged(before if seen else None, steps, alerts, seen)
+        judged_steps = judgements.index(judgement) + 1 if judgement in judgements else 0
+        now = judged(before if judged_steps else None, steps, alerts, judged_steps)
         change = Change(run, before.level if before else LEVELS[0], now)
         matters = now.level != change.before and {now.level, change.before} & set(LEVELS[1:])
         if matters:
@@ -71,20 +71,20 @@ def update(home: Path, run: str, alerts: Alerts, tell: Callable[[Change], None])
 
 def _by_run(home: Path) -> dict[str, list[Step]]:
     """The analysed steps of each run, in order."""
-    found: dict[str, list[Step]] = {}
+    by_run: dict[str, list[Step]] = {}
     for step in all_steps(home / "lake"):
         if are_computed(step):
-            found.setdefault(step.run, []).append(step)
-    return found
+            by_run.setdefault(step.run, []).append(step)
+    return by_run
 
 
 def _judgements(steps: Iterable[Step], alerts: Alerts) -> list[str]:
     """After each step, what a judgement is made of: another one is needed when this changes."""
-    made = hashlib.sha256(repr(alerts).encode())
+    digest = hashlib.sha256(repr(alerts).encode())
     judgements = []
     for step in steps:
-        made.update(f"{step.step} {step.capture}\n".encode())
-        judgements.append(f"step {step.step} {made.hexdigest()}")
+        digest.update(f"{step.step} {step.capture}\n".encode())
+        judgements.append(f"step {step.step} {digest.hexdigest()}")
     return judgements
 
 
@@ -93,14 +93,21 @@ def told(home: Path) -> dict[str, Status]:
     return {run: _status(record) for run, record in _records(home).items()}
 
 
+def counted(home: Path) -> str:
+    """The number of runs at each level, the worst level first."""
+    levels = [status.level for status in told(home).values()]
+    counts = {level: levels.count(level) for level in (*reversed(LEVELS), *levels)}
+    return ", ".join(f"{count} {level}" for level, count in counts.items() if count) or "no runs"
+
+
 def _status(record: Mapping[str, Any]) -> Status:
     level, since, reasons = (record[name] for name in ("level", "since", "reasons"))
     return Status(level, since, tuple(reasons), record.get("last_good"))
 
 
 def _records(home: Path) -> dict[str, dict[str, Any]]:
-    found = map(_record, sorted((home / "status").glob("*.json")))
-    return {record["run"]: record for record in found if record}
+    records = map(_record, sorted((home / "status").glob("*.json")))
+    return {record["run"]: record for record in records if record}
 
 
 def _record(file: Path) -> dict[str, Any] | None:

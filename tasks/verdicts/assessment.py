@@ -82,20 +82,22 @@ def assess(facts: Mapping[str, Any], tables: Tables, bands: Bands) -> Assessment
     advice = advise(tables) if "corrections" in tables and measured else None
     if advice and causes and causes[0].has_false_r:
         advice = Advice(None, FALSE_R)
-    found = findings_of(tables, causes, advice)
+    findings = findings_of(tables, causes, advice)
     if not measured:
         return Assessment(
-            "not measured", Verdict(BYPASS), numbers, of_family, (), causes, tuple(found), advice
+            "not measured", Verdict(BYPASS), numbers, of_family, (), causes, tuple(findings), advice
         )
     # As it was computed: what overflowed is bad, not absent.
     readings = bands.readings(facts, tables["step_metrics"].row(0, named=True))
-    faults = [finding for finding in found if finding.of_capture and finding.matters]
+    faults = [finding for finding in findings if finding.of_capture and finding.matters]
     status = _status(readings, tables, faults, causes, advice)
     bad = how_bad(facts, tables, bands)
     verdict = _verdict(status, bad, tables, readings, faults, causes, advice)
     if status == "healthy":
-        found = [finding.as_remark() for finding in found]
-    return Assessment(status, verdict, numbers, of_family, readings, causes, tuple(found), advice)
+        findings = [finding.as_remark() for finding in findings]
+    return Assessment(
+        status, verdict, numbers, of_family, readings, causes, tuple(findings), advice
+    )
 
 
 def how_bad(facts: Mapping[str, Any], tables: Tables, bands: Bands) -> str:

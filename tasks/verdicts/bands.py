@@ -96,11 +96,11 @@ class Bands:
 
         All of one's own file go before ours. Raises BadBands.
         """
-        chosen: dict[str, Band] = {}
+        bands: dict[str, Band] = {}
         for file in (FILE, *([self.own] if self.own else [])):
-            for wanted in ("default", name):
-                chosen |= {band.metric: band for band in _read(file) if band.family == wanted}
-        return chosen
+            for family_name in ("default", name):
+                bands |= {band.metric: band for band in _read(file) if band.family == family_name}
+        return bands
 
     def readings(self, facts: Mapping[str, Any], numbers: Mapping[str, Any]) -> tuple[Reading, ...]:
         """The step's numbers that can be judged, by the bands of its family.
@@ -123,11 +123,11 @@ def family(facts: Mapping[str, Any]) -> str:
     meta = {str(key): str(value) for key, value in facts.get("meta", {}).items()}
     if "family" in meta:
         return meta["family"]
-    told = " ".join(meta.get(key, "") for key in ("model", "precision", "quantization", "dtype"))
+    words = " ".join(meta.get(key, "") for key in ("model", "precision", "quantization", "dtype"))
     for name, pattern in PRECISIONS.items():
-        if re.search(pattern, told, re.I):
+        if re.search(pattern, words, re.I):
             return name
-    return "moe" if MIXTURE.search(told) else "default"
+    return "moe" if MIXTURE.search(words) else "default"
 
 
 def _check(band: Band) -> None:

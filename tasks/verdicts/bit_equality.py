@@ -85,8 +85,8 @@ def of(step: Step) -> Certificate:
 
 def over_steps(steps: Sequence[Step]) -> list[Certificate]:
     """The certificates of a run's steps that have their tokens; raises NoSuchStep if none has."""
-    kept = [step for step in steps if not is_pruned(step)]
-    return [of(step) for step in kept or steps]
+    with_tokens = [step for step in steps if not is_pruned(step)]
+    return [of(step) for step in with_tokens or steps]
 
 
 def _onset(step: Step, first: pl.DataFrame) -> Onset | None:

@@ -190,9 +190,9 @@ def _holding(conditions: tuple[Condition, ...], digits: str) -> list[Condition]:
 
 
 def _evidence(condition: Condition, numbers: Mapping[str, Any], table: str) -> Evidence:
-    named = re.findall(r"[a-z_0-9]+", f"{condition.sql} {condition.says}")
+    names = re.findall(r"[a-z_0-9]+", f"{condition.sql} {condition.says}")
     columns = catalogue()[table].columns
-    used = dict.fromkeys(name for name in named if name in columns)
+    used = dict.fromkeys(name for name in names if name in columns)
     return Evidence(filled(condition.says, numbers), condition.why, tuple(used), table)
 
 

@@ -76,12 +76,12 @@ def changes(values: Sequence[float]) -> list[Change]:
     places = _places(level)
     while True:
         edges = [0, *places, len(series)]
-        found = [_change(series, level, *edges[i : i + 3]) for i in range(len(places))]
-        failed = [change for change in found if change.p_value > change.limit]
-        if not failed:
-            return found
+        candidates = [_change(series, level, *edges[i : i + 3]) for i in range(len(places))]
+        rejected = [change for change in candidates if change.p_value > change.limit]
+        if not rejected:
+            return candidates
         # The least believable goes, and its neighbours are judged again without it.
-        places.remove(max(failed, key=lambda change: change.p_value).at)
+        places.remove(max(rejected, key=lambda change: change.p_value).at)
 
 
 def _scaled(values: Array) -> Array:
@@ -131,10 +131,10 @@ def _change(values: Array, level: Array, start: int, at: int, end: int) -> Chang
     before, after = float(np.median(values[start:at])), float(np.median(values[at:end]))
     residual = np.concatenate([side - np.median(side) for side in sides])
     scatter = 1.4826 * float(np.median(np.abs(residual)))
-    moved = abs(float(np.median(sides[1]) - np.median(sides[0])))
+    distance = abs(float(np.median(sides[1]) - np.median(sides[0])))
     relative = abs(after - before) / max(min(abs(before), abs(after)), 1e-300)
     is_one = (
-        moved > SCATTER * scatter
+        distance > SCATTER * scatter
         and relative > RELATIVE
         and _misfit(level[start:end], at - start) < DRIFT * _bend(level[start:end])
     )
@@ -166,8 +166,8 @@ def of_runs(trend: pl.DataFrame, events: Mapping[str, Sequence[Mapping[str, Any]
         steps = series["step"].to_list()
         for change in changes(series["value"].to_list()):
             since, high = steps[change.low - 1], steps[change.high]
-            told = [e for e in events.get(str(run), ()) if since <= e["step"] <= high]
-            why = "; ".join(f"{e['step']}: {e['event']}" for e in told) or None
+            run_events = [e for e in events.get(str(run), ()) if since <= e["step"] <= high]
+            why = "; ".join(f"{e['step']}: {e['event']}" for e in run_events) or None
             where = (steps[change.at], steps[change.low], high)
             rows.append((run, metric, *where, change.before, change.after, change.p_value, why))
     return _corroborated(pl.DataFrame(rows, schema=CHANGES, orient="row"))
@@ -188,8 +188,8 @@ def events(source: Path) -> list[dict[str, Any]]:
     Lines that are no such thing are left out: the file is somebody's diary.
     """
     for folder in (source.parent, source.parent.parent):
-        if (told := _told(folder / "events.jsonl")) is not None:
-            events = [event for line in told.splitlines() for event in _event(line)]
+        if (text := _told(folder / "events.jsonl")) is not None:
+            events = [event for line in text.splitlines() for event in _event(line)]
             return [dict(event) for event in dict.fromkeys(tuple(e.items()) for e in events)]
     return []
 
@@ -205,27 +205,27 @@ def _told(file: Path) -> str | None:
 
 def _event(line: str) -> Iterator[dict[str, Any]]:
     try:
-        told = json.loads(line)
+        event = json.loads(line)
     except (ValueError, RecursionError):  # no JSON, an integer of thousands of digits, nested
         return
-    step = told.get("step") if isinstance(told, dict) else None
-    if type(step) is int and 0 <= step < LAST_STEP and "event" in told:
-        yield {"step": step, "event": printable(str(told["event"])[:LONGEST_EVENT])}
+    step = event.get("step") if isinstance(event, dict) else None
+    if type(step) is int and 0 <= step < LAST_STEP and "event" in event:
+        yield {"step": step, "event": printable(str(event["event"])[:LONGEST_EVENT])}
 
 
 def sentences(found: pl.DataFrame, trend: pl.DataFrame) -> list[str]:
     """One sentence a run: when it changed and in how many metrics, or why that is unknown."""
-    said = []
+    lines = []
     for run in trend["run"].unique(maintain_order=True):
         count = trend.filter(pl.col("run") == run)["step"].n_unique()
         of_run = found.filter(pl.col("run") == run)
         if count < FEWEST:
-            said.append(f"{run}: {count} steps, too few to look for changes ({FEWEST} are needed)")
+            lines.append(f"{run}: {count} steps, too few to look for changes ({FEWEST} are needed)")
         elif of_run.is_empty():
-            said.append(f"{run}: no change over {count} steps")
+            lines.append(f"{run}: no change over {count} steps")
         else:
-            said.append(f"{run}: {_onset(of_run)}")
-    return said
+            lines.append(f"{run}: {_onset(of_run)}")
+    return lines
 
 
 def _onset(of_run: pl.DataFrame) -> str:
@@ -235,8 +235,8 @@ def _onset(of_run: pl.DataFrame) -> str:
     rows = of_run.filter(pl.col("step") == step)
     low, high = rows["step_low"].min(), rows["step_high"].max()
     names = ", ".join(rows["metric"].sort().head(4))
-    told = rows["events"].drop_nulls()
-    why = f"; events there: {told[0]}" if len(told) else ""
+    texts = rows["events"].drop_nulls()
+    why = f"; events there: {texts[0]}" if len(texts) else ""
     more = f"; {len(counts) - 1} more change points" if len(counts) > 1 else ""
     where = f"changed at step {step} (95 %: {low!s} to {high!s})"
     return f"{where} in {metrics} metrics: {names}{why}{more}"

@@ -48,10 +48,10 @@ def _pair(metrics: Mapping[str, Any], attribution: pl.DataFrame | None) -> str:
 
 def _is_sure(metrics: Mapping[str, Any]) -> bool:
     rows = [metrics[name] for name in JUDGED if name in metrics]
-    told = [row for row in rows if row["difference"]]
-    if len({row["difference"] > 0 for row in told}) != 1:
+    differing = [row for row in rows if row["difference"]]
+    if len({row["difference"] > 0 for row in differing}) != 1:
         return False
-    bounded = (row for row in told if row["margin"] is not None)
+    bounded = (row for row in differing if row["margin"] is not None)
     return any(abs(row["difference"]) > row["margin"] for row in bounded) or _is_higher(rows[0])
 
 
@@ -78,8 +78,8 @@ def _link(attribution: pl.DataFrame | None, run: str) -> str:
     if attribution is None:
         return ""
     links = attribution.filter(pl.col("run") == run).group_by("component")
-    found = leading_link(links.agg(pl.col("share_abs").mean()))
-    if found is None:
+    link = leading_link(links.agg(pl.col("share_abs").mean()))
+    if link is None:
         return ""
-    component, part = found
+    component, part = link
     return f" By its further views, {share(part)} of {run}'s gap is the link {component}."

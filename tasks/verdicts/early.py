@@ -25,7 +25,7 @@ def warnings(steps: Sequence[Step]) -> dict[int, str]:
 
 
 def _text(row: dict[str, Any]) -> str:
-    moved = [say(row) for name, say in SIGNS.items() if row[f"{name}_sum"] > LIMIT]
+    signs = [say(row) for name, say in SIGNS.items() if row[f"{name}_sum"] > LIMIT]
     return f"early warning: worse than at the first {FIRSTS} steps, for some steps: " + ", ".join(
-        moved
+        signs
     )

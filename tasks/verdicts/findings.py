@@ -13,14 +13,14 @@ def findings_of(tables: Tables, causes: Sequence[Cause], advice: Advice | None) 
 
     A pruned step may have tables of older SQL: what they lack is not said.
     """
-    there = [diagnose for diagnose, needs in DIAGNOSES.items() if _has(tables, needs)]
-    found = [finding for diagnose in there for finding in diagnose(tables)]
+    applicable = [diagnose for diagnose, needs in DIAGNOSES.items() if _has(tables, needs)]
+    findings = [finding for diagnose in applicable for finding in diagnose(tables)]
     if causes:
-        found = list(_beside(found, {cause.id for cause in causes}))
-    found += [_of_cause(cause) for cause in causes]
+        findings = list(_beside(findings, {cause.id for cause in causes}))
+    findings += [_of_cause(cause) for cause in causes]
     if advice:
-        found.append(_of_advice(advice, is_known=bool(causes)))
-    return sorted(found, key=lambda f: (f.table != "causes", not f.matters, not f.of_capture))
+        findings.append(_of_advice(advice, is_known=bool(causes)))
+    return sorted(findings, key=lambda f: (f.table != "causes", not f.matters, not f.of_capture))
 
 
 CONSEQUENCES = ("noise_floor", "culprits")  # what a cause shows in is no second cause

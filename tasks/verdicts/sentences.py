@@ -63,8 +63,8 @@ def how_bad(numbers: Mapping[str, Any], readings: tuple[Reading, ...], unknown: 
     """The gap of the median token, the share far off, and the reading that says most."""
     outside = [reading for reading in readings if reading.level != LEVELS[0]]
     if not outside:
-        left = f", {unknown} could not be judged" if unknown else ""
-        return f"{_gap(numbers)} All {len(readings)} readings are inside their bands{left}."
+        unjudged = f", {unknown} could not be judged" if unknown else ""
+        return f"{_gap(numbers)} All {len(readings)} readings are inside their bands{unjudged}."
     worst = max((reading.level for reading in outside), key=LEVELS.index)
     first = next((one for one in outside if one.band.metric == "kl_k3"), None)
     first = first or next(one for one in outside if one.level == worst)
@@ -121,9 +121,9 @@ def likely(causes: tuple[Cause, ...]) -> str:
 def link(tables: Tables) -> str:
     """The link that carries most of the gap, as a sentence; empty where none does."""
     links = tables.get("attribution")
-    if links is None or (found := leading_link(links)) is None:
+    if links is None or (link := leading_link(links)) is None:
         return ""
-    component, part = found
+    component, part = link
     return (
         f"By the further views of the same tokens, {share(part)} of the gap is the link "
         f"{component}."

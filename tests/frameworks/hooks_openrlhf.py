@@ -12,21 +12,19 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import stubs
+import openrlhf_parts
 import torch
 import truth
 from rollouts import GAPS, Rollout, rollouts
 
 OUT = truth.switched_on(Path(sys.argv[1]))
-stubs.stand_in_for("ray", "vllm", "deepspeed", "flash_attn", "peft", "pylatexenc", "aiohttp")
-stubs.stand_in_for("torchdata")
+openrlhf_parts.stand_ins()
 import ray  # noqa: E402
 import timtrack_hook  # noqa: E402, F401
 
 ray.put = ray.get = lambda held: held
 
 from openrlhf.trainer.ppo_trainer import BasePPOTrainer  # noqa: E402
-from openrlhf.trainer.ppo_utils.samples_generator import SamplesGenerator  # noqa: E402
 from openrlhf.trainer.ray.launcher import RayActorGroup  # noqa: E402
 
 STEPS, RANKS, PADDING = 2, 2, 0
@@ -106,23 +104,6 @@ def trainer(run: str, packed: bool) -> BasePPOTrainer:
     return BasePPOTrainer(strategy, group, None, None, None, None, tokenizer)
 
 
-def sampled(one: Rollout, truncated: bool) -> Any:
-    """One sample as OpenRLHF makes it of vLLM's answer."""
-    start = len(one.prompt)
-    trained = [start + pos for pos, kept in enumerate(one.mask) if kept]
-    answer = {
-        "prompt": one.uid,
-        "label": "",
-        "observation_tokens": [*one.prompt, *one.response],
-        "action_ranges": [(at, at + 1) for at in trained],
-        "rollout_log_probs": [*[0.0] * start, *one.logp_rollout],
-        "reward": one.reward,
-        "scores": one.reward,
-        "truncated": truncated,
-    }
-    return SamplesGenerator._process_response_into_experience(None, answer, max_len=2048)
-
-
 def rows_of(group: RayActorGroup, given: list[Rollout]) -> dict[int, truth.Row]:
     """What the actor's ranks were given to train on, by the samples' order."""
     found = {}
@@ -160,7 +141,9 @@ def main() -> None:
         made = trainer(run, packed)
         for step in range(STEPS):
             given = rollouts(GAPS[step])
-            samples = [sampled(one, row == 1) for row, one in enumerate(given)]
+            samples = [
+                openrlhf_parts.sampled(one, truncated=row == 1) for row, one in enumerate(given)
+            ]
             made.train_step(samples, step)
             rows = rows_of(made.actor_model_group, given)
             told[f"{run}/step_{step + 1}/step_batch.pt"] = rows

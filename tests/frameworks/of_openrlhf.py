@@ -10,19 +10,16 @@ from pathlib import Path
 from typing import Any
 
 import expectations
+import openrlhf_parts
 import settings
-import stubs
 import torch
 from padding import right_padded
 from rollouts import GAPS, Rollout, rollouts
 
-# Ray and vLLM for the workers, DeepSpeed and flash-attn for the model, peft for LoRA, pylatexenc
-# for a grader: all imported at the top of openrlhf's packages.
-stubs.stand_in_for("ray", "vllm", "deepspeed", "flash_attn", "peft", "pylatexenc", "aiohttp")
+openrlhf_parts.stand_ins()
 
 from openrlhf.models.loss import PolicyLoss  # noqa: E402
 from openrlhf.trainer.ppo_utils.experience import Experience  # noqa: E402
-from openrlhf.trainer.ppo_utils.samples_generator import SamplesGenerator  # noqa: E402
 
 STEP = 3
 PADDING = 0
@@ -56,26 +53,15 @@ def options_of(line: str) -> dict[str, Any]:
 
 def experience(gap: str) -> Experience:
     """The rollouts as the actor is given them, after the forward and the advantages."""
-    one_by_one = [sampled(one) for one in rollouts(gap)]
+    one_by_one = [prepared(one) for one in rollouts(gap)]
     return Experience.concat_experiences(one_by_one, PADDING)
 
 
-def sampled(one: Rollout) -> Experience:
-    """One sample as OpenRLHF makes it of vLLM's answer, and what the trainer adds to it."""
-    start = len(one.prompt)
-    trained = [start + pos for pos, kept in enumerate(one.mask) if kept]
-    answer = {
-        "prompt": one.uid,
-        "label": "",
-        "observation_tokens": [*one.prompt, *one.response],
-        "action_ranges": [(at, at + 1) for at in trained],
-        "rollout_log_probs": [*[0.0] * start, *one.logp_rollout],
-        "reward": one.reward,
-        "scores": one.reward,
-    }
-    made = SamplesGenerator._process_response_into_experience(None, answer, max_len=2048)
+def prepared(one: Rollout) -> Experience:
+    """One sample, and what the trainer adds to it."""
+    made = openrlhf_parts.sampled(one)
     # The forward scores every token but the first, of the prompt, too.
-    made.action_log_probs = torch.tensor([[*[-1.5] * (start - 1), *one.logp_train]])
+    made.action_log_probs = torch.tensor([[*[-1.5] * (len(one.prompt) - 1), *one.logp_train]])
     made.advantages = one.advantage * made.action_mask
     made.returns = made.advantages.clone()
     return made

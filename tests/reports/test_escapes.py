@@ -21,9 +21,9 @@ from timtrack.tasks import stages
 from timtrack.tasks.backlog import quarantine, survey
 from timtrack.tasks.lake.publish import write_tables
 from timtrack.tasks.lake.steps import Step
-from timtrack.tasks.messages import formatting
+from timtrack.tasks.messages import cells, formatting
 from timtrack.tasks.messages.errors import printable
-from timtrack.tasks.reports import cells, html, repro, run_page, samples
+from timtrack.tasks.reports import html, repro, run_page, samples
 from timtrack.tasks.reports.charts.export import save_charts
 from timtrack.tasks.reports.charts.step import draw_charts
 from timtrack.tasks.reports.step_page import Choice

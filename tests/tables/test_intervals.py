@@ -8,7 +8,7 @@ from scipy import stats
 
 from tests.given import sql_connection, token_frame
 from tests.given_tables import one_row
-from timtrack.tasks.reports import step_page
+from timtrack.tasks.reports import headline
 
 
 def steps_of(groups: int, steps: int, seed: int = 0, tokens: int = 20) -> pl.DataFrame:
@@ -49,8 +49,8 @@ def test_a_few_groups_that_hold_nearly_all_tokens_count_as_few():
     row = one_row(steps_of(20, steps=1, tokens=60).filter(pl.col("pos") < kept))
     assert row["clusters_effective"] == approx(214**2 / (3 * 60**2 + 17 * 2**2))
     assert row["interval_t"] is None
-    assert "20 prompt groups" in step_page.intervals(row)
-    assert "4.214 effective" in step_page.intervals(row)
+    assert "20 prompt groups" in headline.intervals(row)
+    assert "4.214 effective" in headline.intervals(row)
 
 
 def test_groups_of_unequal_length_hold_the_truth_as_often():
@@ -70,7 +70,7 @@ def test_below_five_groups_there_is_no_interval_and_the_report_says_why():
     assert row["kl_k1_se"] > 0
     assert row["interval_t"] is None
     assert margins.null_count() == len(margins)
-    assert "No intervals: there are 4 prompt groups" in step_page.intervals(row)
+    assert "No intervals: there are 4 prompt groups" in headline.intervals(row)
 
 
 def test_averages_of_r_that_one_token_decides_have_no_interval():
@@ -82,7 +82,7 @@ def test_averages_of_r_that_one_token_decides_have_no_interval():
     row = one_row(tokens)
     assert row["interval_t"] is not None
     assert row["interval_t_of_r"] is None
-    assert "averages of r" in step_page.intervals(row)
+    assert "averages of r" in headline.intervals(row)
 
 
 def two_scorings(same_rollouts: bool) -> tuple[pl.DataFrame, np.ndarray, np.ndarray]:

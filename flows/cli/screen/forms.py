@@ -1,7 +1,7 @@
 """Tables for files and other programs: CSV, JSON, JSON lines, Markdown, Parquet.
 
 CSV, JSON and Parquet hold the data as they are. Nothing is added for spreadsheets, as in MLflow's
-tables (tasks/reports/cells.py): a program that reads it would take that for data.
+tables (tasks/messages/cells.py): a program that reads it would take that for data.
 """
 
 import io
@@ -12,9 +12,8 @@ import polars as pl
 
 from timtrack.flows.cli.printing import as_it_is, bytes_as_they_are, is_terminal
 from timtrack.flows.cli.screen.grids import cell_text
-from timtrack.tasks.messages import formatting
+from timtrack.tasks.messages import cells, formatting
 from timtrack.tasks.messages.errors import TimtrackError, printable
-from timtrack.tasks.reports import cells
 
 SUFFIXES = {
     ".csv": "csv",

@@ -30,9 +30,8 @@ def ingest(options: Namespace) -> int:
     shown: list[Step] = []
 
     def answer(step: "Step") -> None:  # who gave one capture has the answer before MLflow has it
-        if step not in shown:
-            show_step(step, settings.bands)
-            shown.append(step)
+        show_step(step, settings.bands)
+        shown.append(step)
 
     given = {"run": options.run, "step": options.step, "tokenizer": options.tokenizer}
     given["columns"] = options.columns

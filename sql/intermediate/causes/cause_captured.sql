@@ -44,7 +44,7 @@ kinds_of_rows as (
     select
         run,
         step,
-        coalesce(uid, 'row ' || row) as uid,
+        prompt_group(uid, row) as uid,
         level,
         unnest([
             { 'kind': 'engine', 'class': engine },

@@ -18,7 +18,7 @@
 -- floor_share_rollout | Part of the gap's mean square there that the rollout engine's own noise is.
 -- floor_share_train | Part that the trainer's is.
 -- shift         | How many tokens later the trainer's log-prob of a token is found, where a shift of all rows is believed (`alignment`); else 0.
--- misplaced     | Share of the rows held against others that follow another row (`row_match`).
+-- misplaced     | Share of the compared rows that follow another row (`row_match`).
 -- improves_t    | Slope of a row's mean ln r over its advantage within its prompt group, over its standard error between groups: above 0 where the trainer's weights are those of later updates.
 -- improves_p    | Its p-value, two-sided, with groups - 1 degrees of freedom; NULL below 3 groups.
 
@@ -38,12 +38,12 @@ centred as (
     select
         run,
         step,
-        coalesce(uid, 'row ' || row) as uid,
+        prompt_group(uid, row) as uid,
         moved - avg(moved) over of_group as moved,
         advantage - avg(advantage) over of_group as advantage
     from moves
     inner join sequences using (run, step, row)
-    window of_group as (partition by run, step, coalesce(uid, 'row ' || row))
+    window of_group as (partition by run, step, prompt_group(uid, row))
 ),
 
 products as (

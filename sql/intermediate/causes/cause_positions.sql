@@ -13,7 +13,7 @@ with points as (
     select
         run,
         step,
-        coalesce(uid, 'row ' || row) as uid,
+        prompt_group(uid, row) as uid,
         cause_tokens.level as y,
         ln(place + 8) as a,
         ln(nth + 8) as b

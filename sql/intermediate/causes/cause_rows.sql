@@ -86,7 +86,7 @@ select
     breaks.run,
     breaks.step,
     breaks.row,
-    coalesce(uid, 'row ' || breaks.row) as uid,
+    prompt_group(uid, breaks.row) as uid,
     n,
     prompt_tokens,
     response_tokens,

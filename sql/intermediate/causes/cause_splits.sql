@@ -1,15 +1,15 @@
--- How much farther off one kind of tokens is than the others of the same rows, for each way to tell them apart.
+-- How much farther off one kind of tokens is than the other tokens of the same rows, for each kind.
 -- grain: run, step, split
 --
 -- run      | Training run.
 -- step     | Optimizer step.
--- split    | first, start (the first 16), last, late (the second half), seen (id before it in the response), often (4 times or more, of those seen), in_prompt (of those new in the response), near_end (the last 8, of rows that reached the limit), cut (the last one of these), older (sampled by older weights than the row's newest), rerouted (other experts in more layers than the median token).
+-- split    | first, start (the first 16), last, late (the second half), seen (id before it in the response), often (4 times or more, of those seen), prompt (ids of the prompt, of those new in the response), near_end (the last 8, of rows that reached the limit), cut (the last one of these), older (sampled by older weights than the row's newest), rerouted (other experts in more layers than the median token).
 -- rows     | Rows that have tokens of both kinds.
 -- tokens   | Tokens of the kind in them [tokens].
--- effect   | Mean level (`cause_tokens`) of the kind less that of the others of its row.
+-- effect   | Mean level (`cause_tokens`) of the kind, less that of the row's other tokens.
 -- effect_t | The same over its standard error between rows; NULL without spread.
 -- effect_p | Its p-value, two-sided, by Student's t with rows - 1 degrees of freedom; NULL below 3 rows.
--- signed   | Mean logit_diff of the kind, within +-3, less that of the others of its row [nats].
+-- signed   | Mean logit_diff of the kind, within +-3, less that of the row's other tokens [nats].
 -- signed_t | The same over its standard error between rows; NULL without spread.
 -- signed_p | Its p-value, likewise.
 
@@ -29,7 +29,7 @@ with labelled as (
             { 'split': 'late', 'is_in': nth > left_after },
             { 'split': 'seen', 'is_in': seen > 0 },
             { 'split': 'often', 'is_in': if(seen > 0, seen >= 4, null) },
-            { 'split': 'in_prompt', 'is_in': if(seen = 0, is_in_prompt, null) },
+            { 'split': 'prompt', 'is_in': if(seen = 0, is_in_prompt, null) },
             { 'split': 'older', 'is_in': is_older },
             { 'split': 'rerouted', 'is_in': is_rerouted }
         ], recursive := true)
@@ -72,10 +72,10 @@ tested as (
         count(*) as rows,
         cast(sum(n_in) as bigint) as tokens,
         any_value(mean_effect) as effect,
-        sum(weight * effect) / sqrt(nullif(sum(pow(weight * (effect - mean_effect), 2)), 0)) as effect_raw,
+        weighted_t(effect, mean_effect, weight) as effect_raw,
         if(abs(effect_raw) < 1e9, effect_raw, null) as effect_t,
         any_value(mean_signed) as signed,
-        sum(weight * signed) / sqrt(nullif(sum(pow(weight * (signed - mean_signed), 2)), 0)) as signed_raw,
+        weighted_t(signed, mean_signed, weight) as signed_raw,
         if(abs(signed_raw) < 1e9, signed_raw, null) as signed_t
     from sides
     inner join means using (run, step, split)

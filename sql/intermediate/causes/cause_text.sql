@@ -6,8 +6,8 @@
 -- step           | Optimizer step.
 -- encoded_rows   | Rows whose text was encoded again.
 -- canonical      | Share of them whose ids encoding gives again.
--- at_other_id    | Of the rows that break (`cause_breaks`) and that encoding changes, the share that do so within 3 tokens of the first id that it changes.
--- at_other_rows  | How many rows that is.
+-- at_other_rows  | Rows that break (`cause_breaks`) within 3 tokens of the first id that encoding changes [rows].
+-- at_other_id    | Their share of the rows that break and that encoding changes.
 -- other_broken   | Share of the rows that encoding changes which break.
 -- same_broken    | Share of the rows that encoding leaves as they are which break.
 

@@ -1,5 +1,5 @@
--- The trained tokens that causes are looked for in: all of a step up to 50,000, else those of every so-manieth
--- row (an odd number, so that patterns of rows by 2, 4, 8, ... stay).
+-- The trained tokens that causes are looked for in: all of a step with up to 50,000, else those of every k-th row, k
+-- odd, so that patterns of rows by 2, 4, 8, ... stay.
 -- grain: run, step, row, pos
 --
 -- run          | Training run.

@@ -18,12 +18,12 @@
 -- square_ratio_sum     | Sum of (A r)^2.
 -- advantage            | A.
 -- is_saturated         | |ln r| >= 20: r is clipped.
--- clipped_k1           | -ln r, clipped [nats].
--- clipped_k2           | (ln r)^2 / 2, clipped [nats^2].
--- clipped_k3           | r - 1 - ln r, clipped [nats].
 -- abs_logp_diff        | |ln r| [nats].
 -- squared_logp_diff    | (ln r)^2 [nats^2].
 -- abs_prob_diff        | |p_train - p_rollout|.
+-- clipped_k1           | -ln r, clipped [nats].
+-- clipped_k2           | (ln r)^2 / 2, clipped [nats^2].
+-- clipped_k3           | r - 1 - ln r, clipped [nats].
 -- pushed_prob_diff     | How far the probability moved the way A pushes.
 -- pushed_kl            | KL(rollout || train) of the token against all others where that is above 0, else 0 [nats].
 -- signed_kl            | The same, 0 also where A = 0 [nats].
@@ -48,18 +48,9 @@ select
     sum(pow(advantage * clipped_ratio, 2)) as square_ratio_sum,
     any_value(advantage) as advantage,
     is_saturated,
-    any_value(clipped_k1) as clipped_k1,
-    any_value(clipped_k2) as clipped_k2,
-    any_value(clipped_k3) as clipped_k3,
-    any_value(abs_logp_diff) as abs_logp_diff,
-    any_value(squared_logp_diff) as squared_logp_diff,
-    any_value(abs_prob_diff) as abs_prob_diff,
-    any_value(pushed_prob_diff) as pushed_prob_diff,
-    any_value(pushed_kl) as pushed_kl,
-    any_value(signed_kl) as signed_kl,
-    any_value(gate_kl) as gate_kl,
-    any_value(both_kl) as both_kl,
-    any_value(pushed_tv) as pushed_tv,
+    any_value(
+        columns('^(abs|squared)_logp_diff$|^abs_prob_diff$|^clipped_k[123]$|^pushed_|^(signed|gate|both)_kl$')
+    ),
     [/* smooth settings */] as smooth
 from token_weights
 group by run, step, row, is_saturated, sign(advantage) /* sides */

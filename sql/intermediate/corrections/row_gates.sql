@@ -14,7 +14,7 @@ select
     run,
     step,
     row,
-    avg(abs(prob_diff)) as seq_tv,
+    avg(abs_prob_diff) as seq_tv,
     avg(bernoulli_kl(p_rollout, p_train, 1e-6)) as seq_gate_kl,
     avg(both_kl(p_rollout, p_train, 1e-8)) as seq_both_kl,
     exp(avg(clip(logp_diff, 10))) as seq_rho,

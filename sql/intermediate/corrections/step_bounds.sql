@@ -13,7 +13,7 @@ with binned as not materialized (
         step,
         logp_diff * logp_diff as squared,
         cast(32 * log2(squared + 1e-30) as int) as bin,
-        least(2, exp(clip(logp_diff, 20))) as tis_2
+        least(2, clipped_ratio) as tis_2
     from trained_tokens
 ),
 

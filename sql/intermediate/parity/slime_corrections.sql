@@ -14,9 +14,9 @@ with of_levels as (
         row,
         share,
         trained_tokens as n,
-        logp_diff < ln(1e-4) as is_catastrophic,
+        is_catastrophic,
         unnest([
-            { 'level': 'token', 'weight': exp(clip(logp_diff, 20)), 'low': 0.5, 'high': 2 },
+            { 'level': 'token', 'weight': clipped_ratio, 'low': 0.5, 'high': 2 },
             { 'level': 'sequence', 'weight': exp(clip(logratio_sum, 20)), 'low': 0.5, 'high': 2 },
             { 'level': 'geometric', 'weight': exp(clip(logratio_mean, 20)), 'low': 0.9999, 'high': 1.0001 }
         ], max_depth := 2)

@@ -13,7 +13,7 @@ with over_tokens as (
         sum(share * -logp_diff) as kl,
         sum(share * k3) as k3_kl,
         sum(share * abs_logp_diff) as abs_diff,
-        sum(share * (exp(2 * clip(logp_diff, 20)) - 1)) as chi2_token,
+        sum(share * (exp(2 * clipped_logp_diff) - 1)) as chi2_token,
         sum(share * ratio) as tis,
         sum(share * cast(ratio > 2 as int)) as tis_clipfrac,
         sum(share * abs(ratio - 1)) as tis_abs
@@ -22,19 +22,26 @@ with over_tokens as (
     group by run, step
 ),
 
+weighted_rows as (
+    select
+        *,
+        share * trained_tokens as weight
+    from padded_rows
+    inner join rollout_shares using (run, step, row)
+),
+
 over_rows as (
     select
         run,
         step,
-        sum(share * trained_tokens * exp(train_log_ppl)) as training_ppl,
-        sum(share * trained_tokens * train_log_ppl) as training_log_ppl,
-        sum(share * trained_tokens * exp(rollout_log_ppl)) as rollout_ppl,
-        sum(share * trained_tokens * rollout_log_ppl) as rollout_log_ppl,
-        sum(share * trained_tokens * abs(logratio_mean)) as log_ppl_abs_diff,
-        sum(share * trained_tokens * exp(-logratio_mean)) as ppl_ratio,
-        sum(share * trained_tokens * (exp(2 * clip(logratio_sum, 20)) - 1)) as chi2_seq
-    from padded_rows
-    inner join rollout_shares using (run, step, row)
+        sum(weight * exp(train_log_ppl)) as training_ppl,
+        sum(weight * train_log_ppl) as training_log_ppl,
+        sum(weight * exp(rollout_log_ppl)) as rollout_ppl,
+        sum(weight * rollout_log_ppl) as rollout_log_ppl,
+        sum(weight * abs(logratio_mean)) as log_ppl_abs_diff,
+        sum(weight * exp(-logratio_mean)) as ppl_ratio,
+        sum(weight * (exp(2 * clip(logratio_sum, 20)) - 1)) as chi2_seq
+    from weighted_rows
     group by run, step
 )
 

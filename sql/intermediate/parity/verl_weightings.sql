@@ -26,6 +26,7 @@ weights as (
         row,
         settings.*,
         exp(clip(if(level = 'token', logp_diff, logratio_sum), 20)) as raw,
+        greatest(low, least(high, raw)) as bounded,
         case when not is_masking then least(high, raw) when raw between low and high then raw else 0 end as applied
     from trained_tokens
     inner join padded_rows using (run, step, row)
@@ -39,17 +40,11 @@ over_tokens as (
         setting,
         any_value(level) as level,
         any_value(is_masking) as is_masking,
-        avg(raw) as raw_mean,
-        max(raw) as raw_max,
-        min(raw) as raw_min,
-        avg(applied) as applied_mean,
-        max(applied) as applied_max,
-        min(applied) as applied_min,
-        stddev_pop(applied) as applied_std,
-        avg(applied * applied) as applied_square,
-        avg(greatest(low, least(high, raw))) as bounded_mean,
-        stddev_pop(greatest(low, least(high, raw))) as bounded_std,
-        avg(pow(greatest(low, least(high, raw)), 2)) as bounded_square,
+        avg(columns('^(raw|applied|bounded)$')) as '\0_mean',
+        max(columns('^(raw|applied)$')) as '\0_max',
+        min(columns('^(raw|applied)$')) as '\0_min',
+        stddev_pop(columns('^(applied|bounded)$')) as '\0_std',
+        avg(pow(columns('^(applied|bounded)$'), 2)) as '\0_square',
         frac(raw > high) as token_high,
         frac(raw < low) as token_low
     from weights
@@ -95,16 +90,11 @@ over_rows as (
         step,
         setting,
         avg(weight) as trained_mean,
-        avg(applied) as row_applied_mean,
-        coalesce(stddev_samp(applied), 0) as row_applied_std,
-        max(applied) as row_applied_max,
-        min(applied) as row_applied_min,
-        max(abs(applied - 1)) as row_applied_deviation,
-        avg(raw) as row_raw_mean,
-        coalesce(stddev_samp(raw), 0) as row_raw_std,
-        max(raw) as row_raw_max,
-        min(raw) as row_raw_min,
-        max(abs(raw - 1)) as row_raw_deviation,
+        avg(columns('^(raw|applied)$')) as 'row_\0_mean',
+        coalesce(stddev_samp(columns('^(raw|applied)$')), 0) as 'row_\0_std',
+        max(columns('^(raw|applied)$')) as 'row_\0_max',
+        min(columns('^(raw|applied)$')) as 'row_\0_min',
+        max(abs(columns('^(raw|applied)$') - 1)) as 'row_\0_deviation',
         frac(raw > high) as row_high,
         frac(raw < low) as row_low,
         exp(least(20, max(logratio_sum))) as product_max,
@@ -115,6 +105,21 @@ over_rows as (
     group by run, step, setting
 ),
 
+-- At level sequence, largest and smallest are of the product of r over the row, before it is bounded.
+joined as (
+    select
+        *,
+        if(level = 'token', applied_mean, trained_mean) as norm_mean,
+        if(level = 'token', applied_max, product_max) as largest,
+        if(level = 'token', applied_min, product_min) as smallest,
+        if(level = 'token', raw_max, product_max) as raw_largest,
+        if(level = 'token', raw_min, product_min) as raw_smallest,
+        if(level = 'token', token_high, product_high) as ratio_high,
+        if(level = 'token', token_low, product_low) as ratio_low
+    from over_tokens
+    inner join over_rows using (run, step, setting)
+),
+
 logged as (
     select
         run,
@@ -123,10 +128,10 @@ logged as (
         is_masking,
         unnest([
             { 'name': 'mean', 'value': applied_mean, 'until': raw_mean },
-            { 'name': 'max', 'value': if(level = 'token', applied_max, product_max), 'until': if(level = 'token', raw_max, product_max) },
-            { 'name': 'min', 'value': if(level = 'token', applied_min, product_min), 'until': if(level = 'token', raw_min, product_min) },
-            { 'name': 'ratio_fraction_high', 'value': if(level = 'token', token_high, product_high), 'until': if(level = 'token', token_high, product_high) },
-            { 'name': 'ratio_fraction_low', 'value': if(level = 'token', token_low, product_low), 'until': if(level = 'token', token_low, product_low) },
+            { 'name': 'max', 'value': largest, 'until': raw_largest },
+            { 'name': 'min', 'value': smallest, 'until': raw_smallest },
+            { 'name': 'ratio_fraction_high', 'value': ratio_high, 'until': ratio_high },
+            { 'name': 'ratio_fraction_low', 'value': ratio_low, 'until': ratio_low },
             { 'name': 'std', 'value': applied_std, 'until': bounded_std },
             { 'name': 'eff_sample_size', 'value': pow(applied_mean + 1e-8, 2) / nullif(applied_square, 0), 'until': pow(bounded_mean + 1e-8, 2) / bounded_square },
             { 'name': 'seq_mean', 'value': row_applied_mean, 'until': row_raw_mean },
@@ -138,8 +143,7 @@ logged as (
             { 'name': 'seq_fraction_low', 'value': row_low, 'until': row_low },
             { 'name': 'oob_ratio', 'value': if(is_masking, token_high + token_low, null), 'until': null }
         ], max_depth := 2)
-    from over_tokens
-    inner join over_rows using (run, step, setting)
+    from joined
 )
 
 select
@@ -157,8 +161,7 @@ select
     step,
     setting || '_normalised' as setting,
     'rollout_is_batch_norm_factor' as name,
-    if(if(level = 'token', applied_mean, trained_mean) > 1e-8, if(level = 'token', applied_mean, trained_mean), 1) as value,
+    if(norm_mean > 1e-8, norm_mean, 1) as value,
     null as value_until_0_7_1
-from over_tokens
-inner join over_rows using (run, step, setting)
+from joined
 where not is_masking

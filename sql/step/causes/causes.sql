@@ -1,5 +1,5 @@
--- The causes whose signature fits the step, the likeliest first; no row where none does. `causes.toml` has their
--- conditions: all that a cause needs hold, and none of those that it yields to fits as well.
+-- The causes whose signature fits the step, most likely first; no row if none fits. Their conditions are in
+-- `causes.toml`: all that a cause needs must hold, and no cause that it yields to may fit.
 -- grain: run, step, rank
 --
 -- run         | Training run.

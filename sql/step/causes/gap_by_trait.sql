@@ -1,6 +1,6 @@
--- How far off tokens are by what causes show in: where a token stands, whether its id stood before, how long the
--- prompt is, how the row ended, who sampled and scored it, and its place in the batch. Of the tokens that
--- `signatures` is made from. What a capture does not have is left out.
+-- The gap by the traits in which causes show: position of the token, earlier occurrences of its id, prompt length,
+-- how the row ended, who sampled and scored it, and its place in the batch. Uses the tokens that `signatures` uses.
+-- Traits that a capture does not have are left out.
 -- grain: run, step, trait, value
 --
 -- run                | Training run.

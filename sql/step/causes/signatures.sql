@@ -1,6 +1,6 @@
--- The numbers that the conditions of `causes.toml` test, one row a step: each stands out where some cause is at
--- work. Made from up to 50,000 of the step's trained tokens (`cause_tokens`). A level is the log of how far off
--- a token is for one of its probability; a t is a mean over its standard error between rows.
+-- The numbers that the conditions of `causes.toml` test, one row per step; each stands out where some cause is at
+-- work. From up to 50,000 of the step's trained tokens (`cause_tokens`). A level is the log of a token's gap
+-- relative to tokens of the same probability; a t is a mean over its standard error between rows.
 -- grain: run, step
 --
 -- run                | Training run.

@@ -1,6 +1,6 @@
--- What each correction would do to the step, the usable ones first, then by bias. They act on r = p_train / p_rollout as
--- captured, before the first update; methods made for pi_new / pi_old (PPO-like clips, DPPO, CISPO) equal this only where
--- the old policy is the rollout's. Advantages count as 1 where they were not captured.
+-- The effect of each correction on the step, usable ones first, then by bias. Corrections act on r = p_train /
+-- p_rollout as captured, before the first update; methods made for pi_new / pi_old (PPO-like clips, DPPO, CISPO)
+-- equal this only if the old policy is the rollout's. Advantages count as 1 where they were not captured.
 -- grain: run, step, setting
 --
 -- run                     | Training run.
@@ -98,33 +98,11 @@ select
         when ess_token < 0.5 then 'few effective tokens'
         when ess_seq < 0.5 then 'few effective rollouts'
         when
-            clusters_effective > 4.999
-            and abs(ratio_mean - 1)
-            > greatest(0.2, 1.5 * student_t_quantile_975(clusters_effective - 1) * ratio_mean_se)
+            abs(ratio_mean - 1) > greatest(0.2, 1.5 * interval_t * ratio_mean_se) and interval_t is not null
             then 'mean r is not 1'
         when bias_l1_vs_r > 0.2 then 'biased'
     end as unusable,
-    frac_tok_dropped,
-    frac_tok_truncated_high,
-    frac_tok_truncated_low,
-    frac_seq_any_dropped,
-    frac_seq_all_dropped,
-    frac_saturated,
-    weight_mean,
-    weight_mean_kept,
-    weight_max,
-    weight_std,
-    ess_token,
-    ess_seq,
-    ess_adv,
-    adv_kept,
-    adv_kept_pos,
-    adv_kept_neg,
-    adv_weighted,
-    adv_net,
-    bias_mass,
-    bias_l1,
-    bias_l1_vs_r,
+    of_steps.* exclude (run, step, setting, n, absolute, second_moment, reward_kept, reward_dropped),
     second_moment,
     reward_kept,
     reward_dropped

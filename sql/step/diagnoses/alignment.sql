@@ -1,6 +1,5 @@
--- What may be wrong with a capture itself, to be read before any other number. Each check with its
--- measure and whether that is out of the ordinary; on the step's first 100,000 trained tokens, duplicates
--- on all.
+-- Checks of the capture itself; read them before any other number. Each check has a measure and a verdict. They use
+-- the step's first 100,000 trained tokens, duplicates all of them.
 -- grain: run, step, name, engine
 --
 -- run      | Training run.
@@ -74,17 +73,10 @@ scores as (
     select
         run,
         step,
-        'rollout' as engine,
-        logp_rollout as logp,
-        logp_train as other
-    from sampled_tokens
-    union all
-    select
-        run,
-        step,
-        'train' as engine,
-        logp_train as logp,
-        logp_rollout as other
+        unnest([
+            { 'engine': 'rollout', 'logp': logp_rollout, 'other': logp_train },
+            { 'engine': 'train', 'logp': logp_train, 'other': logp_rollout }
+        ], max_depth := 2)
     from sampled_tokens
 ),
 
@@ -127,6 +119,30 @@ duplicates as (
     group by run, step
 ),
 
+by_share as (
+    select
+        run,
+        step,
+        engine,
+        unnest([
+            { 'name': 'positive', 'is_found': positive > 0.01, 'value': positive },
+            {
+                'name': 'zeros',
+                'is_found': zeros > 0.001 and coalesce(decimals, 0) < 0.99 and coalesce(bfloat16, 0) < 0.99,
+                'value': zeros
+            },
+            { 'name': 'plateau', 'is_found': plateau * tokens >= 5 and plateau > 0.0005, 'value': plateau },
+            { 'name': 'bfloat16', 'is_found': bfloat16 > 0.99 and not_zero >= 20, 'value': bfloat16 },
+            {
+                'name': 'float16',
+                'is_found': float16 > 0.99 and bfloat16 <= 0.99 and not_zero >= 20,
+                'value': float16
+            },
+            { 'name': 'decimals', 'is_found': decimals > 0.99 and not_zero >= 20, 'value': decimals }
+        ], max_depth := 2)
+    from shares
+),
+
 checks as (
     select
         run,
@@ -136,7 +152,7 @@ checks as (
         is_found,
         cast(value as double) as value
     from lags
-    union all
+    union all by name
     select
         run,
         step,
@@ -145,7 +161,7 @@ checks as (
         tokens >= 100 and correlation > 0.8 and r2 > 0.3 and abs(slope - 1) > 0.03 as is_found,
         slope as value
     from lines
-    union all
+    union all by name
     select
         run,
         step,
@@ -157,40 +173,9 @@ checks as (
         and unnest([train_above < 0.002 * apart, train_above > 0.998 * apart]) as is_found,
         unnest([apart - train_above, train_above]) / tokens as value
     from sides
-    union all
-    select
-        run,
-        step,
-        found.name,
-        engine,
-        found.is_found,
-        found.share as value
-    from (
-        select
-            run,
-            step,
-            engine,
-            unnest([
-                { 'name': 'positive', 'share': positive, 'is_found': positive > 0.01 },
-                {
-                    'name': 'zeros',
-                    'share': zeros,
-                    'is_found': zeros > 0.001
-                    and coalesce(decimals, 0) < 0.99
-                    and coalesce(bfloat16, 0) < 0.99
-                },
-                { 'name': 'plateau', 'share': plateau, 'is_found': plateau * tokens >= 5 and plateau > 0.0005 },
-                { 'name': 'bfloat16', 'share': bfloat16, 'is_found': bfloat16 > 0.99 and not_zero >= 20 },
-                {
-                    'name': 'float16',
-                    'share': float16,
-                    'is_found': float16 > 0.99 and bfloat16 <= 0.99 and not_zero >= 20
-                },
-                { 'name': 'decimals', 'share': decimals, 'is_found': decimals > 0.99 and not_zero >= 20 }
-            ]) as found
-        from shares
-    ) as measured
-    union all
+    union all by name
+    from by_share
+    union all by name
     select
         run,
         step,

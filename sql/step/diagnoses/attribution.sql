@@ -1,6 +1,5 @@
--- Where the gap of a step comes from, if the capture has further scorings of its tokens: the chain
--- rollout, rescored, dense, train is walked link by link, and the links add up to ln r exactly.
--- No rows without such views.
+-- Where the gap of a step comes from, for captures with further scorings of their tokens: the links of the chain
+-- rollout, rescored, dense, train, which add up to ln r exactly. No rows without such views.
 -- grain: run, step, component
 --
 -- run              | Training run.

@@ -1,4 +1,4 @@
--- Tokens of which one engine is sure and that the other all but rules out: rollout p > 0.99, train p < 0.01.
+-- Tokens that the rollout engine is sure of and the trainer all but rules out: p_rollout > 0.99, p_train < 0.01.
 -- grain: run, step
 --
 -- run                    | Training run.

@@ -1,5 +1,5 @@
--- How much an engine's log-prob depends on the token alone. A model that reads its context leaves much of
--- the variance to it; one near 1 scores tokens as if it did not. No rows without token ids.
+-- How much of an engine's log-prob the token id alone explains. A model that reads its context leaves most of the
+-- variance to it; near 1, the engine scores tokens as if it had no context. No rows without token ids.
 -- grain: run, step, engine
 --
 -- run                | Training run.
@@ -13,7 +13,7 @@
 -- r2_shuffled        | What it would be on average if the log-probs were shuffled: (ids - 1) / (tokens - 1).
 -- worse_than_uniform | Tokens scored below 1 / vocabulary [tokens].
 -- frac_worse_than_uniform | Their share.
--- vocabulary         | Size of the vocabulary that this is held against.
+-- vocabulary         | Size of the vocabulary.
 -- vocabulary_from    | Where that is from: capture, tokenizer, or largest id (a lower bound).
 
 with means as (
@@ -35,7 +35,7 @@ with means as (
                 'mean': train_logp_mean,
                 'variance': train_logp_var
             }
-        ]) as of_id,
+        ], max_depth := 2),
         tokens,
         n
     from token_id_means
@@ -46,45 +46,41 @@ explained as (
     select
         run,
         step,
-        of_id.engine,
+        engine,
         any_value(n) as tokens,
         count(*) as token_ids,
-        explained_variance(of_id.group_mean, tokens, of_id.mean, of_id.variance, n) as r2_token_id,
-        sum(tokens * pow(of_id.group_mean - of_id.mean, 2))
-        / nullif(any_value(n) * any_value(of_id.variance), 0) as r2_uncorrected,
+        explained_variance(group_mean, tokens, mean, variance, n) as r2_token_id,
+        sum(tokens * pow(group_mean - mean, 2))
+        / nullif(any_value(n) * any_value(variance), 0) as r2_uncorrected,
         (count(*) - 1) / nullif(any_value(n) - 1, 0) as r2_shuffled
     from means
-    group by run, step, of_id.engine
+    group by run, step, engine
 ),
 
 repeated_ids as (
     select
         run,
         step,
-        of_id.engine,
-        sum(tokens * of_id.within) as within,
-        sum(tokens * of_id.group_mean) / sum(tokens) as mean
+        engine,
+        sum(tokens * within) as within,
+        sum(tokens * group_mean) / sum(tokens) as mean
     from means
     where tokens > 1
-    group by run, step, of_id.engine
+    group by run, step, engine
 ),
 
 repeated as (
     select
-        means.run,
-        means.step,
-        means.of_id.engine,
-        1 - any_value(within) / nullif(
-            any_value(within) + sum(tokens * pow(means.of_id.group_mean - repeated_ids.mean, 2)), 0
+        run,
+        step,
+        engine,
+        1 - any_value(repeated_ids.within) / nullif(
+            any_value(repeated_ids.within) + sum(tokens * pow(group_mean - repeated_ids.mean, 2)), 0
         ) as r2_repeated_ids
     from means
-    inner join repeated_ids
-        on
-            means.run = repeated_ids.run
-            and means.step = repeated_ids.step
-            and means.of_id.engine = repeated_ids.engine
-    where means.tokens > 1
-    group by means.run, means.step, means.of_id.engine
+    inner join repeated_ids using (run, step, engine)
+    where tokens > 1
+    group by run, step, engine
 ),
 
 counts as (
@@ -92,21 +88,12 @@ counts as (
         run,
         step,
         unnest([
-            { 'engine': 'rollout', 'n': count(*) filter (logp_rollout < -ln(vocabulary)) },
-            { 'engine': 'train', 'n': count(*) filter (logp_train < -ln(vocabulary)) }
-        ]) as worse
+            { 'engine': 'rollout', 'worse_than_uniform': count(*) filter (logp_rollout < -ln(vocabulary)) },
+            { 'engine': 'train', 'worse_than_uniform': count(*) filter (logp_train < -ln(vocabulary)) }
+        ], max_depth := 2)
     from trained_tokens
     inner join vocabularies using (run, step)
     group by run, step
-),
-
-counted as (
-    select
-        run,
-        step,
-        worse.engine,
-        worse.n as worse_than_uniform
-    from counts
 )
 
 select
@@ -124,7 +111,7 @@ select
     vocabulary,
     vocabulary_from
 from explained
-inner join counted using (run, step, engine)
+inner join counts using (run, step, engine)
 left join repeated using (run, step, engine)
 inner join vocabularies using (run, step)
 order by run, step, engine

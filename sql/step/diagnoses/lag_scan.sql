@@ -1,6 +1,6 @@
--- Whether the two log-probs of a token belong to each other: one engine's read at the token, the other's some
--- tokens later, on the step's first rollouts without copies, 20,000 trained tokens or a little more. All is well if no lag
--- beats lag 0. Standard errors (t) are clustered by 16 positions of a rollout.
+-- Whether the two log-probs of a token belong together: one engine's at the token, the other's some tokens later, on
+-- the step's first rollouts without copies, about 20,000 trained tokens. Healthy if no lag beats lag 0. Standard
+-- errors (t) are clustered by blocks of 16 positions of a rollout.
 -- grain: run, step, lag
 --
 -- run                    | Training run.
@@ -96,14 +96,8 @@ overall as (
         avg(rescored_diff) as abs_rescored_diff_mean,
         avg(dense_diff) as abs_dense_diff_mean,
         nullif(corr(rollout_here, train_there), 'nan') as correlation,
-        avg(rollout_here) as rollout_here_mean,
-        nullif(stddev_pop(rollout_here), 0) as rollout_here_std,
-        avg(train_here) as train_here_mean,
-        nullif(stddev_pop(train_here), 0) as train_here_std,
-        avg(rollout_there) as rollout_mean,
-        nullif(var_pop(rollout_there), 0) as rollout_var,
-        avg(train_there) as train_mean,
-        nullif(var_pop(train_there), 0) as train_var
+        avg(columns('_here$|_there$')) as '\0_mean',
+        nullif(var_pop(columns('_here$|_there$')), 0) as '\0_var'
     from pairs
     group by run, step, lag
 ),
@@ -115,42 +109,39 @@ by_token as (
         lag,
         token_id,
         count(*) as n,
-        avg(rollout_here) as rollout_here_mean,
-        avg(train_here) as train_here_mean,
-        avg(rollout_there) as rollout_mean,
-        avg(train_there) as train_mean
+        avg(columns('_here$|_there$')) as '\0_mean'
     from pairs
     where token_id is not null
     group by run, step, lag, token_id
 ),
 
--- x - the mean of the id's other tokens = (x - mean) n / (n - 1)
-compared as (
+-- Each token's part of what a lag has over lag 0; x - the mean of the id's other tokens = (x - mean) n / (n - 1).
+gains as (
     select
         pairs.run,
         pairs.step,
         pairs.lag,
         row,
         block,
-        closer,
-        rescored_closer,
-        dense_closer,
-        (rollout_here - overall.rollout_here_mean) / rollout_here_std * (
-            (train_there - overall.train_mean) / sqrt(train_var)
-            - (train_here - overall.train_here_mean) / train_here_std
-        ) as correlated,
+        closer as diff,
+        rescored_closer as rescored_diff,
+        dense_closer as dense_diff,
+        (rollout_here - overall.rollout_here_mean) / sqrt(rollout_here_var) * (
+            (train_there - overall.train_there_mean) / sqrt(train_there_var)
+            - (train_here - overall.train_here_mean) / sqrt(train_here_var)
+        ) as correlation,
         pow(n / nullif(n - 1, 0), 2) * (
-            pow(rollout_here - by_token.rollout_here_mean, 2) - pow(rollout_there - by_token.rollout_mean, 2)
-        ) as rollout_fit,
+            pow(rollout_here - by_token.rollout_here_mean, 2) - pow(rollout_there - by_token.rollout_there_mean, 2)
+        ) as r2_rollout,
         pow(n / nullif(n - 1, 0), 2) * (
-            pow(train_here - by_token.train_here_mean, 2) - pow(train_there - by_token.train_mean, 2)
-        ) as train_fit
+            pow(train_here - by_token.train_here_mean, 2) - pow(train_there - by_token.train_there_mean, 2)
+        ) as r2_train
     from pairs
     inner join overall using (run, step, lag)
     left join by_token using (run, step, lag, token_id)
 ),
 
-summed as (
+by_block as (
     select
         run,
         step,
@@ -158,13 +149,8 @@ summed as (
         row,
         block,
         count(*) as n,
-        sum(closer) as closer,
-        sum(rescored_closer) as rescored_closer,
-        sum(dense_closer) as dense_closer,
-        sum(correlated) as correlated,
-        sum(rollout_fit) as rollout_fit,
-        sum(train_fit) as train_fit
-    from compared
+        sum(columns(* exclude (run, step, lag, row, block)))
+    from gains
     group by run, step, lag, row, block
 ),
 
@@ -173,13 +159,8 @@ tested as (
         run,
         step,
         lag,
-        paired_t(closer, n) as diff_t,
-        paired_t(rescored_closer, n) as rescored_diff_t,
-        paired_t(dense_closer, n) as dense_diff_t,
-        paired_t(correlated, n) as correlation_t,
-        paired_t(rollout_fit, n) as r2_rollout_t,
-        paired_t(train_fit, n) as r2_train_t
-    from summed
+        paired_t(columns('diff$|^correlation$|^r2_'), n) as '\0_t'
+    from by_block
     group by run, step, lag
 ),
 
@@ -188,8 +169,9 @@ explained as (
         run,
         step,
         lag,
-        explained_variance(by_token.rollout_mean, n, overall.rollout_mean, rollout_var, tokens) as r2_rollout,
-        explained_variance(by_token.train_mean, n, overall.train_mean, train_var, tokens) as r2_train
+        explained_variance(by_token.rollout_there_mean, n, overall.rollout_there_mean, rollout_there_var, tokens)
+            as r2_rollout,
+        explained_variance(by_token.train_there_mean, n, overall.train_there_mean, train_there_var, tokens) as r2_train
     from by_token
     inner join overall using (run, step, lag)
     group by run, step, lag
@@ -207,12 +189,7 @@ select
     correlation,
     r2_rollout,
     r2_train,
-    diff_t,
-    rescored_diff_t,
-    dense_diff_t,
-    correlation_t,
-    r2_rollout_t,
-    r2_train_t
+    tested.* exclude (run, step, lag)
 from overall
 inner join tested using (run, step, lag)
 left join explained using (run, step, lag)

@@ -1,6 +1,6 @@
--- How far each engine differs from itself: rollouts of one prompt that begin alike score the same token
--- after the same prefix, and should agree with themselves there. What is left of the gap is systematic.
--- Prefixes of up to 256 tokens; no row where no prefix is shared.
+-- How far each engine differs from itself. Rollouts of one prompt that begin alike score the same token after the
+-- same prefix, so each engine should agree with itself there; the rest of the gap is systematic. Uses prefixes of up
+-- to 256 tokens; no row if no prefix is shared.
 -- grain: run, step
 --
 -- run              | Training run.

@@ -1,14 +1,14 @@
--- Whether rows of the two engines were joined wrongly: rows of which the trainer's log-probs follow those that
--- the rollout engine gave another row, and not those of their own. By the first 32 trained tokens of rows that
--- have as many, where the ids are known. Up to 64 rows, spread over the batch, are held against the four
--- before and behind them and those of their prompt group; of a batch of up to 256 rows against all.
+-- Detects rows of the two engines that were joined wrongly: the trainer's log-probs follow the rollout engine's of
+-- another row and not of their own. Uses the first 32 trained tokens of rows with at least 32, where ids are known.
+-- Up to 64 rows, spread over the batch, are compared with the four rows before and after them and with their prompt
+-- group; in a batch of up to 256 rows, with all.
 -- grain: run, step
 --
 -- run             | Training run.
 -- step            | Optimizer step.
--- rows            | Rows that were held against others [rows].
+-- rows            | Rows that were compared with others [rows].
 -- misplaced       | Of these, rows whose trainer correlates with another row's rollout engine by 0.95 or more over these tokens, and with its own by less than 0.5, while at least 8 of the 32 token ids differ [rows].
--- r_own           | Median of their correlation with their own row; NULL if there are none.
+-- r_own           | Median of their correlation with their own row; NULL if none is misplaced.
 -- r_other         | Median of their correlation with the row that they follow.
 -- shift           | By how many rows that one lies behind them, if it is the same for more than half of them; else NULL [rows].
 

@@ -1,6 +1,6 @@
--- Whether the tokens behave as if the engine that is stored as the rollout's had sampled them, from
--- distributions with the entropies that the file has: means that are known then, with 95 % intervals between
--- prompt groups (between rollouts without groups).
+-- Whether the tokens look as if the stored rollout engine had sampled them, from distributions with the captured
+-- entropies: means whose expectation is then known, with 95 % intervals clustered by prompt group (by rollout
+-- without groups).
 -- grain: run, step, name, engine
 --
 -- run    | Training run.
@@ -16,7 +16,7 @@ with clusters as (
     select
         run,
         step,
-        coalesce(uid, 'row ' || row) as cluster,
+        prompt_group(uid, row) as cluster,
         count(*) as tokens,
         sum(ratio) as ratio,
         sum(exp(-logp_diff)) as inverse_ratio,
@@ -26,7 +26,7 @@ with clusters as (
         sum(-cast(logp_train as double)) filter (entropy is not null) as train,
         sum(cast(entropy as double)) as entropy
     from trained_tokens
-    group by run, step, coalesce(uid, 'row ' || row)
+    group by run, step, cluster
 ),
 
 -- Each a sum over another: the error of their ratio is that of the linearised one.
@@ -80,7 +80,7 @@ margins as (
         engine,
         tokens,
         value,
-        if(effective > 4.999, error * student_t_quantile_975(greatest(1, effective - 1)), null) as margin
+        t_interval(effective) * error as margin
     from means
     inner join errors using (run, step, name, engine)
 )

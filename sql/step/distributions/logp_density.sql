@@ -1,5 +1,5 @@
--- The two log-probs of each token against each other, counted in cells of 1/2 nat; log-probs below
--- -30 nats count in the cell at -30. Cells without tokens are not listed.
+-- The two log-probs of each token against each other, counted in cells of 1/2 nat; log-probs below -30 nats count in
+-- the cell at -30. Cells without tokens are left out.
 -- grain: run, step, rollout_low, train_low
 --
 -- run            | Training run.

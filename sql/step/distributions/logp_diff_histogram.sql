@@ -1,5 +1,5 @@
--- How large |ln r| is: 8 bins a decade from 1e-7 to 100 nats, and one for tokens that the engines score
--- alike. Every bin is listed, empty ones too.
+-- Distribution of |ln r|: 8 bins per decade from 1e-7 to 100 nats, and one for tokens with equal log-probs. Empty
+-- bins are listed.
 -- grain: run, step, bin
 --
 -- run            | Training run.
@@ -12,7 +12,12 @@
 -- share          | Share of the step's trained tokens that lie in the bin.
 
 with bins as (
-    select unnest(range(-1, 72)) as bin
+    select
+        run,
+        step,
+        trained_tokens,
+        unnest(range(-1, 72)) as bin
+    from token_moments
 ),
 
 counted as (
@@ -28,27 +33,17 @@ counted as (
         count(*) filter (where logp_diff < 0) as tokens_low
     from trained_tokens
     group by run, step, bin
-),
-
-totals as (
-    select
-        run,
-        step,
-        sum(tokens) as step_tokens
-    from counted
-    group by run, step
 )
 
 select
-    totals.run,
-    totals.step,
-    bins.bin,
-    if(bins.bin >= 0, pow(10, bins.bin / 8 - 7), null) as diff_low,
-    if(bins.bin >= 0, pow(10, (bins.bin + 1) / 8 - 7), null) as diff_high,
+    run,
+    step,
+    bin,
+    if(bin >= 0, pow(10, bin / 8 - 7), null) as diff_low,
+    if(bin >= 0, pow(10, (bin + 1) / 8 - 7), null) as diff_high,
     coalesce(counted.tokens, 0) as tokens,
     coalesce(counted.tokens_low, 0) as tokens_low,
-    coalesce(counted.tokens, 0) / totals.step_tokens as share
-from totals
-cross join bins
+    coalesce(counted.tokens, 0) / trained_tokens as share
+from bins
 left join counted using (run, step, bin)
-order by totals.run, totals.step, bins.bin
+order by run, step, bin

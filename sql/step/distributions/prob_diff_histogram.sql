@@ -1,4 +1,4 @@
--- How |p_train - p_rollout| is spread: 50 bins on [0, 1]. Every bin is listed, empty ones too.
+-- Distribution of |p_train - p_rollout|: 50 bins on [0, 1]. Empty bins are listed.
 -- grain: run, step, bin
 --
 -- run            | Training run.
@@ -10,37 +10,32 @@
 -- share          | Share of the step's trained tokens that lie in the bin.
 
 with bins as (
-    select unnest(range(0, 50)) as bin
+    select
+        run,
+        step,
+        trained_tokens,
+        unnest(range(0, 50)) as bin
+    from token_moments
 ),
 
 counted as (
     select
         run,
         step,
-        cast(least(49, floor(50 * abs(prob_diff))) as bigint) as bin,
+        cast(least(49, floor(50 * abs_prob_diff)) as bigint) as bin,
         count(*) as tokens
     from trained_tokens
     group by run, step, bin
-),
-
-totals as (
-    select
-        run,
-        step,
-        sum(tokens) as step_tokens
-    from counted
-    group by run, step
 )
 
 select
-    totals.run,
-    totals.step,
-    bins.bin,
-    bins.bin / 50 as diff_low,
-    (bins.bin + 1) / 50 as diff_high,
+    run,
+    step,
+    bin,
+    bin / 50 as diff_low,
+    (bin + 1) / 50 as diff_high,
     coalesce(counted.tokens, 0) as tokens,
-    coalesce(counted.tokens, 0) / totals.step_tokens as share
-from totals
-cross join bins
+    coalesce(counted.tokens, 0) / trained_tokens as share
+from bins
 left join counted using (run, step, bin)
-order by totals.run, totals.step, bins.bin
+order by run, step, bin

@@ -1,5 +1,5 @@
--- How the ratio r = p_train / p_rollout is spread: 20 bins a decade over 13 decades, the rest in an
--- underflow and an overflow bin. Every bin is listed, empty ones too.
+-- Distribution of the ratio r = p_train / p_rollout: 20 bins per decade over 13 decades, with an underflow and an
+-- overflow bin. Empty bins are listed.
 -- grain: run, step, bin
 --
 -- run            | Training run.
@@ -11,7 +11,12 @@
 -- share          | Share of the step's trained tokens that lie in the bin.
 
 with bins as (
-    select unnest(range(-201, 61)) as bin
+    select
+        run,
+        step,
+        trained_tokens,
+        unnest(range(-201, 61)) as bin
+    from token_moments
 ),
 
 counted as (
@@ -22,26 +27,16 @@ counted as (
         count(*) as tokens
     from trained_tokens
     group by run, step, bin
-),
-
-totals as (
-    select
-        run,
-        step,
-        sum(tokens) as step_tokens
-    from counted
-    group by run, step
 )
 
 select
-    totals.run,
-    totals.step,
-    bins.bin,
-    if(bins.bin > -201, pow(10, bins.bin / 20), null) as ratio_low,
-    if(bins.bin < 60, pow(10, (bins.bin + 1) / 20), null) as ratio_high,
+    run,
+    step,
+    bin,
+    if(bin > -201, pow(10, bin / 20), null) as ratio_low,
+    if(bin < 60, pow(10, (bin + 1) / 20), null) as ratio_high,
     coalesce(counted.tokens, 0) as tokens,
-    coalesce(counted.tokens, 0) / totals.step_tokens as share
-from totals
-cross join bins
+    coalesce(counted.tokens, 0) / trained_tokens as share
+from bins
 left join counted using (run, step, bin)
-order by totals.run, totals.step, bins.bin
+order by run, step, bin

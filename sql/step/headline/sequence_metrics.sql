@@ -1,4 +1,4 @@
--- The mismatch of each rollout, over its trained tokens; rollouts without any are listed with NULLs.
+-- The mismatch of each rollout over its trained tokens; NULLs for rollouts without any.
 -- grain: run, step, row
 --
 -- run                 | Training run.
@@ -35,13 +35,13 @@ with compared as (
         row,
         avg(-logp_diff) as kl_k1,
         avg(k3) as kl_k3,
-        avg(if(abs_logp_diff > 20, k3(clip(logp_diff, 20)), k3)) as kl_k3_clip20,
+        avg(clipped_k3) as kl_k3_clip20,
         avg(abs_logp_diff) as abs_logp_diff_mean,
         max(abs_logp_diff) as abs_logp_diff_max,
         avg(prob_diff) as prob_diff_mean,
-        avg(exp(abs_logp_diff)) as mult_prob_error,
+        avg(mult_prob_error) as mult_prob_error,
         sum(logp_diff) as seq_logratio,
-        sum(clip(logp_diff, 20)) as seq_logratio_clip20,
+        sum(clipped_logp_diff) as seq_logratio_clip20,
         exp(avg(logp_diff)) as seq_geo_ratio,
         avg(ratio) as ratio_mean,
         min(ratio) as ratio_min,

@@ -1,6 +1,6 @@
--- Whether the step's update improved the sampler: its own tokens scored again by the rollout engine after the next
--- weight sync (the view `next_rollout`), weighed by their advantages (arXiv 2606.29526). No row without that view
--- or without advantages.
+-- Whether the step's update improved the sampler: its own tokens, scored again by the rollout engine after the next
+-- weight sync (the view `next_rollout`) and weighted by their advantages (arXiv 2606.29526). No row without that
+-- view or without advantages.
 -- grain: run, step
 --
 -- run                | Training run.
@@ -18,7 +18,7 @@ with moves as (
     select
         run,
         step,
-        coalesce(uid, 'row ' || row) as cluster,
+        prompt_group(uid, row) as cluster,
         cast(advantage as double) as a,
         cast(logp_next_rollout as double) - cast(logp_rollout as double) as move,
         a * move as gain
@@ -58,9 +58,7 @@ errors as (
         step,
         kish(tokens) as clusters_effective,
         clustered_error(deviation, n) as gain_se,
-        if(
-            clusters_effective > 4.999, student_t_quantile_975(greatest(1, clusters_effective - 1)), null
-        ) as interval_t
+        t_interval(clusters_effective) as interval_t
     from clusters
     group by run, step
 )

@@ -1,4 +1,4 @@
--- The mismatch of a step in one row: every number over the tokens that are trained on.
+-- The mismatch of a step in one row; every number is over the trained tokens.
 -- grain: run, step
 --
 -- run                 | Training run.

@@ -1,6 +1,6 @@
--- How heavy the tails of r are, from its largest 1 %: how much of the sum they hold, and Hill's estimate (1975)
--- of the exponent of their decay, off by 1 / sqrt(hill_k) of itself. A power law is an assumption: r of a wide
--- log-normal has every moment, and a small estimate too.
+-- How heavy the tails of r are, measured on its largest 1 %: their share of the sum, and Hill's estimate (1975) of
+-- the exponent of decay, with a relative error of 1 / sqrt(hill_k). It assumes a power law; a wide log-normal r has
+-- every moment and still a small estimate.
 -- grain: run, step
 --
 -- run                   | Training run.

@@ -1,4 +1,4 @@
--- The 100 trained tokens with the largest |ln r|; of equal ones, the first by row and position.
+-- The 100 trained tokens with the largest |ln r|; ties go to the first by row and position.
 -- grain: run, step, rank
 --
 -- run            | Training run.

@@ -1,5 +1,5 @@
--- Which slices of the tokens carry more of the gap than their share of the tokens, and which of them may be
--- believed: tested between prompt groups, with a correction for looking at so many slices.
+-- The slices that carry more of the gap than their share of the tokens, and which of them to believe: tested between
+-- prompt groups, corrected for the number of slices.
 -- grain: run, step, rank
 --
 -- run                 | Training run.

@@ -1,4 +1,4 @@
--- Mismatch along the response in up to 16 stretches of about as many tokens each, with 95 % intervals.
+-- Mismatch along the response in up to 16 stretches with about equal numbers of tokens, with 95 % intervals.
 -- grain: run, step, stretch
 --
 -- run                | Training run.
@@ -49,7 +49,7 @@ sums as (
         run,
         step,
         stretch,
-        coalesce(uid, 'row ' || row) as cluster,
+        prompt_group(uid, row) as cluster,
         min(pos) as pos_from,
         max(pos) as pos_to,
         count(*) as tokens,
@@ -89,7 +89,7 @@ errors as (
 margins as (
     select
         *,
-        if(groups > 4.999, student_t_quantile_975(greatest(1, groups - 1)) * se, null) as margin
+        t_interval(groups) * se as margin
     from errors
 )
 

@@ -1,5 +1,4 @@
--- Mismatch by prompt: the rollouts that were sampled from one prompt are a group. Tokens without a
--- group are left out.
+-- Mismatch by prompt group: the rollouts sampled from one prompt. Tokens without a group are left out.
 -- grain: run, step, uid
 --
 -- run      | Training run.

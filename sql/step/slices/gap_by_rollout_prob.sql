@@ -1,5 +1,5 @@
--- Mismatch by the probability that the rollout engine gave the token; by the trainer's it would select
--- on the outcome, as r has it in its numerator.
+-- Mismatch by the rollout engine's probability of the token. Slicing by the trainer's would select on the outcome:
+-- it is the numerator of r.
 -- grain: run, step, prob_from
 --
 -- run       | Training run.

@@ -1,5 +1,5 @@
--- The token ids that carry the gap: the 100 with the largest sum of |ln r|; of equal ones, the
--- lowest id. Shares are of the whole step.
+-- The token ids that carry most of the gap: the 100 with the largest sum of |ln r|; ties go to the lowest id. Shares
+-- are of the whole step.
 -- grain: run, step, rank
 --
 -- run      | Training run.
@@ -31,7 +31,7 @@ slices as (
         any_value(token) as token,
         any_value(share_kl_k1) as share_kl_k1,
         any_value(share_abs_logp_diff) as share_abs_logp_diff,
-        gap(logp_diff, k3, prob_diff, tv, is_outside_5) as gap
+        gap(logp_diff, k3, abs_prob_diff, tv, is_outside_5) as gap
     from trained_tokens
     inner join ranked using (run, step, token_id)
     group by run, step, rank, token_id

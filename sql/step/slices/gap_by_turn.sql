@@ -1,4 +1,4 @@
--- Mismatch by turn: the runs of trained tokens in a response, between which tools or users speak.
+-- Mismatch by turn. A turn is a run of trained tokens in a response; tool output or user messages lie between turns.
 -- grain: run, step, turn
 --
 -- run  | Training run.

@@ -68,14 +68,14 @@ class SignedEma:
         """Take in the gradient of the uncompressed, late clone."""
         if self.average is None:
             self.average = [torch.zeros_like(gradient) for gradient in anchor]
-        for held, new in zip(self.average, anchor, strict=True):
-            held.mul_(ANCHOR_BETA).add_(new, alpha=1 - ANCHOR_BETA)
+        for average, new in zip(self.average, anchor, strict=True):
+            average.mul_(ANCHOR_BETA).add_(new, alpha=1 - ANCHOR_BETA)
 
     def merge(self, model: nn.Module) -> None:
         """Correct the gradients in place, once there is an anchor."""
         if self.average is None:
             return
-        for parameter, held in zip(model.parameters(), self.average, strict=True):
+        for parameter, average in zip(model.parameters(), self.average, strict=True):
             g = parameter.grad
             if g is not None:
-                parameter.grad = MERGE_A * g + (1 - MERGE_A) * g.abs() * held.sign()
+                parameter.grad = MERGE_A * g + (1 - MERGE_A) * g.abs() * average.sign()

@@ -143,18 +143,16 @@ def main() -> None:
         "--latency", type=int, default=ANCHOR_LATENCY, help="age of the anchor's weights in steps"
     )
     parser.add_argument("--cache", type=Path, help="folder of the warm-up (default: beside --out)")
-    given = parser.parse_args()
+    args = parser.parse_args()
     torch.set_num_threads(1)  # spinning threads cost ten times on two busy cores
-    recipe = Recipe(
-        *(given.codec, given.correction, given.sync_every, given.codec_from, given.latency)
-    )
+    recipe = Recipe(args.codec, args.correction, args.sync_every, args.codec_from, args.latency)
     try:
         _ = recipe.setting
     except BadSetting as error:
         parser.error(str(error))
-    cache = given.cache or given.out.parent
-    for done in captured(given.out, recipe, given.steps, given.seed, cache):
-        line = f"step {done.step}/{given.steps} reward {done.reward:.2f} kl_k1 {done.kl_k1:.4g}"
+    cache = args.cache or args.out.parent
+    for done in captured(args.out, recipe, args.steps, args.seed, cache):
+        line = f"step {done.step}/{args.steps} reward {done.reward:.2f} kl_k1 {done.kl_k1:.4g}"
         by = "" if recipe.correction == NONE else f" correction {done.correction}"
         print(f"{line}{by}", flush=True)
 

@@ -80,10 +80,10 @@ class Engine:
         decoding = Decoding(self, prompts, real, rollout.mask.shape[1])
         log_probs = torch.zeros_like(rollout.log_probs)
         for position in range(int(rollout.mask.sum(1).max())):
-            words, kept = rollout.responses[:, position], rollout.mask[:, position]
+            words, mask = rollout.responses[:, position], rollout.mask[:, position]
             picked = decoding.log_p().gather(1, words[:, None])[:, 0]
-            log_probs[:, position] = torch.where(kept.bool(), picked, 0.0)
-            decoding.advance(words, kept)
+            log_probs[:, position] = torch.where(mask.bool(), picked, 0.0)
+            decoding.advance(words, mask)
         return log_probs
 
 

@@ -61,8 +61,8 @@ class Trainer:
 
     def roll_out(self) -> Batch:
         """Problems, the engine's answers, rewards, and advantages normalised within each group."""
-        drawn = [problems.draw(self.rng) for _ in range(GROUPS)]
-        return sampled(drawn, SAMPLES, self.engine, self.words, self.generator)
+        prompts = [problems.draw(self.rng) for _ in range(GROUPS)]
+        return sampled(prompts, SAMPLES, self.engine, self.words, self.generator)
 
     def recompute(self, step: int, batch: Batch) -> dict[str, Tensor]:
         """The trainer's log-probs before the update, [N, R] each: `train`, `dense`.
@@ -140,9 +140,9 @@ class Trainer:
 
     def _update(self, loss: RowsLoss, rows: int) -> None:
         """One pass over the batch in mini-batches."""
-        for chosen in torch.randperm(rows, generator=self.generator).chunk(MINI_BATCHES):
+        for mini_batch in torch.randperm(rows, generator=self.generator).chunk(MINI_BATCHES):
             self.optimizer.zero_grad()
-            loss(chosen).backward()  # type: ignore[no-untyped-call]
+            loss(mini_batch).backward()  # type: ignore[no-untyped-call]
             if self.merger:
                 self.merger.merge(self.model)
             self.optimizer.step()

@@ -55,9 +55,9 @@ def _typed(columns: Mapping[str, object], schema: pl.Schema) -> pl.DataFrame:
 
 def coefficients_of(frames: Frames, setting: Setting, like: Tensor) -> Tensor:
     """What each token's part of the loss is multiplied by, `like` [N, R]; 0 outside the mask."""
-    found = token_coefficients(frames, setting)
+    frame = token_coefficients(frames, setting)
     weights = torch.zeros_like(like)
-    row, pos, coefficient = (torch.tensor(found[name].to_numpy()) for name in found.columns)
+    row, pos, coefficient = (torch.tensor(frame[name].to_numpy()) for name in frame.columns)
     weights[row.long(), pos.long()] = coefficient.to(like.dtype)
     return weights
 

@@ -64,15 +64,15 @@ def powers_of_ten(low: float, high: float) -> list[float]:
 
 def _ratio_bars(table: pl.DataFrame) -> pl.DataFrame:
     """Bins with tokens; those of the outermost 0.1 % of the tokens are one bar at either end."""
-    filled = table.filter(pl.col("tokens") > 0).with_columns(
+    bars = table.filter(pl.col("tokens") > 0).with_columns(
         left=pl.coalesce("ratio_low", pl.col("ratio_high") / EDGE),
         right=pl.coalesce("ratio_high", pl.col("ratio_low") * EDGE),
         upto=pl.col("share").cum_sum(),
     )
     low = (pl.col("upto") <= TAIL) & (pl.col("right") < 1 / NARROWEST)
     high = (pl.col("upto") - pl.col("share") >= 1 - TAIL) & (pl.col("left") > NARROWEST)
-    ends = [_end(filled.filter(low), -1), _end(filled.filter(high), 1)]
-    return pl.concat([ends[0], filled.filter(~low & ~high), ends[1]], how="diagonal")
+    ends = [_end(bars.filter(low), -1), _end(bars.filter(high), 1)]
+    return pl.concat([ends[0], bars.filter(~low & ~high), ends[1]], how="diagonal")
 
 
 def _end(rows: pl.DataFrame, side: int) -> pl.DataFrame:
@@ -142,9 +142,9 @@ def logp_diff_histogram(
     marks = [rule(math.log(2), ORANGE, [2, 3]), rule(math.log(5), RED, [6, 4])]
     if len(bars):
         x = alt.X("left:Q").scale(type="log", nice=False).title("|ln r| (nats, log axis)")
-        shown = bars.rename({"diff_low": "left", "diff_high": "right"})
+        edges = bars.rename({"diff_low": "left", "diff_high": "right"})
         x = x.axis(values=[10.0**power for power in range(-7, 3)], format="~e")
-        marks.insert(0, _histogram(with_tips(shown, _diff_tip), x))
+        marks.insert(0, _histogram(with_tips(edges, _diff_tip), x))
     return titled(alt.layer(*marks), "How large the gap of a token is", caption)
 
 

@@ -56,8 +56,8 @@ def correction_frontier(
         for side, (align, shift, rise) in SIDES.items()
     ]
     recommended = f"; red: {advice.setting}" if advice.setting else ""
-    counted = f"{points['unusable'].null_count()} of {len(points)} settings are usable"
-    caption = ["Up keeps more, left is nearer to r.", f"{counted}{recommended}"]
+    subtitle = f"{points['unusable'].null_count()} of {len(points)} settings are usable"
+    caption = ["Up keeps more, left is nearer to r.", f"{subtitle}{recommended}"]
     title = "What a correction would keep, and how far it is from r"
     return titled(alt.layer(dots, *names), title, caption, height=FRONTIER)
 
@@ -92,8 +92,8 @@ def _labels(points: pl.DataFrame, widest: float) -> pl.DataFrame:
         spot = spots.setdefault((round(across / 8), round(down / 8)), {**row, "names": []})
         spot["names"].append(row["setting"])
         spot |= {"box": (across - 4, across + 4, down)}
-    taken = [spot["box"] for spot in spots.values()]
-    shown = []
+    boxes = [spot["box"] for spot in spots.values()]
+    labels = []
     for spot in spots.values():
         more = len(spot["names"]) - 1
         label = spot["names"][0] + (f" +{more}" if more else "")
@@ -104,12 +104,12 @@ def _labels(points: pl.DataFrame, widest: float) -> pl.DataFrame:
             "left": (left - length, left, down),
             "above": (left + 4, right + length, down - 12),
         }
-        free = (side for side, box in sides.items() if _is_free(box, taken))
+        free = (side for side, box in sides.items() if _is_free(box, boxes))
         if side := next(free, None):
-            taken.append(sides[side])
+            boxes.append(sides[side])
             place = {name: spot[name] for name in ("bias_l1_vs_r", "ess_token")}
-            shown.append({**place, "label": label, "side": side})
-    return pl.DataFrame(shown)
+            labels.append({**place, "label": label, "side": side})
+    return pl.DataFrame(labels)
 
 
 Box = tuple[float, float, float]  # from, to, and how far down [px]

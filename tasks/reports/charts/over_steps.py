@@ -84,8 +84,8 @@ def _faceted(
         .mark_rule(strokeDash=[2, 3], strokeWidth=2)
         .encode(**TIPS),
     )
-    there = run_trend["metric"].unique(maintain_order=True).to_list()
-    order = [*(name for name in HEADLINE if name in there), *there]
+    metrics = run_trend["metric"].unique(maintain_order=True).to_list()
+    order = [*(name for name in HEADLINE if name in metrics), *metrics]
     return (
         alt.layer(*layers, data=rows)
         .properties(width=300, height=140)
@@ -136,14 +136,14 @@ def ratio_ridge(ratio_histogram: pl.DataFrame) -> Any:
     steps = ratio_histogram.select("run", "step").unique().sort("run", "step")
     index, last = pl.int_range(pl.len()).over("run"), pl.len().over("run") - 1
     place = index * (RIDGES - 1) // pl.max_horizontal(last, 1)
-    chosen = steps.with_columns(place=place).unique(["run", "place"], keep="first")
+    one_per_place = steps.with_columns(place=place).unique(["run", "place"], keep="first")
     rows = (
-        ratio_histogram.join(chosen.select("run", "step"), on=["run", "step"])
+        ratio_histogram.join(one_per_place.select("run", "step"), on=["run", "step"])
         .drop_nulls(["ratio_low", "ratio_high"])
         .with_columns(share=pl.col("share") / pl.col("share").max().over("run", "step"))
     )
-    filled = rows.filter(pl.col("share") > 0)
-    domain = [min(0.5, *filled["ratio_low"]), max(2.0, *filled["ratio_high"])]
+    bars = rows.filter(pl.col("share") > 0)
+    domain = [min(0.5, *bars["ratio_low"]), max(2.0, *bars["ratio_high"])]
     ticks = powers_of_ten(*domain)
     return (
         alt.Chart(rows.filter(pl.col("ratio_low") >= domain[0], pl.col("ratio_high") <= domain[1]))

@@ -12,8 +12,7 @@ from typing import Any
 import altair as alt
 import polars as pl
 
-from timtrack.tasks.messages import formatting
-from timtrack.tasks.reports import cells
+from timtrack.tasks.messages import cells, formatting
 from timtrack.tasks.reports.charts.distributions import (
     logp_density,
     logp_diff_histogram,
@@ -42,11 +41,11 @@ FEWEST = 30  # tokens of a stretch from which its mean says something
 
 def gap_along_response(gap_along_response: pl.DataFrame) -> Any:
     """Mean gap along the response, in stretches of equal tokens, with 95 % intervals."""
-    shown = with_tips(gap_along_response, _stretch_tip).with_columns(
+    stretches = with_tips(gap_along_response, _stretch_tip).with_columns(
         until=pl.col("pos_to") + 1, color=pl.when(pl.col("tokens") < FEWEST).then(pl.lit(QUIET))
     )
-    shown = shown.with_columns(pl.col("color").fill_null(BLUE))
-    base = alt.Chart(shown).encode(
+    stretches = stretches.with_columns(pl.col("color").fill_null(BLUE))
+    base = alt.Chart(stretches).encode(
         x=alt.X("pos_from:Q").title("position in the response (tokens)").scale(nice=False),
         x2="until:Q",
         color=alt.Color("color:N").scale(None),
@@ -55,13 +54,13 @@ def gap_along_response(gap_along_response: pl.DataFrame) -> Any:
     y = alt.Y("abs_logp_diff_mean:Q").title("mean |ln r| (nats)").axis(format=".4~g")
     marks = [base.mark_rule(strokeWidth=3, strokeCap="butt").encode(y=y)]
     caption = "no intervals: each stretch has tokens of fewer than 5 effective prompt groups"
-    if len(bounded := shown.drop_nulls("abs_logp_diff_high")):
+    if len(bounded := stretches.drop_nulls("abs_logp_diff_high")):
         caption = "shaded: 95 % intervals between prompt groups"
         area = base.mark_rect(opacity=0.2).encode(
             y="abs_logp_diff_low:Q", y2="abs_logp_diff_high:Q"
         )
         marks.insert(0, area.properties(data=bounded))
-    if (shown["tokens"] < FEWEST).any():
+    if (stretches["tokens"] < FEWEST).any():
         caption += f"; grey: fewer than {FEWEST} tokens"
     captions = ["A flat line: where a token stands does not matter.", caption]
     return titled(alt.layer(*marks), "Gap along the response", captions)
@@ -91,13 +90,13 @@ def attribution(attribution: pl.DataFrame) -> Any:
             **TIPS,
         )
     )
-    named = ", ".join(
+    links = ", ".join(
         f"{row['component']} {formatting.share(row['share_abs'] or 0)}"
         for row in attribution.sort("share_abs", descending=True).to_dicts()
     )
     caption = [
         "The links of the chain rollout → train, scored on the same tokens, add up to the gap.",
-        f"parts of the total |ln r|, below 0 where they work against it: {named}",
+        f"parts of the total |ln r|, below 0 where they work against it: {links}",
     ]
     return titled(chart, "Where the gap comes from", caption, height=120)
 
@@ -182,12 +181,12 @@ CULPRITS = 10  # slices in the chart
 def culprits(culprits: pl.DataFrame) -> Any:
     """The slices that carry most more than their share of the gap, with intervals."""
     table = culprits.filter(pl.col("excess") > 0, pl.col("share_abs_logp_diff") >= 1e-3)
-    shown = table.head(CULPRITS)
-    names = pl.Series([_named(row) for row in shown.to_dicts()], dtype=pl.String)
-    shown = with_tips(shown.with_columns(what=names), _culprit_tip)
-    y = alt.Y("what:N").title(None).sort(shown["what"].to_list()).axis(labelLimit=250)
+    rows = table.head(CULPRITS)
+    names = pl.Series([_named(row) for row in rows.to_dicts()], dtype=pl.String)
+    rows = with_tips(rows.with_columns(what=names), _culprit_tip)
+    y = alt.Y("what:N").title(None).sort(rows["what"].to_list()).axis(labelLimit=250)
     points = (
-        alt.Chart(shown)
+        alt.Chart(rows)
         .mark_point(filled=True, size=60)
         .encode(
             x=alt.X("lift:Q").title("lift: share of total |ln r| over share of tokens"),
@@ -196,20 +195,20 @@ def culprits(culprits: pl.DataFrame) -> Any:
             **TIPS,
         )
     )
-    resampled = shown.drop_nulls("lift_low")
+    resampled = rows.drop_nulls("lift_low")
     rules = alt.Chart(resampled).mark_rule(aria=False).encode(x="lift_low:Q", x2="lift_high:Q", y=y)
     bars = [rules] if len(resampled) else []
     captions = [
         "At 1 (dashed) a slice carries its share; lines: 95 % intervals between prompt groups.",
         "red: survives a false-discovery correction"
-        if shown["survives"].any()
+        if rows["survives"].any()
         else "none survives a false-discovery correction"
         if culprits["q_value"].is_not_null().any()
         else "too few prompt groups to test any",
     ]
-    if shown.is_empty():
+    if rows.is_empty():
         captions = ["no slice with a thousandth of the total |ln r| carries more than its share"]
-    height = 22 * max(2, len(shown))
+    height = 22 * max(2, len(rows))
     chart = alt.layer(rule(1, INK, [6, 4]), *bars, points)
     title = "Which tokens carry more than their share"
     return titled(chart, title, captions, WIDTH - 110, height)
@@ -237,12 +236,12 @@ def charts_of(tables: Tables) -> dict[str, Any]:
 
     Its text is made printable: XML, as which it is drawn, holds no control character.
     """
-    drawn = {}
+    charts = {}
     for chart in DRAWN:
         wanted = list(inspect.signature(chart).parameters)
         if all(table in tables and len(tables[table]) for table in wanted):
-            drawn[chart.__name__] = chart(*(cells.legible(tables[table]) for table in wanted))
-    return {name: chart for name, chart in drawn.items() if chart is not None}
+            charts[chart.__name__] = chart(*(cells.legible(tables[table]) for table in wanted))
+    return {name: chart for name, chart in charts.items() if chart is not None}
 
 
 DRAWN: tuple[Callable[..., Any], ...] = (
