@@ -29,8 +29,9 @@ def told(capsys, *arguments):
     return capsys.readouterr()
 
 
-def test_the_referee_names_engine_and_hypothesis(off, tiny, capsys):
+def test_the_referee_names_engine_and_hypothesis(off, tiny, capsys, narrow):
     home, _ = off
+    narrow()
     shown = told(capsys, "--home", home, "referee", "run-a", "3", "--model", tiny.model)
     text = " ".join(shown.out.split())
     assert "look at the trainer" in text
