@@ -17,23 +17,18 @@ def tables_read(sql: str) -> set[str]:
 
     The tables need not exist. Raises duckdb.ParserException for what is not a SELECT.
     """
-    # A cursor each: threads may ask at once.
-    row = _parser().cursor().execute("select json_serialize_sql($1)", [sql]).fetchone()
-    tree = json.loads(row[0]) if row else {}
-    if tree.get("error"):
-        raise duckdb.ParserException(tree["error_message"])
     read, defined = set[str](), set[str]()
-    _visit(tree, read, defined)
-    return read - defined
 
-
-def _visit(node: Any, read: set[str], defined: set[str]) -> None:
-    if isinstance(node, list):
-        for item in node:
-            _visit(item, read, defined)
-    elif isinstance(node, dict):
+    def note(node: dict[str, Any]) -> dict[str, Any]:
         if node.get("type") == "BASE_TABLE":
             read.add(node["table_name"])
-        defined |= {entry["key"] for entry in node.get("cte_map", {}).get("map", ())}
-        for item in node.values():
-            _visit(item, read, defined)
+        if "cte_map" in node:
+            defined.update(entry["key"] for entry in node["cte_map"].get("map", ()))
+        return node
+
+    # A cursor each: threads may ask at once.
+    row = _parser().cursor().execute("select json_serialize_sql($1)", [sql]).fetchone()
+    tree = json.loads(row[0], object_hook=note) if row else {}
+    if tree.get("error"):
+        raise duckdb.ParserException(tree["error_message"])
+    return read - defined
