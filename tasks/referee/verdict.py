@@ -16,6 +16,7 @@ BEYOND = 2.0  # times the noise of bfloat16 from which an engine is off
 FAR = 1.5  # times that noise from which its distance is worth more forwards
 ITS_OWN = 10.0  # times float32's noise below which there is nothing to explain
 LEAST = 1e-6  # nats: that noise at the least; of a model that repeats itself exactly it is 0
+REPRODUCED = 0.9  # explained from which the log-probs are said to be reproduced
 SURE = 0.8  # explained from which one accuses an engine within bfloat16's noise
 FEWEST_CLUSTERS = 5  # effective ones, for an interval
 
@@ -183,8 +184,10 @@ def _explained(one: Engine) -> str:
         if second
         else ""
     )
+    is_reproduced = best.explained_in_part > REPRODUCED
+    how, so = ("are reproduced", ":") if is_reproduced else ("come nearest,", "; that would be:")
     return (
-        f"{owner} are reproduced to {number(best.mean)} nats ({share(best.explained_in_part)} of "
-        f"the distance) when {best.hypothesis.sentence(best.value)}{where}: "
-        f"{best.hypothesis.means}.{after}"
+        f"{owner} {how} to {number(best.mean)} nats ({share(best.explained_in_part)} of "
+        f"the distance){'' if is_reproduced else ','} when "
+        f"{best.hypothesis.sentence(best.value)}{where}{so} {best.hypothesis.means}.{after}"
     )

@@ -1,11 +1,14 @@
-"""The interval of a mean over tokens of a few prompts."""
+"""The interval of a mean over tokens of a few prompts, and what is said of a fit."""
 
 import numpy as np
 import polars as pl
+import pytest
 from pytest import approx
 
 from tests.given import random_tokens, sql_connection
-from timtrack.tasks.referee.verdict import interval
+from timtrack.tasks.referee.known import all_of
+from timtrack.tasks.referee.trial import Fit
+from timtrack.tasks.referee.verdict import Distance, Engine, Noise, interval, sentences
 
 
 def test_it_covers_the_mean_of_prompts_that_differ():
@@ -37,3 +40,19 @@ def test_the_referees_interval_is_that_of_the_tables():
     train, rollout = (trained[f"logp_{name}"].cast(pl.Float64) for name in ("train", "rollout"))
     clusters = trained["uid"].rank("dense").to_numpy().astype(int) - 1
     assert interval((rollout - train).to_numpy(), clusters) == approx((low, high), rel=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("explained", "says"),
+    [(0.99, "are reproduced to 0.3 nats"), (0.65, "come nearest, to 0.3 nats")],
+)
+def test_a_hypothesis_that_leaves_a_third_reproduces_nothing(explained, says):
+    far = Distance(80, 1.0, 1.0, 1.4, 0.5, None, None)
+    fit = Fit("train", all_of()["temperature"], 0.8, explained, explained, (0, 1), 0.3, 0.2, 2)
+    engines = [
+        Engine("rollout", far, 0.0, is_off=False, fits=()),
+        Engine("train", far, 0.0, is_off=True, fits=(fit,)),
+    ]
+    _, sentence = sentences(engines, Noise(far, far, 0.1, np.zeros(80)))
+    assert sentence.startswith(f"The trainer's log-probs {says}")
+    assert ("that would be:" in sentence) == (explained < 0.9)
