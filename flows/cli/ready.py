@@ -14,10 +14,9 @@ from timtrack.flows.outcomes import Outcome
 from timtrack.flows.settings import Settings
 from timtrack.tasks.backlog import asked, survey
 from timtrack.tasks.captures import paths as places
-from timtrack.tasks.captures.capture import Capture
 from timtrack.tasks.captures.source import Source
 from timtrack.tasks.lake import conversion
-from timtrack.tasks.lake.steps import Step, find_step, has_mark, mark_text
+from timtrack.tasks.lake.steps import Step, all_steps, find_step, has_mark, mark_text
 from timtrack.tasks.messages.errors import TimtrackError
 from timtrack.tasks.tables.stored import are_computed
 
@@ -58,7 +57,7 @@ def settled(
 
 @dataclass(frozen=True)
 class _Look:
-    """One look at a home, for captures of which the same is known."""
+    """A look at the home's steps, for captures that share what is given."""
 
     home: Path
     settings: Settings
@@ -69,7 +68,7 @@ class _Look:
         if step := self._known(source):
             return self._done(source.path, step)
         try:
-            capture = self._opened(source)
+            capture = conversion.identify(source, **vars(self.given), meanwhile=import_next)
         except TimtrackError as error:
             return Outcome(source.path, error=error)
         except OSError:  # it may pass: the flow tries again
@@ -79,18 +78,15 @@ class _Look:
 
     def _known(self, source: Source) -> Step | None:
         """The step that was made of this file, if the file was not written to since."""
-        step = survey.analysed_step(self.home, source.path)
+        if self.given.tokenizer is not None or source.columns is not None:
+            return None
         folder, number = places.run_and_step(source.path.absolute())
         place = (
             self.given.run or folder.name,
             number if self.given.step is None else self.given.step,
         )
-        is_plain = self.given.tokenizer is None and source.columns is None
-        return step if step and is_plain and (step.run, step.step) == place else None
-
-    def _opened(self, source: Source) -> Capture:
-        given = vars(self.given)
-        return conversion.identify(source, **given, meanwhile=import_next)
+        steps = (s for s in all_steps(self.home / "lake") if (s.run, s.step) == place)
+        return next((step for step in steps if survey.is_made_of(step, source.path)), None)
 
     def _done(self, path: Path, step: Step) -> Outcome | None:
         """The outcome of a capture that the lake and MLflow have."""
@@ -104,7 +100,7 @@ class _Look:
 
 
 def import_next(is_answered: Callable[[], bool]) -> None:
-    """Import what comes next until the capture is open: one that is none need not wait for all."""
+    """Import the next modules until the capture is open, so that a bad file fails early."""
     for module in NEXT:
         if is_answered():
             return

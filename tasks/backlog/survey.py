@@ -93,9 +93,10 @@ def survey(
     )
 
 
-def analysed_step(home: Path, path: Path) -> Step | None:
-    """The step made of this file, judged by size and time; None if the file changed since."""
-    return _Known(home, all_steps(home / "lake")).step_of(path)
+def is_made_of(step: Step, path: Path) -> bool:
+    """Whether a step was made of this file, judged by size and time without reading it."""
+    facts = _facts(step)
+    return facts.get("source") == str(path.absolute()) and _is_analysed(path, step, facts)
 
 
 def unlogged(home: Path, runs: set[str], parity: Sequence[str] = ()) -> list[Step]:
@@ -271,14 +272,10 @@ class _Known:
 
     def is_analysed(self, path: Path) -> bool:
         """Whether the lake has the file's content, judged without reading it."""
-        return self.step_of(path) is not None
-
-    def step_of(self, path: Path) -> Step | None:
-        """The step that has the file's content, judged without reading it."""
         known = self._by_path.get(str(path.absolute()))
         if known is None and (copied := copy_of(self._copies, path)):
             known = self._by_folder.get(copied)
-        return known[0] if known and _is_analysed(path, *known) else None
+        return known is not None and _is_analysed(path, *known)
 
 
 def _is_analysed(path: Path, step: Step, facts: dict[str, Any]) -> bool:

@@ -14,7 +14,6 @@
 with broken as (
     select
         *,
-        break_t > 1.63 and abs(break_size) > ln(3) as is_broken,
         break_place / (prompt_tokens + response_tokens) as break_part
     from cause_rows
 ),

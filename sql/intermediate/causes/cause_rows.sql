@@ -17,6 +17,7 @@
 -- break_place  | The same as position in prompt and response [tokens].
 -- break_size   | Mean level after the change less that before it.
 -- break_t      | Largest distance of the sum of levels from its expectation, in standard deviations of a sum of n (Kolmogorov's scale: 1.63 is passed by 1 % of rows without a change).
+-- is_broken    | Whether its level changes by a factor of 3 or more, past what 1 % of rows without a change pass.
 -- lag          | How many tokens later the trainer's log-prob of a token is found best, of -1, 0, 1; NULL below 16 tokens.
 -- lag_gain     | Mean |ln r| there over that at 0.
 
@@ -99,6 +100,7 @@ select
     break_place,
     break_size,
     break_t,
+    break_t > 1.63 and abs(break_size) > ln(3) as is_broken,
     case
         when n < 16 then null
         when least(diff_before, diff_after) >= diff_0 then 0

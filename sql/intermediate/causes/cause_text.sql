@@ -16,7 +16,7 @@ with encoded as (
         run,
         step,
         canonical_tokens = sequences.response_tokens as is_canonical,
-        break_t > 1.63 and abs(break_size) > ln(3) as is_broken,
+        is_broken,
         abs(break_place - cause_rows.prompt_tokens - canonical_tokens) <= 3 as is_there
     from cause_rows
     inner join sequences using (run, step, row)

@@ -1,4 +1,4 @@
--- Trained tokens of which both engines' experts were captured, with how many layers routed them differently.
+-- Trained tokens with both engines' experts captured, and the number of layers that routed them differently.
 -- grain: run, step, row, pos
 --
 -- run            | Training run.

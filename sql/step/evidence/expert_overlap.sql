@@ -7,7 +7,7 @@
 -- layer       | Layer of the model as the capture counts them, from 0.
 -- tokens      | Trained tokens with the experts of both engines [tokens].
 -- overlap     | Share of the trainer's experts that the rollout engine chose, too.
--- frac_equal  | Share of tokens of which all experts are the same.
+-- frac_equal  | Share of tokens whose experts are all the same.
 
 with layers as (
     select
