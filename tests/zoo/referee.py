@@ -1,7 +1,8 @@
 """What `tim referee` says of the zoo: `python -m tests.zoo.referee FOLDER [--write]`.
 
-Of each capture: whether the hypothesis that was made true explains most, and whether the engine
-that was made wrong is the one that is called off. What is written is in the documents.
+Of each capture: whether the hypothesis that was made true explains most, whether the engine that
+was made wrong is the one that is called off, and whether the cause that is named first is the one.
+What is written is in the documents; a capture that is asked about again takes its old place.
 """
 
 import argparse
@@ -68,20 +69,28 @@ UPDATES = 6
 class Refereed:
     """One capture: what was made, and what was said."""
 
+    capture: str  # folder
     name: str
     size: str
-    wrong: str | None  # engine; None of a clean one
+    cause: str | None  # that was made; None of a clean one
+    wrong: str | None  # engine
     made: tuple[str, ...]
     off: tuple[str, ...]
     first: str | None  # hypothesis that explains most of the engine that is wrong
     explained: float | None
     margin: float | None
+    diagnosed: str | None  # the cause that log-probs alone name first
     seconds: float
 
     @property
-    def is_named(self) -> bool:
+    def is_explained(self) -> bool:
         """Whether what was made explains most."""
         return self.first in self.made
+
+    @property
+    def is_named(self) -> bool:
+        """Whether what was made explains most, or is the cause that is named first."""
+        return self.is_explained or (self.cause is not None and self.diagnosed == self.cause)
 
     @property
     def is_caught(self) -> bool:
@@ -119,19 +128,23 @@ def referee(folder: Path, made: dict[int, Path], **how: object) -> tuple[Referee
         step_of(str(file), Path(aside) / "lake", 1, None) as step,
     ):
         causes = {cause.id: cause.confidence for cause in diagnose(step)}
+        diagnosed = next(iter(causes), None)
         answer = ask(step, question, causes, reference=load(model, "cpu"))
     wrong, true = MADE.get(name, (None, ())) if label["cause"] else (None, ())
     of = next((one for one in answer.engines if one.name == wrong), None)
     first = of.fits[0] if of and of.fits else None
     told = Refereed(
+        folder.name,
         name,
         label["size"],
+        label["cause"],
         wrong,
         true,
         guilty(answer.engines),
         first.hypothesis.name if first else None,
         first.explained_in_part if first else None,
         of.margin if of else None,
+        diagnosed,
         time.monotonic() - began,
     )
     return told, answer
@@ -154,7 +167,8 @@ def counts(told: Iterable[Refereed]) -> dict[str, str]:
     faults = [one for one in every if one.wrong]
     clean = [one for one in every if not one.wrong]
     return {
-        "hypothesis first": f"{sum(one.is_named for one in faults)} of {len(faults)}",
+        "hypothesis first": f"{sum(one.is_explained for one in faults)} of {len(faults)}",
+        "hypothesis or cause first": f"{sum(one.is_named for one in faults)} of {len(faults)}",
         "engine right": f"{sum(one.is_caught for one in faults)} of {len(faults)}",
         "clean accused": f"{sum(bool(one.off) for one in clean)} of {len(clean)}",
     }
@@ -169,17 +183,33 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    made, told = models(options.folder.absolute()), []
+    made = models(options.folder.absolute())
+    told = {one.capture: one for one in kept()} if options.write else {}
     for folder in wanted(options.folder):
         if options.only and not any(folder.name.startswith(name) for name in options.only):
             continue
         one, answer = referee(folder, made)
-        told.append(one)
+        told[one.capture] = one
         print(f"{folder.name}: {one}", *answer.sentences, sep="\n  ", flush=True)
-    print(counts(told))
-    if options.write:
-        lines = (json.dumps(asdict(one)) for one in told)
-        RESULTS.write_text("[\n" + ",\n".join(lines) + "\n]\n")
+        if options.write:
+            write(told.values())
+    print(counts(told.values()))
+
+
+def kept() -> list[Refereed]:
+    """What was written before."""
+    if not RESULTS.exists():
+        return []
+    return [
+        Refereed(**{**one, "made": tuple(one["made"]), "off": tuple(one["off"])})
+        for one in json.loads(RESULTS.read_text())
+    ]
+
+
+def write(told: Iterable[Refereed]) -> None:
+    """One line a capture."""
+    lines = (json.dumps(asdict(one)) for one in told)
+    RESULTS.write_text("[\n" + ",\n".join(lines) + "\n]\n")
 
 
 if __name__ == "__main__":
