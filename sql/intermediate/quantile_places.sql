@@ -12,23 +12,13 @@
 -- bin    | The bin that holds the rank (`log_bin`; of |ln r| its size).
 -- place  | Which of the bin's values in order it is, from 1.
 
-with bins as (
-    select
-        run,
-        step,
-        log_bin(logp_diff) as signed_bin,
-        count(*) as tokens
-    from trained_tokens
-    group by run, step, signed_bin
-),
-
-kinds as (
+with kinds as (
     select
         run,
         step,
         tokens,
-        unnest([{ 'kind': 'signed', 'bin': signed_bin }, { 'kind': 'abs', 'bin': abs(signed_bin) }], max_depth := 2)
-    from bins
+        unnest([{ 'kind': 'signed', 'bin': bin }, { 'kind': 'abs', 'bin': abs(bin) }], max_depth := 2)
+    from logp_diff_bins
 ),
 
 counted as (

@@ -10,18 +10,13 @@
 -- token       | Its text, or its id without a tokenizer; of texts that several of the ids have, with the id. NULL for ids that are no slice.
 -- is_chosen   | Whether its gap in the clusters of even number made it a slice: only those of odd number may test it.
 
-with ids as (
+with texts as (
     select
         run,
         step,
         token_id,
-        any_value(token) as text,
-        count(*) as tokens,
-        count(*) filter (cluster % 2 = 0) as even_tokens,
-        coalesce(sum(abs_logp_diff) filter (cluster % 2 = 0), 0) as even_sum
-    from trained_tokens
-    inner join rollout_slices using (run, step, row)
-    where token_id is not null
+        any_value(token) as text
+    from vocabulary
     group by run, step, token_id
 ),
 
@@ -32,7 +27,8 @@ excesses as (
         even_sum - even_tokens
         * sum(even_sum) over (partition by run, step)
         / nullif(sum(even_tokens) over (partition by run, step), 0) as excess
-    from ids
+    from token_id_means
+    left join texts using (run, step, token_id)
 ),
 
 candidates as (

@@ -101,7 +101,11 @@ def open_inputs(
         table, schema = INPUTS[name]
         absent = _absent(name, schema, facts)
         how = f"union_by_name = {len(kinds) > 1}, hive_partitioning = true, {hive(run_type)}"
-        _input(connection, name, _files(steps, table), schema, absent, how)
+        files = _files(steps, table)
+        if files:
+            _view(connection, name, files, absent, how)
+        else:
+            _empty(connection, name, schema, run_type)
     if "capture_files" in inputs:
         oldest = pl.CompatLevel.oldest()
         _keep(connection, "capture_files", _captures(steps, facts).to_arrow(compat_level=oldest))
@@ -167,26 +171,25 @@ def _files(steps: Iterable[Step], name: str) -> list[Path]:
     return [file for step in steps for file in step_files(step, name)]
 
 
-def _input(
-    connection: Any,
-    name: str,
-    files: list[Path],
-    schema: pl.Schema,
-    absent: dict[str, Any],
-    how: str,
-) -> None:
-    """A view over files, typed and empty without any; `how` they are read."""
-    if files:
-        source = f"read_parquet({file_list(files)}, {how})"
-        nulls = [f"null::{SQL_TYPES[kind]} as {column}" for column, kind in absent.items()]
-        connection.execute(f"create view {name} as select {', '.join(['*', *nulls])} from {source}")
-        return
+def _view(connection: Any, name: str, files: list[Path], absent: dict[str, Any], how: str) -> None:
+    """A view over files, with NULL for columns that none of them has; `how` they are read."""
+    nulls = [f"null::{SQL_TYPES[kind]} as {column}" for column, kind in absent.items()]
+    source = f"read_parquet({file_list(files)}, {how})"
+    connection.execute(f"create view {name} as select {', '.join(['*', *nulls])} from {source}")
+
+
+def _empty(connection: Any, name: str, schema: pl.Schema, run_type: str) -> None:
+    """An input that no step has.
+
+    Its `run` is of the type that files have: with another one, DuckDB joins what it can drop.
+    """
     keys = {"run": pl.String(), "step": pl.Int64(), "capture": pl.String()}
     views = dict.fromkeys(VIEWS if name == "tokens_file" else (), pl.Float32())
     empty = pl.DataFrame(schema={**schema, **views, **keys}).with_columns(
         pl.col(pl.Categorical).cast(pl.String)
     )
     _keep(connection, name, empty.to_arrow(compat_level=pl.CompatLevel.oldest()))
+    connection.execute(f"alter table {name} alter run type {run_type}")
 
 
 def _keep(connection: Any, name: str, table: Any) -> None:

@@ -7,27 +7,17 @@
 -- tis_2_mean | Mean of min(r, 2).
 
 -- Only the bin in which the bound lies is sorted, not all tokens.
-with binned as not materialized (
+with bins as (
     select
         run,
         step,
-        logp_diff * logp_diff as squared,
-        cast(32 * log2(squared + 1e-30) as int) as bin,
-        least(2, clipped_ratio) as tis_2
-    from trained_tokens
-),
-
-bins as (
-    select
-        run,
-        step,
-        bin,
-        count(*) as tokens,
-        sum(squared) as total,
-        sum(tis_2) as tis_2_sum,
-        max(squared) as largest
-    from binned
-    group by run, step, bin
+        abs(bin) as bin,
+        sum(tokens) as tokens,
+        sum(squared_sum) as total,
+        sum(tis_2_sum) as tis_2_sum,
+        max(squared_max) as largest
+    from logp_diff_bins
+    group by run, step, abs(bin)
 ),
 
 so_far as (
@@ -55,13 +45,14 @@ edges as (
 
 in_edge as (
     select
-        binned.run,
-        binned.step,
-        squared,
+        run,
+        step,
+        logp_diff * logp_diff as squared,
         kept_total + sum(squared) over edge_window < 0.04 * (kept_tokens + count(*) over edge_window) as is_kept
-    from binned
-    inner join edges on binned.run = edges.run and binned.step = edges.step and bin = edge
-    window edge_window as (partition by binned.run, binned.step order by squared)
+    from trained_tokens
+    inner join edges using (run, step)
+    where log_bin(abs_logp_diff) = edge
+    window edge_window as (partition by run, step order by squared)
 ),
 
 within_edge as (
