@@ -7,7 +7,7 @@
 -- broken_rows  | How many rows that are.
 -- broken_up    | Share of these that are farther off after the change.
 -- broken_size  | Median factor by which they are.
--- one_place    | Of these, the largest share that change within 4 tokens of one position in prompt and response.
+-- one_place    | Of these, the largest share that change within 4 tokens of one position in prompt and response; NULL where the length of prompts is unknown.
 -- one_place_at | That position [tokens].
 -- at_half      | Of these, the share that change within 4 % of half of the row's length, prompt and response.
 
@@ -25,7 +25,7 @@ places as (
         unnest([break_place // 8 * 8, (break_place + 4) // 8 * 8 - 4]) as place,
         count(*) as rows
     from broken
-    where is_broken
+    where is_broken and break_place is not null
     group by run, step, place
 ),
 
