@@ -9,6 +9,7 @@ from tests.lab.table import written_answers
 from tests.parity import sources
 from tests.referee import real
 from tests.zoo import judge as zoo
+from tests.zoo import referee as zoo_referee
 from timtrack.tasks.readers.registry import readers
 from timtrack.tasks.referee.known import all_of
 from timtrack.tasks.tables import causes, corrections
@@ -72,9 +73,12 @@ def parts() -> dict[str, str]:
     ]
     undecided = [(cause.id, cause.name, cause.undecidable) for cause in causes.undecidable()]
     judged = zoo.written()
+    asked = zoo_referee.written()
+    refereed = list(zoo_referee.counts(asked).items())
     made = ("half", "size", "captures", "first", "second", "wrong", "silent")
     tried = ("runs", "number", "level moved", "ahead", "lead", "too soon")
     missed = ("fault", "cause", "size", "half", "named")
+    unrefereed = ("fault", "engine", "explains most", "called off", "first cause")
     tried_out = [
         (f"`{h.name}`", h.when.format(value="…"), h.means, ", ".join(h.causes) or "–")
         for h in all_of().values()
@@ -86,6 +90,8 @@ def parts() -> dict[str, str]:
             ("hypothesis", "log-probs are reproduced when", "then", "evidence for"), tried_out
         ),
         "refereed": markdown(("on the real model", ""), real.counts(real.written())),
+        "refereed_zoo": markdown(("held out, typical size", ""), refereed),
+        "unrefereed": markdown(unrefereed, zoo_referee.missed(asked)),
         "zoo": markdown(made, zoo.counts(judged)),
         "backtest": markdown(tried, backtest.table(backtest.written())),
         "confusions": markdown(missed, zoo.confusions(judged)),

@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from statistics import median
 
 import torch
 
@@ -166,12 +167,24 @@ def counts(told: Iterable[Refereed]) -> dict[str, str]:
     every = list(told)
     faults = [one for one in every if one.wrong]
     clean = [one for one in every if not one.wrong]
+    seconds = [one.seconds for one in every]
     return {
         "hypothesis first": f"{sum(one.is_explained for one in faults)} of {len(faults)}",
         "hypothesis or cause first": f"{sum(one.is_named for one in faults)} of {len(faults)}",
         "engine right": f"{sum(one.is_caught for one in faults)} of {len(faults)}",
         "clean accused": f"{sum(bool(one.off) for one in clean)} of {len(clean)}",
+        "seconds (median, longest)": f"{median(seconds):.0f}, {max(seconds):.0f}",
     }
+
+
+def missed(told: Iterable[Refereed]) -> list[tuple[str, ...]]:
+    """The faults that are not explained by what was made, or whose engine is not called off."""
+    none = "–"
+    return [
+        (one.name, one.wrong, one.first or none, ", ".join(one.off) or none, one.diagnosed or none)
+        for one in told
+        if one.wrong and not (one.is_explained and one.is_caught)
+    ]
 
 
 def main() -> None:
@@ -184,7 +197,7 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     made = models(options.folder.absolute())
-    told = {one.capture: one for one in kept()} if options.write else {}
+    told = {one.capture: one for one in written()} if options.write else {}
     for folder in wanted(options.folder):
         if options.only and not any(folder.name.startswith(name) for name in options.only):
             continue
@@ -196,7 +209,7 @@ def main() -> None:
     print(counts(told.values()))
 
 
-def kept() -> list[Refereed]:
+def written() -> list[Refereed]:
     """What was written before."""
     if not RESULTS.exists():
         return []
