@@ -10,9 +10,9 @@ from timtrack.tasks.messages.errors import TimtrackError
 
 VARIABLE = "TIMTRACK_MEMORY"
 
-# 8 M tokens take as long with 512 MiB as with 1 GiB, and 67 M complete (2026-11). The process holds
+# 8 M tokens take as long with 384 MiB as with 1 GiB, and 67 M complete (2026-11). The process holds
 # some 300 MB besides, most of it imports.
-DEFAULT = "512MiB"
+DEFAULT = "384MiB"
 SIZE = re.compile(r"\d+(\.\d+)?\s*[kMG]i?B", re.IGNORECASE)
 
 
