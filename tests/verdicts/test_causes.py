@@ -12,6 +12,7 @@ import numpy as np
 import polars as pl
 import pytest
 import torch
+from pytest import approx
 
 from tests.given import batch_fields, sequence_frame, sql_connection, token_frame
 from tests.given_evidence import evidence_frame
@@ -96,9 +97,8 @@ def named(
     differ.
     """
     tokens = tokens_of(batch, versions, dense)
-    lengths = [PROMPTS[row // GROUP] for row in range(ROWS)]
+    of_rows = {"prompt_tokens": LENGTHS} | of_rows
     sequences = sequence_frame(tokens).with_columns(
-        prompt_tokens=pl.Series(lengths, dtype=pl.Int32),
         **{name: pl.Series(values, dtype=SEQUENCES[name]) for name, values in of_rows.items()},
     )
     layers = None if changes is None else changes.reshape(ROWS * LENGTH, -1).tolist()
@@ -253,11 +253,14 @@ def chunk_positions(seed: int) -> Batch:
     return far(batch, seed, 1.0 * (place >= (lengths + LENGTH) / 2) * (lengths < LENGTH), 2.0)
 
 
+LENGTHS = [PROMPTS[row // GROUP] for row in range(ROWS)]
+SHORT = [18 + row for row in range(ROWS)]  # so that all rows pass one place
+
+
 def from_a_place(seed: int) -> Batch:
-    """All prompts have one length here: from token 60 of prompt and response on."""
-    batch = sampled(seed)
-    place = np.repeat(PROMPTS, GROUP)[:, None] + np.arange(LENGTH)[None]
-    return far(batch, seed, 1.0 * (place >= 60), 2.0)
+    """With SHORT prompts: from token 50 of prompt and response on."""
+    place = np.array(SHORT)[:, None] + np.arange(LENGTH)[None]
+    return far(sampled(seed), seed, 1.0 * (place >= 50), 2.0)
 
 
 def other_prompt(seed: int) -> Batch:
@@ -369,6 +372,38 @@ FAULTS: dict[str, tuple[str, Callable[[int], Batch]]] = {
 def test_a_fault_is_named_first(fault):
     cause, make = FAULTS[fault]
     assert [one.id for one in named(make(1))][:1] == [cause]
+
+
+@pytest.mark.parametrize(
+    ("make", "lengths", "of_prompts"),
+    [
+        (from_a_place, SHORT, "F23"),
+        (chunk_positions, LENGTHS, "F26"),
+        (padding_seen, LENGTHS, "F24"),
+        (long_prompts, LENGTHS, "F31"),
+    ],
+)
+def test_without_the_length_of_prompts_nothing_is_said_that_needs_it(make, lengths, of_prompts):
+    """Neither the cause that goes by it, nor another one that it would have ruled out."""
+    assert named(make(1), prompt_tokens=lengths)[0].id == of_prompts
+    unknown = named(make(1), prompt_tokens=[None] * ROWS)
+    by_text, everywhere = {"F38"}, {"F10", "F11", "F21", "F22", "F42"}
+    assert not {cause.id for cause in unknown} & {of_prompts, "F28", *by_text, *everywhere}
+    assert all("unknown" not in one.text for cause in unknown for one in cause.evidence)
+
+
+def test_of_two_temperatures_the_sign_of_the_mean_tells_which_engine_is_honest():
+    """The mean of ln r is minus a divergence where the sampler is, else one; in six rows too."""
+    for make, cause, sign in ((tempered, "F1", -1), (raw_of_tempered, "F2", 1)):
+        tokens = tokens_of(make(1)).filter(pl.col("row") < 6)
+        with sql_connection(tokens) as connection:
+            tables = {name: connection.sql(f"from {name}").pl() for name in NEEDED}
+        gaps = tokens.filter("is_trained").select(
+            gap=pl.col("logp_train").cast(pl.Float64) - pl.col("logp_rollout").cast(pl.Float64)
+        )["gap"]
+        assert tables["signatures"]["lean"].item() == approx(gaps.sum() / gaps.abs().sum())
+        assert sign * gaps.sum() > 0
+        assert [one.id for one in causes_of(tables)][:1] == [cause]
 
 
 def test_text_that_was_encoded_again_breaks_where_other_ids_begin():
