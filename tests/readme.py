@@ -75,9 +75,9 @@ def parts() -> dict[str, str]:
     judged = zoo.written()
     asked = zoo_referee.written()
     refereed = list(zoo_referee.counts(asked).items())
-    made = ("half", "size", "captures", "first", "second", "wrong", "silent")
+    made = ("half", "seed", "size", "captures", "first", "second", "wrong", "silent")
     tried = ("runs", "number", "level moved", "ahead", "lead", "too soon")
-    missed = ("fault", "cause", "size", "half", "named")
+    missed = ("fault", "cause", "size", "half", "seed", "named")
     unrefereed = ("fault", "engine", "explains most", "called off", "first cause")
     tried_out = [
         (f"`{h.name}`", h.when.format(value="…"), h.means, ", ".join(h.causes) or "–")
