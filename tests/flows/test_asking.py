@@ -226,17 +226,14 @@ def test_ctrl_c_ends_a_query_with_one_line(filled):
     assert (query.returncode, out, err) == (130, "", "tim: interrupted\n")
 
 
+IMPORTS = 6  # CPU seconds, more than they take
+
+
 def _is_busy(pid: int) -> bool:
-    """Whether a thread beside Python's own has worked for half a second: the query runs.
+    """Whether it has computed for longer than it imports: the query runs.
 
-    Threads alone are not enough: Python that is interrupted inside an `exec` of its imports ends
-    by the signal itself (a shell says 130, `returncode` says -2).
+    Python that is interrupted inside an `exec` of its imports ends by the signal itself (a shell
+    says 130, `returncode` says -2).
     """
-    workers = [task for task in Path(f"/proc/{pid}/task").iterdir() if task.name != str(pid)]
-    return any(_seconds(task) > 0.5 for task in workers)
-
-
-def _seconds(task: Path) -> float:
-    """CPU seconds of a thread, in user mode: the 14th field of its stat, by the kernel's ticks."""
-    after_name = (task / "stat").read_text().rpartition(")")[2].split()
-    return int(after_name[11]) / os.sysconf("SC_CLK_TCK")
+    after_name = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return int(after_name[11]) / os.sysconf("SC_CLK_TCK") > IMPORTS  # the 14th field, in ticks
