@@ -16,7 +16,7 @@ BEYOND = 2.0  # times the noise of bfloat16 from which an engine is off
 FAR = 1.5  # times that noise from which its distance is worth more forwards
 ITS_OWN = 10.0  # times float32's noise below which there is nothing to explain
 LEAST = 1e-6  # nats: that noise at the least; of a model that repeats itself exactly it is 0
-REPRODUCED = 0.9  # explained from which the log-probs are said to be reproduced
+REPRODUCED = 0.9  # share explained above which we say that log-probs are reproduced
 SURE = 0.8  # explained from which one accuses an engine within bfloat16's noise
 FEWEST_CLUSTERS = 5  # effective ones, for an interval
 

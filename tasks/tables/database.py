@@ -107,8 +107,8 @@ def open_inputs(
         else:
             _empty(connection, name, schema, run_type)
     if "capture_files" in inputs:
-        oldest = pl.CompatLevel.oldest()
-        _keep(connection, "capture_files", _captures(steps, facts).to_arrow(compat_level=oldest))
+        captures = _captures(steps, facts).to_arrow(compat_level=pl.CompatLevel.oldest())
+        _keep(connection, "capture_files", captures, run_type)
     for macro in macros().values():
         connection.execute(macro)
     return connection
@@ -179,23 +179,23 @@ def _view(connection: Any, name: str, files: list[Path], absent: dict[str, Any],
 
 
 def _empty(connection: Any, name: str, schema: pl.Schema, run_type: str) -> None:
-    """An input that no step has.
-
-    Its `run` is of the type that files have: with another one, DuckDB joins what it can drop.
-    """
+    """An input that no step has, typed."""
     keys = {"run": pl.String(), "step": pl.Int64(), "capture": pl.String()}
     views = dict.fromkeys(VIEWS if name == "tokens_file" else (), pl.Float32())
     empty = pl.DataFrame(schema={**schema, **views, **keys}).with_columns(
         pl.col(pl.Categorical).cast(pl.String)
     )
-    _keep(connection, name, empty.to_arrow(compat_level=pl.CompatLevel.oldest()))
-    connection.execute(f"alter table {name} alter run type {run_type}")
+    _keep(connection, name, empty.to_arrow(compat_level=pl.CompatLevel.oldest()), run_type)
 
 
-def _keep(connection: Any, name: str, table: Any) -> None:
-    """A small table in the database itself, where all its connections see it."""
+def _keep(connection: Any, name: str, table: Any, run_type: str = "varchar") -> None:
+    """A small table in the database itself, where all its connections see it.
+
+    Its `run` is of the type that files have: with another one, DuckDB joins what it could drop.
+    """
     connection.register("arriving", table)
-    connection.execute(f"create table {name} as from arriving")
+    typed = f"select * replace (cast(run as {run_type}) as run) from arriving"
+    connection.execute(f"create table {name} as {typed}")
     connection.unregister("arriving")
 
 

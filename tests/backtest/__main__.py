@@ -8,7 +8,7 @@ report begins to say so, and lead is how many steps before that the warning came
 import argparse
 import json
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
 
@@ -17,6 +17,7 @@ import torch
 
 from tests.backtest.runs import GROWING, ONSET, STEPS, captures, run_name
 from tests.given import ingest
+from tests.kept import keep
 from timtrack.tasks.lake.steps import Step, all_steps
 from timtrack.tasks.tables.query import run_queries
 
@@ -112,7 +113,7 @@ def main() -> None:
     with ProcessPoolExecutor(given.workers) as pool:
         names, seeds = zip(*asked, strict=True)
         runs = list(pool.map(tried, [given.folder] * len(asked), names, seeds))
-    RESULTS.write_text("[\n" + ",\n".join(json.dumps(asdict(run)) for run in runs) + "\n]\n")
+    keep(RESULTS, runs)
     for row in table(runs):
         print(" | ".join(row))
 

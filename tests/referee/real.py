@@ -7,13 +7,14 @@ sampled from it once. The other engine computes in bfloat16. What is written is 
 import argparse
 import json
 import time
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
+from tests.kept import keep
 from tests.referee.faults import FAULTS
 from tests.referee.tiny import World, write_model
 from timtrack.tasks.referee.bench import Bench
@@ -134,8 +135,7 @@ def main() -> None:
         done[name] = told
         print(f"{told} (made in {made:.0f} s)", *answer.sentences, sep="\n  ", flush=True)
         if options.write:
-            lines = ",\n".join(json.dumps(asdict(one)) for one in done.values())
-            RESULTS.write_text(f"[\n{lines}\n]\n")
+            keep(RESULTS, done.values())
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The interval of a mean over tokens of a few prompts, and what is said of a fit."""
+"""The interval of a mean over the tokens of a few prompts, and the sentence about a fit."""
 
 import numpy as np
 import polars as pl

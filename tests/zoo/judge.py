@@ -12,13 +12,14 @@ from collections import Counter
 from collections.abc import Collection, Iterable
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
 from itertools import product
 from pathlib import Path
 
 import torch
 
+from tests.kept import keep
 from timtrack.tasks.lake.conversion import step_of
 from timtrack.tasks.tables.catalogue import tables_named
 from timtrack.tasks.tables.compute import computed_tables
@@ -68,12 +69,6 @@ def judge(folder: Path, without: Collection[str] = (), rows: int | None = None) 
 def written() -> list[Judged]:
     """What was said when it was last written."""
     return [Judged(**entry) for entry in json.loads(RESULTS.read_text())]
-
-
-def write(judged: Iterable[Judged]) -> None:
-    """Keep it, a line each."""
-    lines = (json.dumps(asdict(one)) for one in judged)
-    RESULTS.write_text("[\n" + ",\n".join(lines) + "\n]\n")
 
 
 def _less(file: Path, without: Collection[str], rows: int | None, into: Path) -> Path:
@@ -134,7 +129,7 @@ def main() -> None:
     for row in (*counts(judged), *confusions(judged)):
         print(" | ".join(row))
     if options.write:
-        write(judged)
+        keep(RESULTS, judged)
 
 
 if __name__ == "__main__":

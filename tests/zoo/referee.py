@@ -10,12 +10,13 @@ import json
 import tempfile
 import time
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
 import torch
 
+from tests.kept import keep
 from timtrack.tasks.lake.conversion import step_of
 from timtrack.tasks.referee.model.loading import load
 from timtrack.tasks.referee.session import Answer, Question, ask
@@ -205,8 +206,9 @@ def main() -> None:
         told[one.capture] = one
         print(f"{folder.name}: {one}", *answer.sentences, sep="\n  ", flush=True)
         if options.write:
-            write(told.values())
-    print(counts(told.values()))
+            keep(RESULTS, told.values())
+    if told:
+        print(counts(told.values()))
 
 
 def written() -> list[Refereed]:
@@ -217,12 +219,6 @@ def written() -> list[Refereed]:
         Refereed(**{**one, "made": tuple(one["made"]), "off": tuple(one["off"])})
         for one in json.loads(RESULTS.read_text())
     ]
-
-
-def write(told: Iterable[Refereed]) -> None:
-    """One line a capture."""
-    lines = (json.dumps(asdict(one)) for one in told)
-    RESULTS.write_text("[\n" + ",\n".join(lines) + "\n]\n")
 
 
 if __name__ == "__main__":
