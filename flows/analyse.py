@@ -1,11 +1,9 @@
-"""Flow `analyse`: captures from file to MLflow, the steps of each run in order."""
+"""Analyse captures, from file to MLflow, the steps of each run in order."""
 
 import tempfile
 from pathlib import Path
 
-from prefect import flow
-
-from timtrack.flows import execution, runner
+from timtrack.flows import execution
 from timtrack.flows.outcomes import Outcome, change_listener, raise_if_failed, warn
 from timtrack.flows.pipeline import take_on
 from timtrack.flows.settings import Settings
@@ -19,7 +17,6 @@ from timtrack.tasks.verdicts.alerts import Change
 from timtrack.tasks.verdicts.bands import Bands
 
 
-@flow(name="analyse", task_runner=runner.made(runner.DEFAULT))
 def analyse(
     paths: list[Path],
     home: Path,
@@ -76,14 +73,8 @@ def forget_lost(home: Path) -> None:
     """
     if not all_steps(home / "lake") or not asked.is_due(home):
         return
-    from timtrack.tasks.tracking.tracker import Tracker
-
-    before = asked.look(home)
     try:
-        tracker = Tracker(home)
-        lost = survey.forget(home, tracker.runs())
-        tracker.finish()
-        asked.note(home, before)
+        lost = stages.lost_runs(home)
     except Exception as error:  # whatever server or network says: the sweep goes on
         warn(f"MLflow was not asked for its runs: {error}")
         return

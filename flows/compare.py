@@ -1,15 +1,12 @@
-"""Flow `compare`: a comparison page of several runs, also logged to MLflow."""
+"""A comparison page of several runs, also logged to MLflow."""
 
 from pathlib import Path
-
-from prefect import flow
 
 from timtrack.flows import execution
 from timtrack.flows.settings import Settings
 from timtrack.tasks import stages
 
 
-@flow(name="compare")
 def compare(
     runs: list[str],
     home: Path,

@@ -1,23 +1,50 @@
 """How stages run: by Prefect inside of its flow runs, else plainly, one after the other.
 
-A flow's function that is called plainly (`analyse.fn`) needs no server, which takes longer to start
-than a small capture to analyse. The stages' rules for retries hold either way.
+Plainly, Prefect is not even imported: it takes longer to start than a small capture to analyse.
+The stages' rules for retries hold either way.
 """
 
+import os
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-from prefect.context import FlowRunContext
-from prefect.settings import get_current_settings
+from timtrack.flows import runner
+from timtrack.tasks.stage import Stage, is_in_flow
 
 FEW = 4  # captures; for more, a task runner is worth its start
 
+# Where Prefect looks for the address of a server: without any of them there is none.
+VARIABLES = {"PREFECT_API_URL", "PREFECT_PROFILE", "PREFECT_PROFILES_PATH", "PREFECT_HOME"}
+FILES = ("~/.prefect/profiles.toml", "prefect.toml", "pyproject.toml", ".env")
+
+
+def as_flow(function: Callable[..., Any], on: str = runner.DEFAULT) -> Any:
+    """A function that submits stages as the Prefect flow of its name, with the task runner `on`."""
+    from prefect import flow
+
+    untyped: Any = flow
+    return untyped(function, name=function.__name__, task_runner=runner.made(on))
+
 
 def is_plain(captures: int) -> bool:
-    """Whether a flow over so many captures is best called plainly: no server is there."""
-    return captures <= FEW and not get_current_settings().api.url
+    """Whether a function over so many captures is best called plainly: no server is there."""
+    return captures <= FEW and not _has_server()
+
+
+def _has_server() -> bool:
+    if not (VARIABLES & os.environ.keys() or any(map(_speaks_of_prefect, FILES))):
+        return False
+    from prefect.settings import get_current_settings
+
+    return bool(get_current_settings().api.url)
+
+
+def _speaks_of_prefect(file: str) -> bool:
+    path = Path(file).expanduser()
+    return path.is_file() and b"prefect" in path.read_bytes().lower()
 
 
 @dataclass(frozen=True)
@@ -34,10 +61,10 @@ class Done:
         return self.error or self.value
 
 
-def submit(stage: Any, *args: Any, after: Sequence[Any] = (), **given: Any) -> Any:
+def submit(stage: Stage[..., Any], *args: Any, after: Sequence[Any] = (), **given: Any) -> Any:
     """A stage handed to the flow's task runner, to begin when those `after` are done: a future."""
-    if FlowRunContext.get():
-        return stage.submit(*args, wait_for=list(after), return_state=False, **given)
+    if is_in_flow():
+        return stage.task.submit(*args, wait_for=list(after), return_state=False, **given)
     if error := next((one.error for one in after if one.error), None):
         return Done(error=error)
     return _tried(stage, [_value(arg) for arg in args], given)
@@ -48,15 +75,15 @@ def is_done_now(future: Any) -> bool:
     return isinstance(future, Done) and future.error is None
 
 
-def call(stage: Any, *args: Any) -> Any:
+def call(stage: Stage[..., Any], *args: Any) -> Any:
     """A stage's result, from the flow itself; raises what it raises."""
-    return stage(*args) if FlowRunContext.get() else _tried(stage, list(args), {}).result()
+    return stage.task(*args) if is_in_flow() else _tried(stage, list(args), {}).result()
 
 
-def is_done(stage: Any, *args: Any) -> bool:
+def is_done(stage: Stage[..., Any], *args: Any) -> bool:
     """Whether a stage came to its end; what it raised shows in Prefect, if anywhere."""
-    if FlowRunContext.get():
-        return bool(stage(*args, return_state=True).is_completed())
+    if is_in_flow():
+        return bool(stage.task(*args, return_state=True).is_completed())
     return _tried(stage, list(args), {}).error is None
 
 
@@ -67,17 +94,14 @@ def _value(arg: Any) -> Any:
     return arg.result() if isinstance(arg, Done) else arg
 
 
-def _tried(stage: Any, args: list[Any], given: dict[str, Any]) -> Done:
+def _tried(stage: Stage[..., Any], args: list[Any], given: dict[str, Any]) -> Done:
     """A stage by its own rules for retries."""
-    for attempt in range(stage.retries + 1):
+    for pause in (*stage.retries.pauses, None):
         try:
-            return Done(stage.fn(*args, **given))
+            return Done(stage(*args, **given))
         except Exception as error:
             done = Done(error=error)
-        condition = stage.retry_condition_fn
-        if attempt == stage.retries or (condition and not condition(stage, None, done)):
-            break
-        delays = stage.retry_delay_seconds
-        pauses = delays if isinstance(delays, list) else [delays or 0]
-        time.sleep(pauses[min(attempt, len(pauses) - 1)])
+            if pause is None or not stage.retries.may_help(error):
+                break
+        time.sleep(pause)
     return done

@@ -3,14 +3,13 @@
 from collections.abc import Iterable
 from pathlib import Path
 
-from prefect import task
-from prefect.cache_policies import NO_CACHE
-
+from timtrack.flows import execution
 from timtrack.flows.outcomes import Outcome, warn
 from timtrack.flows.settings import Settings
 from timtrack.tasks import stages
 from timtrack.tasks.lake.steps import Step, referee_folder
 from timtrack.tasks.messages.errors import TimtrackError
+from timtrack.tasks.stage import stage
 
 ROWS = 4  # sequences
 MINUTES = 5.0
@@ -29,12 +28,12 @@ def rescore(
         if model is None or referee_folder(step):
             continue
         try:
-            referee_step(step, model, home, settings)
+            execution.call(referee_step, step, model, home, settings)
         except (TimtrackError, OSError) as error:
             warn(f"{step.name}: the referee did not score it: {error}")
 
 
-@task(task_run_name="referee {step.name}", cache_policy=NO_CACHE)
+@stage("referee {step.name}")
 def referee_step(step: Step, model: Path, home: Path, settings: Settings) -> None:
     """Score a few sequences of a step with its checkpoint; what was found goes into its place."""
     from timtrack.tasks.referee import results, session
@@ -43,4 +42,4 @@ def referee_step(step: Step, model: Path, home: Path, settings: Settings) -> Non
     causes = {cause.id: cause.confidence for cause in diagnose(step)}
     question = session.Question(model, count=ROWS, minutes=MINUTES)
     results.write(step, session.ask(step, question, causes))
-    stages.renew_step.fn(step, home, settings.bands)
+    stages.renew_step(step, home, settings.bands)

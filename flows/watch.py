@@ -78,11 +78,11 @@ def watch(
     steps = [outcome.step for outcome in outcomes if outcome.step]
     after = watched.look(home)
     if is_news(home, root, after) or outcomes:
-        stages.show_backlog(root, after, steps, time.monotonic() - began)
+        stages.show_backlog.task(root, after, steps, time.monotonic() - began)
     logged = {outcome.step.run for outcome in outcomes if outcome.link and outcome.step}
     changes = tell_of_runs(home, logged | set(seen.unsettled), settings.bands, alerts)
     if outcomes or changes:
-        stages.show_statuses(home, return_state=True)  # a failure shows in Prefect
+        stages.show_statuses.task(home, return_state=True)  # a failure shows in Prefect
     name_sweep(outcomes)
     return _ended(outcomes, changes, alerts_module.told(home), critical_fails)
 

@@ -6,18 +6,20 @@ from pathlib import Path
 import polars as pl
 
 from timtrack.tasks.lake.publish import write_tables
-from timtrack.tasks.lake.steps import Step, is_pruned
+from timtrack.tasks.lake.steps import Step, all_steps, is_pruned
 from timtrack.tasks.messages import cells
 from timtrack.tasks.referee import records
-from timtrack.tasks.reports import step_page
-from timtrack.tasks.reports.charts.export import save_charts
+from timtrack.tasks.reports import run_page, step_page
+from timtrack.tasks.reports.charts import over_steps
+from timtrack.tasks.reports.charts.export import pictures, save_charts
 from timtrack.tasks.reports.charts.step import draw_charts
 from timtrack.tasks.tables.catalogue import sql_version
 from timtrack.tasks.tables.compute import compute_step
+from timtrack.tasks.tables.query import run_query
 from timtrack.tasks.tables.stored import are_computed, stored_tables
-from timtrack.tasks.verdicts import summary
+from timtrack.tasks.verdicts import change_points, summary
 from timtrack.tasks.verdicts.assessment import assess
-from timtrack.tasks.verdicts.bands import Bands
+from timtrack.tasks.verdicts.bands import Bands, family
 
 # What a table's CSV begins with, where it has them: MLflow shows the first columns.
 TOLD_FIRST = ("pos", "token", "ratio", "p_rollout", "p_train", "logp_rollout", "logp_train")
@@ -60,3 +62,14 @@ def _tokens_first(table: pl.DataFrame) -> pl.DataFrame:
         return table
     first = [name for name in TOLD_FIRST if name in table.columns]
     return table.select(*first, pl.exclude(first))
+
+
+def draw_trend(run: str, into: Path, home: Path, bands: Bands) -> None:
+    """The run's metrics over its steps and when they changed: chart and tables, into a folder."""
+    steps = [step for step in all_steps(home / "lake") if step.run == run]
+    trend = run_query(steps, "from run_trend")
+    changes = change_points.of_runs(trend, run_page.events(steps))
+    limits = bands.for_family(family(steps[-1].facts()))
+    save_charts(pictures({"run_trend": over_steps.trend(trend, changes, limits)}), into)
+    cells.write_csv(changes, into / "changes.csv")
+    cells.write_csv(trend, into / "run_trend.csv")

@@ -4,24 +4,24 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from timtrack.tasks.backlog import survey
-from timtrack.tasks.drawing import draw_step
-from timtrack.tasks.lake.steps import Step, all_steps, set_mark, steps_between
-from timtrack.tasks.messages import cells
+from timtrack.tasks.backlog import asked, survey
+from timtrack.tasks.lake.steps import Step, steps_between
 from timtrack.tasks.referee import records
-from timtrack.tasks.reports import run_page
-from timtrack.tasks.reports.charts import over_steps
-from timtrack.tasks.reports.charts.export import pictures, save_charts
 from timtrack.tasks.tables import frameworks
 from timtrack.tasks.tables.catalogue import sql_version
 from timtrack.tasks.tables.compute import parity_tables
-from timtrack.tasks.tables.query import run_query
 from timtrack.tasks.tables.stored import stored_tables
 from timtrack.tasks.tracking.tracker import Tracker
-from timtrack.tasks.verdicts import alerts, change_points, summary
+from timtrack.tasks.verdicts import alerts, summary
 from timtrack.tasks.verdicts.assessment import Assessment, assess
-from timtrack.tasks.verdicts.bands import Bands, family
+from timtrack.tasks.verdicts.bands import Bands
 from timtrack.tasks.verdicts.numbers import logged
+
+
+def prepare(home: Path) -> None:
+    """Open MLflow's store, which is made if it is not there, and read the SQL."""
+    Tracker(home)
+    sql_version()
 
 
 def log_step(
@@ -42,6 +42,8 @@ def log_step(
 
 def renew_step(step: Step, home: Path, bands: Bands) -> None:
     """Page, `summary.json` and numbers of a logged step again; raises TrackingError."""
+    from timtrack.tasks.drawing import draw_step
+
     tracker = Tracker(home)
     tracker.require_step(step)
     with tempfile.TemporaryDirectory(prefix="timtrack-") as folder:
@@ -50,23 +52,9 @@ def renew_step(step: Step, home: Path, bands: Bands) -> None:
         tracker.add_to_step(step, records.metrics_of(step), files)
 
 
-def note_logged(step: Step, home: Path, parity: Sequence[str], link: str) -> None:
-    """Mark a step as logged, last of all: until then it counts as not logged."""
-    for mark in survey.logged_marks(home, parity):
-        set_mark(step, mark, link)
-
-
-def log_trend(run: str, into: Path, home: Path, bands: Bands) -> None:
-    """The run's metrics over its steps: chart and table, to the run's artifacts in MLflow."""
-    steps = [step for step in all_steps(home / "lake") if step.run == run]
-    trend = run_query(steps, "from run_trend")
-    changes = change_points.of_runs(trend, run_page.events(steps))
-    limits = bands.for_family(family(steps[-1].facts()))
-    charts = {"run_trend": over_steps.trend(trend, changes, limits)}
-    save_charts(pictures(charts), into)
-    cells.write_csv(changes, into / "changes.csv")
-    cells.write_csv(trend, into / "run_trend.csv")
-    Tracker(home).log_files(run, into, "trend")
+def log_files(run: str, home: Path, files: Path, folder: str) -> None:
+    """Files to a folder of the run's artifacts."""
+    Tracker(home).log_files(run, files, folder)
 
 
 def tag_run(run: str, home: Path) -> None:
@@ -85,6 +73,8 @@ def compare_runs(
     bands: Bands,
 ) -> str:
     """The comparison page with its tables, to MLflow and to `output`; a link to it."""
+    from timtrack.tasks.reports import run_page
+
     selection = [step for run in runs for step in steps_between(home / "lake", run, *steps)]
     compared = run_page.compare(selection, runs, baseline)
     with tempfile.TemporaryDirectory(prefix="timtrack-") as folder:
@@ -94,3 +84,16 @@ def compare_runs(
             output.write_text((files / "comparison.html").read_text())
         tracker = Tracker(home)
         return tracker.link(tracker.log_comparison(runs, files))
+
+
+def lost_runs(home: Path) -> list[Step]:
+    """The steps of runs that MLflow does not have any more; they count as not logged from then on.
+
+    Runs that a watcher left as running when it was killed are ended.
+    """
+    before = asked.look(home)
+    tracker = Tracker(home)
+    lost = survey.forget(home, tracker.runs())
+    tracker.finish()
+    asked.note(home, before)
+    return lost

@@ -1,6 +1,6 @@
-"""The pipeline's Prefect tasks. Each is a name, a retry policy and one line of glue code.
+"""The pipeline's stages. Each is a name, a rule for retries and one line of glue code.
 
-One rule: tasks pass paths and small dataclasses, never tables. Only what can fail for outside
+One rule: stages pass paths and small dataclasses, never tables. Only what can fail for outside
 reasons is retried; a bad capture stays bad.
 """
 
@@ -11,12 +11,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-from prefect import task
-from prefect.artifacts import create_markdown_artifact, create_table_artifact
-from prefect.cache_policies import NO_CACHE
-from prefect.context import FlowRunContext, TaskRunContext
-from prefect.events import emit_event
-
 from timtrack.tasks.backlog import survey
 from timtrack.tasks.backlog.survey import Backlog
 from timtrack.tasks.captures.capture import Capture
@@ -24,19 +18,23 @@ from timtrack.tasks.captures.source import Source
 from timtrack.tasks.lake import conversion
 from timtrack.tasks.lake.copies import remember_source
 from timtrack.tasks.lake.publish import settle_step
-from timtrack.tasks.lake.steps import NoSuchStep, Step, all_steps, find_step, mark_text
+from timtrack.tasks.lake.steps import (
+    NoSuchStep,
+    Step,
+    all_steps,
+    find_step,
+    mark_text,
+    set_mark,
+)
 from timtrack.tasks.messages.errors import Rival, printable
 from timtrack.tasks.messages.formatting import encodable, markdown
+from timtrack.tasks.stage import Retries, is_shown, stage
+from timtrack.tasks.system import isolation
 from timtrack.tasks.verdicts import alerts
 from timtrack.tasks.verdicts.alert_rules import Alerts
 
 if TYPE_CHECKING:
     from timtrack.tasks.verdicts.bands import Bands
-
-
-def is_shown() -> bool:
-    """Whether Prefect runs this; outside of its runs there is nobody to show anything to."""
-    return bool(FlowRunContext.get() or TaskRunContext.get())
 
 
 def _drawing() -> Any:
@@ -52,24 +50,40 @@ def _drawing() -> Any:
     return drawing
 
 
-def _is_outside(_task: Any, _run: Any, state: Any) -> bool:
-    """Retry what MLflow or the disk may get over, not what the lake does not have."""
-    return not isinstance(state.result(raise_on_failure=False), NoSuchStep)
+TRACKING = "tracking"  # the purpose of a process in which MLflow starts while a capture is read
 
 
-def _may_pass(_task: Any, _run: Any, state: Any) -> bool:
-    """Retry what can pass by itself: a file system or a server that does not answer."""
-    error = state.result(raise_on_failure=False)
+def prepare_tracking(home: Path) -> None:
+    """Have another process import MLflow and open its store; what is logged then, it logs."""
+    isolation.prepare(call_outputs, "prepare", (home,), purpose=TRACKING)
+
+
+def call_outputs(name: str, arguments: Sequence[Any]) -> Any:
+    """What a function of `outputs` returns."""
+    from timtrack.tasks import outputs
+
+    return getattr(outputs, name)(*arguments)
+
+
+def _outputs(name: str, *arguments: Any) -> Any:
+    """The same, by the process that was prepared, if one was."""
+    if isolation.is_prepared(TRACKING):
+        return isolation.apart(call_outputs, name, arguments, size=None, purpose=TRACKING)
+    return call_outputs(name, arguments)
+
+
+def _is_outside(error: Exception) -> bool:
+    """What MLflow or the disk may get over, not what the lake does not have."""
+    return not isinstance(error, NoSuchStep)
+
+
+def _may_pass(error: Exception) -> bool:
+    """What can pass by itself: a file system or a server that does not answer."""
     return isinstance(error, OSError) and not isinstance(error, PermissionError)
 
 
-# What reads captures and writes the lake.
-RETRIED: dict[str, Any] = {
-    "cache_policy": NO_CACHE,
-    "retries": 2,
-    "retry_delay_seconds": [1, 5],
-    "retry_condition_fn": _may_pass,
-}
+OF_FILES = Retries((1, 5), _may_pass)  # what reads captures and writes the lake
+OF_MLFLOW = Retries((10, 10, 10))
 
 
 def _identified(parameters: dict[str, Any]) -> str:
@@ -77,7 +91,7 @@ def _identified(parameters: dict[str, Any]) -> str:
     return printable(f"identify {parameters['source'].path}")
 
 
-@task(task_run_name=_identified, **RETRIED)  # type: ignore[arg-type] # a plain function will do
+@stage(_identified, OF_FILES)
 def identify_capture(
     source: Source,
     run: str | None = None,
@@ -88,7 +102,7 @@ def identify_capture(
     return conversion.identify(source, run, step, tokenizer)
 
 
-@task(task_run_name="convert {capture.name}", **RETRIED)
+@stage("convert {capture.name}", OF_FILES)
 def convert_capture(capture: Capture, into: Path, rival: Path | None = None) -> Step:
     """Turn a capture into a step of the lake, unless it is one already."""
     if rival:
@@ -103,13 +117,13 @@ def convert_capture(capture: Capture, into: Path, rival: Path | None = None) -> 
     return conversion.whole(capture, into)
 
 
-@task(task_run_name="convert part {part} of {capture.name}", **RETRIED)
+@stage("convert part {part} of {capture.name}", OF_FILES)
 def convert_part(capture: Capture, folder: Path, part: int) -> conversion.Part:
     """One part of a capture that came in shards, into a folder aside."""
     return conversion.part(capture, folder, part)
 
 
-@task(task_run_name="publish {capture.name}", **RETRIED)
+@stage("publish {capture.name}", OF_FILES)
 def publish_parts(capture: Capture, folder: Path, parts: list[conversion.Part], into: Path) -> Step:
     """The parts in a folder, once all are there, as a step of the lake."""
     if step := find_step(into, capture):  # at a retry
@@ -117,7 +131,7 @@ def publish_parts(capture: Capture, folder: Path, parts: list[conversion.Part], 
     return conversion.published(capture, folder, parts, into)
 
 
-@task(task_run_name="compute tables of {step.name}", cache_policy=NO_CACHE)
+@stage("compute tables of {step.name}")
 def compute_tables(step: Step) -> None:
     """Compute the step's tables with DuckDB, unless this version of the SQL did.
 
@@ -126,7 +140,7 @@ def compute_tables(step: Step) -> None:
     _drawing().compute_tables(step)
 
 
-@task(task_run_name="draw {step.name}", cache_policy=NO_CACHE)
+@stage("draw {step.name}")
 def draw_step(step: Step, into: Path, bands: "Bands") -> None:
     """Report, charts, `summary.json`, `samples.json` and tables as CSV, into a folder for MLflow.
 
@@ -135,12 +149,7 @@ def draw_step(step: Step, into: Path, bands: "Bands") -> None:
     _drawing().draw_step(step, into, bands)
 
 
-@task(
-    task_run_name="log {step.name}",
-    cache_policy=NO_CACHE,
-    retries=3,
-    retry_delay_seconds=[1, 5, 15],
-)
+@stage("log {step.name}", Retries((1, 5, 15)))
 def log_step(
     step: Step,
     files: Path,
@@ -154,44 +163,38 @@ def log_step(
     With `parity`, also what these frameworks log, under their names. A run that is `followed` is
     marked as running. Prefect keeps the run's note as an artifact, a version a step.
     """
-    from timtrack.tasks import outputs
-
-    link, note, assessment = outputs.log_step(step, files, home, bands, parity, followed)
+    how = (files, home, bands, parity, followed)
+    link, note, assessment = _outputs("log_step", step, *how)
     if is_shown():
+        from prefect.artifacts import create_markdown_artifact
+
         create_markdown_artifact(
             key=_slug(step.run) or "run",
             markdown=note,
             description=markdown(f"{step.name}: {assessment.told}"),
         )
-    outputs.note_logged(step, home, parity, link)
-    return link
+    for mark in survey.logged_marks(home, parity):  # last of all: until then it is not logged
+        set_mark(step, mark, link)
+    return str(link)
 
 
-@task(task_run_name="renew {step.name}", cache_policy=NO_CACHE)
+@stage("renew {step.name}")
 def renew_step(step: Step, home: Path, bands: "Bands") -> None:
     """Page, `summary.json` and numbers of a logged step again, with what a referee found since.
 
     Raises TrackingError for a step that is not logged.
     """
-    from timtrack.tasks import outputs
-
-    outputs.renew_step(step, home, bands)
+    _outputs("renew_step", step, home, bands)
 
 
-@task(
-    task_run_name="draw the trend of {run}",
-    cache_policy=NO_CACHE,
-    retries=3,
-    retry_delay_seconds=10,
-)
+@stage("draw the trend of {run}", OF_MLFLOW)
 def log_trend(run: str, into: Path, home: Path, bands: "Bands") -> None:
     """The run's metrics over its steps: chart and table, to the run's artifacts in MLflow."""
-    from timtrack.tasks import outputs
+    _drawing().draw_trend(run, into, home, bands)
+    _outputs("log_files", run, home, into, "trend")
 
-    outputs.log_trend(run, into, home, bands)
 
-
-@task(task_run_name="judge {run}", cache_policy=NO_CACHE)
+@stage("judge {run}")
 def judge_run(run: str, home: Path, rules: Alerts) -> alerts.Change | None:
     """How the run stands after its last steps; if that changed, an event for Prefect's automations.
 
@@ -204,6 +207,8 @@ def judge_run(run: str, home: Path, rules: Alerts) -> alerts.Change | None:
 def _tell_prefect(change: alerts.Change) -> None:
     if not is_shown():
         return
+    from prefect.events import emit_event
+
     level = change.now.level.replace(" ", "-")
     emit_event(
         f"timtrack.mismatch.{level}",
@@ -216,26 +221,13 @@ def _tell_prefect(change: alerts.Change) -> None:
     )
 
 
-@task(
-    task_run_name="tag {run}",
-    cache_policy=NO_CACHE,
-    retries=3,
-    retry_delay_seconds=10,
-)
+@stage("tag {run}", OF_MLFLOW)
 def tag_run(run: str, home: Path) -> None:
     """The run's status as tags of its MLflow run."""
-    from timtrack.tasks import outputs
-
-    outputs.tag_run(run, home)
+    _outputs("tag_run", run, home)
 
 
-@task(
-    task_run_name="compare {runs}",
-    cache_policy=NO_CACHE,
-    retries=3,
-    retry_delay_seconds=10,
-    retry_condition_fn=_is_outside,
-)
+@stage("compare {runs}", Retries(OF_MLFLOW.pauses, _is_outside))
 def compare_runs(
     runs: list[str],
     home: Path,
@@ -245,17 +237,26 @@ def compare_runs(
     bands: "Bands",
 ) -> str:
     """The comparison page with its tables, to MLflow and to `output`; a link to it."""
-    from timtrack.tasks import outputs
-
-    return outputs.compare_runs(runs, home, steps, baseline, output, bands)
+    return str(_outputs("compare_runs", runs, home, steps, baseline, output, bands))
 
 
-@task(task_run_name="show the status of the runs", cache_policy=NO_CACHE)
+def lost_runs(home: Path) -> list[Step]:
+    """The steps of runs that were deleted in MLflow, which count as not logged from then on.
+
+    Runs that a watcher left as running when it was killed are ended there.
+    """
+    lost: list[Step] = _outputs("lost_runs", home)
+    return lost
+
+
+@stage("show the status of the runs")
 def show_statuses(home: Path) -> None:
     """How each run stands, as one Prefect artifact that is renewed when one changes.
 
     Prefect's UI takes every text in a table for Markdown.
     """
+    from prefect.artifacts import create_table_artifact
+
     links = _reports(home)
     rows = [
         {
@@ -281,9 +282,11 @@ def _reports(home: Path) -> dict[str, str]:
     return {run: f"[report]({link.replace('?', page, 1)})" for run, link in links.items() if link}
 
 
-@task(task_run_name="show the backlog of {root}", cache_policy=NO_CACHE)
+@stage("show the backlog of {root}")
 def show_backlog(root: Path, seen: Backlog, taken: list[Step], seconds: float) -> None:
     """How far the watcher is and how fast, as a Prefect artifact that is renewed on a change."""
+    from prefect.artifacts import create_markdown_artifact
+
     create_markdown_artifact(
         key=f"watch-{_slug(root.name) or 'captures'}",
         markdown=encodable(survey.markdown(root, seen, taken, seconds)),

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from timtrack.flows.settings import Settings
 from timtrack.tasks.messages.errors import TimtrackError
+from timtrack.tasks.system import isolation
 
 WRITING = {"ingest", "watch", "serve", "compare", "demo"}  # into --home
 ALERTING = {"ingest", "watch", "serve"}  # judge runs by rules
@@ -37,6 +38,19 @@ def settle_environment() -> None:
         "MLFLOW_HTTP_REQUEST_TIMEOUT": "30",
     }.items():
         os.environ.setdefault(name, value)
+
+
+READING = ("timtrack.tasks.lake.conversion", "torch")  # what the process that reads captures needs
+
+
+def begin_reading(options: Namespace) -> None:
+    """Start the process that reads captures, if a verb is given one that needs a second for that.
+
+    Its imports go on while settings and what the verb needs are read.
+    """
+    given = [*getattr(options, "paths", ()), *filter(None, [getattr(options, "what", None)])]
+    if any(Path(one).suffix == ".pt" and Path(one).is_file() for one in given):
+        isolation.prepare(isolation.import_all, *READING)
 
 
 def settings(options: Namespace) -> Settings:

@@ -10,20 +10,35 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from timtrack.flows import execution, runner
 from timtrack.flows.outcomes import Outcome
 from timtrack.flows.settings import Settings
+from timtrack.tasks import stages
 from timtrack.tasks.backlog import asked, survey
 from timtrack.tasks.captures import paths as places
 from timtrack.tasks.captures.source import Source
 from timtrack.tasks.lake import conversion
 from timtrack.tasks.lake.steps import Step, all_steps, find_step, has_mark, mark_text
 from timtrack.tasks.messages.errors import TimtrackError
+from timtrack.tasks.tables.catalogue import catalogue
 from timtrack.tasks.tables.stored import are_computed
 
 FEW = 4  # captures; more are read side by side, by the flow
-# What a new capture needs once it is open: the flow, MLflow, its store.
-STORE = "mlflow.store.tracking.sqlalchemy_store"
-NEXT = ("timtrack.flows.analyse", "timtrack.tasks.outputs", STORE)
+
+
+def _import_flow() -> None:
+    importlib.import_module("timtrack.flows.cli.screen.progress")
+
+
+def _start_drawing() -> None:
+    importlib.import_module("timtrack.tasks.drawing")
+    from timtrack.tasks.reports.charts import export
+
+    export.start()
+
+
+# What a new capture needs once it is open.
+NEXT: tuple[Callable[[], object], ...] = (_import_flow, catalogue, _start_drawing)
 
 
 @dataclass(frozen=True)
@@ -67,8 +82,10 @@ class _Look:
         """Of a capture that needs no further work; None if it does."""
         if step := self._known(source):
             return self._done(source.path, step)
+        if execution.is_plain(1) and self.settings.runner == runner.DEFAULT:
+            stages.prepare_tracking(self.home)
         try:
-            capture = conversion.identify(source, **vars(self.given), meanwhile=import_next)
+            capture = conversion.identify(source, **vars(self.given), meanwhile=prepare_next)
         except TimtrackError as error:
             return Outcome(source.path, error=error)
         except OSError:  # it may pass: the flow tries again
@@ -99,9 +116,9 @@ class _Look:
         return Outcome(path.absolute(), step, link)
 
 
-def import_next(is_answered: Callable[[], bool]) -> None:
-    """Import the next modules until the capture is open, so that a bad file fails early."""
-    for module in NEXT:
+def prepare_next(is_answered: Callable[[], bool]) -> None:
+    """Do what a new capture needs next until it is open, so that a bad file fails early."""
+    for do in NEXT:
         if is_answered():
             return
-        importlib.import_module(module)
+        do()

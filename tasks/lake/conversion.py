@@ -112,5 +112,5 @@ def step_of(
         yield pick_step(lake, what, step)
         return
     with tempfile.TemporaryDirectory(prefix="timtrack-") as aside:
-        capture = identify_here(Source(Path(what), columns), run=run, step=step)
-        yield _whole(capture, Path(aside))
+        capture = identify(Source(Path(what), columns), run=run, step=step)
+        yield whole(capture, Path(aside))

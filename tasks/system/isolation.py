@@ -8,6 +8,7 @@ that their size allows for, and a death is told as `Died`.
 
 import atexit
 import contextlib
+import importlib
 import os
 import pickle
 import resource
@@ -22,6 +23,8 @@ from collections.abc import Callable
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
+
+from timtrack.tasks.system.interrupts import reach_waits
 
 KEPT = 60.0  # seconds that a process waits for more work
 LOOK = 1.0  # seconds after which an orphan notices
@@ -50,10 +53,15 @@ class Stopped(Exception):
     """The work was given up, because the program ends."""
 
 
-class _Worker:
-    """A process that does one thing after the other."""
+READING = "reading"  # captures; what opened a hostile one does nothing else
 
-    def __init__(self) -> None:
+
+class _Worker:
+    """A process that does one thing after the other, for one purpose."""
+
+    def __init__(self, purpose: str) -> None:
+        self.purpose = purpose
+        self.is_preparing = False
         ours, theirs = socket.socketpair()
         with theirs:
             call = f"serve({theirs.fileno()}, {os.getpid()})"
@@ -67,12 +75,21 @@ class _Worker:
         self.connection = Connection(ours.detach())
         self.rested = 0.0  # since, by the monotonic clock
 
+    def prepare(self, work: bytes) -> None:
+        """Begin with what nobody waits for."""
+        self.connection.send_bytes(work)
+        self.is_preparing = True
+
     def do(self, work: bytes, meanwhile: Meanwhile | None = None) -> tuple[bool, Any]:
         """Whether the call returned, with its result or exception; raises Died."""
         try:
             self.connection.send_bytes(work)
+            if self.is_preparing:
+                self.connection.recv_bytes()
+                self.is_preparing = False
             if meanwhile:
                 meanwhile(self.connection.poll)
+            reach_waits()
             return pickle.loads(self.connection.recv_bytes())
         except (EOFError, OSError):
             raise Died(self._ended()) from None
@@ -98,34 +115,74 @@ TOO_LONG = "SIGXCPU"
 def apart(
     function: Callable[..., Any],
     *arguments: Any,
-    size: int = 0,
+    size: int | None = 0,
+    purpose: str = READING,
     meanwhile: Meanwhile | None = None,
 ) -> Any:
     """What a function of a module returns or raises, done in another process; raises Died.
 
-    `size` is how many bytes it has to read. A process that dies is not blamed on its work at once
-    (somebody may have killed it): it is tried once more, unless it took too long.
+    `size` is how many bytes it has to read, which limits what it may take; None does not. A process
+    that dies is not blamed on its work at once (somebody may have killed it): it is tried once
+    more, unless it took too long.
     """
     work = pickle.dumps((function, arguments, size))
     try:
-        is_done, result = _tried(work, meanwhile)
+        is_done, result = _tried(work, purpose, meanwhile)
     except Died as death:
         if death.how == TOO_LONG:
             raise
-        is_done, result = _tried(work)
+        is_done, result = _tried(work, purpose)
     if is_done:
         return result
     raise result
 
 
-def _tried(work: bytes, meanwhile: Meanwhile | None = None) -> tuple[bool, Any]:
+def prepare(function: Callable[..., Any], *arguments: Any, purpose: str = READING) -> None:
+    """Have a process begin with that: what comes next for this purpose is done by it, sooner."""
+    with _lock:
+        if not _stopping.is_set() and not _ready(purpose):
+            worker = _begun(purpose)
+            worker.prepare(pickle.dumps((function, arguments, None)))
+            _idle.append(worker)
+
+
+def import_all(*modules: str) -> None:
+    """What a process can begin with, whatever it is asked to do."""
+    for module in modules:
+        importlib.import_module(module)
+
+
+def is_prepared(purpose: str) -> bool:
+    """Whether a process waits for work of this purpose."""
+    with _lock:
+        return bool(_ready(purpose))
+
+
+def _ready(purpose: str) -> list[_Worker]:
+    return [worker for worker in _idle if worker.purpose == purpose]
+
+
+def _begun(purpose: str) -> _Worker:
+    if not _all:
+        atexit.register(stop)
+    worker = _Worker(purpose)
+    _all.add(worker)
+    return worker
+
+
+def _taken(purpose: str) -> _Worker:
+    """A process that waits for work of this purpose, or another one."""
     with _lock:
         if _stopping.is_set():
             raise Stopped("the program ends")
-        worker = _idle.pop() if _idle else _Worker()
-        if not _all:
-            atexit.register(stop)
-        _all.add(worker)
+        if not (ready := _ready(purpose)):
+            return _begun(purpose)
+        _idle.remove(ready[-1])
+        return ready[-1]
+
+
+def _tried(work: bytes, purpose: str, meanwhile: Meanwhile | None = None) -> tuple[bool, Any]:
+    worker = _taken(purpose)
     try:
         answer = worker.do(work, meanwhile)
     except Died:
@@ -186,7 +243,8 @@ def _end_with(parent: int) -> None:
 def _answer(work: bytes) -> bytes:
     try:
         function, arguments, size = pickle.loads(work)
-        _limit(size)
+        if size is not None:
+            _limit(size)
         return pickle.dumps((True, function(*arguments)))
     except BaseException as error:  # a Rust library's panic is no Exception
         return _as_bytes(error)

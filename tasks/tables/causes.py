@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from timtrack.tasks.tables.comments import filled
+
 FILE = Path(__file__).parents[2] / "sql" / "causes.toml"
 FIX = "fix_"
 
@@ -117,7 +119,8 @@ def _conditions(tables: Iterable[Mapping[str, str]]) -> tuple[Condition, ...]:
 def expand(sql: str) -> str:
     """SQL with every cause's conditions in place of its comment `causes` or `run causes`."""
     causes = definitions().values()
-    in_steps = (one.in_step.sql(one.id) for one in causes if one.in_step)
-    over_steps = (one.over_steps.sql(one.id) for one in causes if one.over_steps)
-    expanded = sql.replace("/* causes */", ",\n".join(in_steps))
-    return expanded.replace("/* run causes */", ",\n".join(over_steps))
+    parts = {
+        "causes": lambda: (one.in_step.sql(one.id) for one in causes if one.in_step),
+        "run causes": lambda: (one.over_steps.sql(one.id) for one in causes if one.over_steps),
+    }
+    return filled(sql, parts)

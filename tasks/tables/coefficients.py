@@ -8,6 +8,7 @@ import re
 from collections import defaultdict
 from collections.abc import Iterable
 
+from timtrack.tasks.tables.comments import filled
 from timtrack.tasks.tables.corrections import Setting
 
 RATIO = "clipped_ratio"
@@ -41,11 +42,12 @@ def expand(sql: str, settings: Iterable[Setting]) -> str:
     """SQL with these settings in place of its comments `settings`, `smooth settings`, `sides`."""
     smooth = [setting for setting in settings if setting.method.coefficient]
     linear = [setting for setting in settings if not setting.method.coefficient]
-    return (
-        sql.replace("/* settings */", ",\n".join(map(_of_cell, linear)))
-        .replace("/* smooth settings */", ",\n".join(map(_of_tokens, smooth)))
-        .replace("/* sides */", "".join(f",\n{side}" for side in _sides(linear)))
-    )
+    parts = {
+        "settings": lambda: map(_of_cell, linear),
+        "smooth settings": lambda: map(_of_tokens, smooth),
+        "sides": lambda: _sides(linear),
+    }
+    return filled(sql, parts)
 
 
 def _of_tokens(setting: Setting) -> str:

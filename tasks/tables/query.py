@@ -1,7 +1,8 @@
 """Queries over steps: every table of every step, computed where it is not stored."""
 
 import logging
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import polars as pl
 
 from timtrack.tasks.lake.steps import Step, is_pruned
 from timtrack.tasks.messages.errors import BadTables, TimtrackError
+from timtrack.tasks.system.interrupts import reach_waits
 from timtrack.tasks.tables import read_only
 from timtrack.tasks.tables.catalogue import (
     Table,
@@ -67,18 +69,37 @@ def ask(steps: list[Step], sql: str, any_files: bool = False, most: int | None =
         with connect(steps, sql) as connection:
             if not any_files:
                 read_only.lock(connection, {step.path.parents[2] for step in steps})
-            relation = connection.sql(sql)
-            if statements[-1].type == duckdb.StatementType.COPY:
-                return Answer(pl.DataFrame(), copied=relation.fetchall()[0][0])
-            return Answer(pl.DataFrame()) if relation is None else _fetched(relation, most)
+            is_copy = statements[-1].type == duckdb.StatementType.COPY
+            return _interruptible(connection, lambda: _answer(connection, sql, is_copy, most))
     except duckdb.IOException as error:
         raise (FilesGone if "No files found" in str(error) else BadQuery)(str(error)) from error
     except (duckdb.Error, pl.exceptions.PolarsError, NotAllowed) as error:
         raise BadQuery(str(error)) from error
-    except RuntimeError as error:  # DuckDB's own Ctrl-C
-        if "interrupted" in str(error):
-            raise KeyboardInterrupt from None
-        raise
+
+
+def _interruptible(connection: duckdb.DuckDBPyConnection, work: Callable[[], Answer]) -> Answer:
+    """What the work on a connection returns; Ctrl-C ends it.
+
+    DuckDB looks for signals where it computes in the main thread, which on a busy machine it may
+    not do for minutes.
+    """
+    reach_waits()
+    with ThreadPoolExecutor(1) as pool:
+        future = pool.submit(work)
+        try:
+            return future.result()
+        except KeyboardInterrupt:
+            connection.interrupt()
+            raise
+
+
+def _answer(
+    connection: duckdb.DuckDBPyConnection, sql: str, is_copy: bool, most: int | None
+) -> Answer:
+    relation = connection.sql(sql)
+    if is_copy:
+        return Answer(pl.DataFrame(), copied=relation.fetchall()[0][0])
+    return Answer(pl.DataFrame()) if relation is None else _fetched(relation, most)
 
 
 def _fetched(relation: duckdb.DuckDBPyRelation, most: int | None) -> Answer:

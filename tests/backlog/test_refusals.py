@@ -31,7 +31,7 @@ def root(tmp_path):
 @pytest.fixture(autouse=True)
 def at_once(monkeypatch):
     """What fails is not tried again within a sweep."""
-    monkeypatch.setattr(stages.log_step, "retries", 0)
+    monkeypatch.setattr(stages.log_step.task, "retries", 0)
 
 
 def is_logged(home) -> dict[str, bool]:

@@ -42,7 +42,7 @@ def analysed(file: Path, home: Path) -> str:
     identified = identify(Source(file), run="backfill")
     step = write_step(home / "lake", identified, **reading(identified))
     write_tables(step, sql_version(), compute_step(step))
-    stages.draw_step.fn(step, home / f"files-{step.step}", OURS)
+    stages.draw_step(step, home / f"files-{step.step}", OURS)
     return step.name
 
 
@@ -67,10 +67,10 @@ def by_dask(files: list[Path], home: Path, workers: int) -> float:
 
 def by_flow(files: list[Path], home: Path) -> float:
     """Seconds of the flow, the server and the cluster running."""
-    from timtrack.flows import runner
+    from timtrack.flows import execution
     from timtrack.flows.analyse import analyse
 
-    flow = analyse.with_options(task_runner=runner.made("dask:2"))
+    flow = execution.as_flow(analyse, "dask:2")
     flow(files[:1], home, run="backfill")
     began = time.monotonic()
     flow(files[1:], home, run="backfill")

@@ -36,7 +36,7 @@ def bare(root: Path, home: Path) -> None:
         if step is None:
             step = write_step(home / "lake", identified, **reading(identified))
             write_tables(step, sql_version(), compute_step(step))
-            stages.draw_step.fn(step, home / f"files-{step.step}", OURS)
+            stages.draw_step(step, home / f"files-{step.step}", OURS)
 
 
 def seconds(work, *arguments: Path) -> float:

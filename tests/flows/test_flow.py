@@ -3,6 +3,7 @@
 import json
 import os
 import subprocess
+import sys
 
 import pytest
 from prefect.client.orchestration import get_client
@@ -10,7 +11,8 @@ from prefect.client.orchestration import get_client
 from tests.given import batch_fields, with_other_sql
 from tests.given_lake import stored_points
 from tests.servers import TIM
-from timtrack.flows.analyse import analyse
+from timtrack.flows import analyse as analysis
+from timtrack.flows import execution
 from timtrack.flows.cli.main import main
 from timtrack.flows.outcomes import CapturesFailed
 from timtrack.tasks import drawing, outputs
@@ -18,6 +20,8 @@ from timtrack.tasks.lake.steps import all_steps
 from timtrack.tasks.tables.query import run_query
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("prefect")]
+
+analyse = execution.as_flow(analysis.analyse)
 
 
 @pytest.fixture
@@ -172,6 +176,26 @@ def test_a_flow_needs_no_server_started_by_hand(three_steps, home):
     assert "trained tokens" in done.stdout
     assert done.stderr == ""
     assert not list((home / "prefect").glob("*.db"))
+
+
+def test_one_capture_needs_neither_prefect_nor_mlflow_nor_torch_in_the_process(three_steps, home):
+    """They take seconds to import: Prefect is not needed, the others are in processes of theirs."""
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("PREFECT_")}
+    code = (
+        "import sys; from timtrack.flows.cli.main import main;"
+        "assert main(['--home', sys.argv[1], 'ingest', sys.argv[2]]) == 0;"
+        "heavy = {'prefect', 'mlflow', 'torch', 'pandas'} & set(sys.modules);"
+        "sys.exit(str(heavy) if heavy else 0)"
+    )
+    command = [sys.executable, "-P", "-c", code, str(home), str(three_steps[0])]
+    environment["HOME"] = str(home)  # no profiles of Prefect
+    done = subprocess.run(
+        command, env=environment, cwd=home.parent, capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    [(step, value)] = stored_points(home, "kl_k1")
+    asked = run_query(all_steps(home / "lake"), "select step, kl_k1 from step_metrics")
+    assert [(step, value)] == asked.rows()
 
 
 def test_another_experiment_does_not_replace_a_step_unasked(saved, home):

@@ -1,6 +1,5 @@
 """Captures that need no analysis are settled before anything heavy is imported."""
 
-import sys
 from pathlib import Path
 
 import pytest
@@ -58,13 +57,12 @@ def test_a_capture_that_was_written_to_is_opened(done, home):
     assert isinstance(outcome.error, BadCapture)
 
 
-def test_what_comes_next_is_imported_while_a_capture_is_opened(monkeypatch):
-    monkeypatch.setattr(ready, "NEXT", ("colorsys", "rlcompleter", "this"))
-    for module in ready.NEXT:
-        monkeypatch.delitem(sys.modules, module, raising=False)
+def test_what_comes_next_is_done_while_a_capture_is_opened(monkeypatch):
+    done = []
+    monkeypatch.setattr(ready, "NEXT", [lambda n=n: done.append(n) for n in range(3)])
     answers = iter([False, True])
-    ready.import_next(lambda: next(answers))
-    assert [module in sys.modules for module in ready.NEXT] == [True, False, False]
+    ready.prepare_next(lambda: next(answers))
+    assert done == [0]
 
 
 def test_the_caller_works_while_a_capture_is_read(saved):

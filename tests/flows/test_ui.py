@@ -10,6 +10,7 @@ from playwright.sync_api import Browser, Page, expect
 
 from tests.given import batch_fields
 from tests.servers import TIM, free_port, running, wait_for
+from timtrack.flows import execution
 from timtrack.flows.analyse import analyse
 from timtrack.tasks.tracking.tracker import Tracker
 
@@ -26,7 +27,7 @@ def server(home: Path, saved, prefect) -> Iterator[str]:
         )
         for n in (1, 2, 3)
     ]
-    link = analyse(paths, home)[0].link
+    link = execution.as_flow(analyse)(paths, home)[0].link
     port = free_port()
     command = [*TIM, "--home", str(home), "ui", "--port", str(port)]
     with running(command, home / "ui.log"):

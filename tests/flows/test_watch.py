@@ -19,6 +19,7 @@ from timtrack.flows.watched import Watched
 from timtrack.tasks import stages
 from timtrack.tasks.backlog import quarantine, survey
 from timtrack.tasks.lake.steps import all_steps
+from timtrack.tasks.stage import Stage
 from timtrack.tasks.tables.query import run_query
 from timtrack.tasks.tracking.tracker import Tracker
 
@@ -231,7 +232,7 @@ def test_a_sweep_that_dies_in_any_stage_is_finished_by_the_next(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr(stages, stage, die)
+        patched.setattr(stages, stage, Stage(die, "die"))
         with pytest.raises(BaseException):  # noqa: B017 - as Prefect passes the interrupt on
             watch(root, home)
     watch(root, home)
@@ -335,7 +336,7 @@ def test_a_trend_that_cannot_be_drawn_is_told_and_drawn_later(
 
     with monkeypatch.context() as broken:
         broken.setattr(Tracker, "log_files", fails)
-        broken.setattr(stages.log_trend, "retries", 0)
+        broken.setattr(stages.log_trend.task, "retries", 0)
         assert main(command) == 1
     said = capsys.readouterr().err.splitlines()[-1]
     assert said.startswith("no sweep: NothingDone: two sweeps left 1 runs without trend or status")

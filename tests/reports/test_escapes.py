@@ -76,7 +76,7 @@ def test_no_table_of_a_step_has_a_formula(step, tmp_path):
     computed = with_tokens(step, FORMULAS)
     shutil.rmtree(tables_folder(step))
     write_tables(step, sql_version(), computed)
-    stages.draw_step.fn(step, tmp_path / "files", OURS)
+    stages.draw_step(step, tmp_path / "files", OURS)
     with (tmp_path / "files" / "tables" / "worst_tokens.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert {row["token"] for row in rows} == {printable(f"'{text}") for text in FORMULAS}
@@ -223,7 +223,7 @@ def test_what_a_capture_says_of_itself_is_strict_json_and_taken_by_mlflow(saved,
     assert (meta["temperature"], meta["top_p"], meta["key\\ud800"]) == (None, None, "x")
     write_tables(made, sql_version(), compute_step(made))
     files = tmp_path / "files"
-    stages.draw_step.fn(made, files, OURS)
+    stages.draw_step(made, files, OURS)
     for file in files.rglob("*.json"):
         assert strict(file.read_text())
     tracker = Tracker(home)

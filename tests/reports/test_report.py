@@ -461,6 +461,12 @@ def test_a_link_to_nowhere_says_so(published_page, opened):
     assert page.locator(".sample", has_text="row 833 ").first.is_visible()
 
 
+def test_our_bands_are_of_metrics_that_there_are():
+    """They are not checked each time they are read, as a file of one's own is."""
+    for band in bands._read(bands.FILE):
+        bands._check(band)
+
+
 def test_bands_of_ones_own_go_first(tmp_path, monkeypatch, published):
     own = tmp_path / "bands.toml"
     own.write_text('[[bands]]\nmetric = "kl_k3"\nhealthy = 5\nwatch = 6\nsays = "we"\n')

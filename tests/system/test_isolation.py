@@ -3,6 +3,10 @@
 import importlib
 import mmap
 import os
+import resource
+import signal
+import subprocess
+import sys
 import threading
 import time
 
@@ -119,6 +123,49 @@ def test_a_process_that_has_had_nothing_to_do_for_a_while_is_let_go(monkeypatch)
     with pytest.raises(ProcessLookupError):
         os.kill(before, 0)
     assert apart(os.getpid) != before
+
+
+def test_ctrl_c_ends_the_wait_for_a_process():
+    """Polars handles the signal too, and would have the wait go on."""
+    code = """
+import polars, time
+from timtrack.tasks.system import isolation
+isolation.apart(str.upper, "a")
+print("begun", flush=True)
+try:
+    isolation.apart(time.sleep, 600)
+except KeyboardInterrupt:
+    print("interrupted", flush=True)
+"""
+    waits = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    assert waits.stdout.readline() == "begun\n"
+    time.sleep(1)  # it waits by then; before, it would be interrupted too
+    waits.send_signal(signal.SIGINT)
+    assert waits.communicate(timeout=60)[0] == "interrupted\n"
+    assert waits.returncode == 0
+
+
+def test_a_process_is_prepared_for_a_purpose_and_does_nothing_else():
+    isolation.prepare(os.getpid, purpose="logging")
+    isolation.prepare(os.getpid, purpose="logging")  # there is one already
+    assert isolation.is_prepared("logging")
+    assert not isolation.is_prepared("painting")
+    logging = apart(os.getpid, purpose="logging", size=None)
+    assert apart(os.getpid) != logging
+    assert apart(os.getpid, purpose="logging", size=None) == logging
+
+
+def test_work_without_a_size_has_no_limits():
+    apart(os.getpid)
+    assert apart(resource.getrlimit, resource.RLIMIT_CPU)[0] > 0
+    isolation.prepare(os.getpid, purpose="free")
+    free = isolation.apart(resource.getrlimit, resource.RLIMIT_CPU, size=None, purpose="free")
+    assert free == resource.getrlimit(resource.RLIMIT_CPU)
+
+
+def test_what_a_process_could_not_prepare_is_no_error_of_its_work():
+    isolation.prepare(isolation.import_all, "no_such_module", purpose="broken")
+    assert apart(str.upper, "a", purpose="broken") == "A"
 
 
 def test_whoever_waits_goes_on_when_the_program_is_told_to_end(tmp_path, monkeypatch):

@@ -1,4 +1,4 @@
-"""Flows in a terminal: a progress bar, then the outcomes."""
+"""Captures that are analysed in a terminal: a progress bar, then the outcomes."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -9,17 +9,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from timtrack.flows import execution, runner
 from timtrack.flows.analyse import analyse
-from timtrack.flows.cli.screen.outcomes import Tellers, tell_hindrance
-from timtrack.flows.follow import Hindrance, follow
-from timtrack.flows.outcomes import (
-    CapturesFailed,
-    Outcome,
-    change_listener,
-    listener,
-    ready_listener,
-)
+from timtrack.flows.outcomes import CapturesFailed, Outcome, listener, ready_listener
 from timtrack.flows.settings import Settings
-from timtrack.flows.watched import Watched
 from timtrack.tasks.lake.steps import Step
 from timtrack.tasks.messages.errors import printable
 
@@ -38,13 +29,13 @@ def analyse_with_progress(
     ready: Callable[[Step], None] | None = None,
     **given: Any,
 ) -> list[Outcome]:
-    """Run the flow `analyse` behind a progress bar; its outcomes, failed ones too.
+    """Run `analyse` behind a progress bar; its outcomes, failed ones too.
 
     `ready` is called of each step before it is logged, and may print: the bar ends before.
-    `given`: run, step and tokenizer, as the flow takes them.
+    `given`: run, step and tokenizer, as it takes them.
     """
     plain = settings.runner == runner.DEFAULT and execution.is_plain(len(paths))
-    flow = analyse.fn if plain else analyse.with_options(task_runner=runner.made(settings.runner))
+    flow = analyse if plain else execution.as_flow(analyse, settings.runner)
     parity, bands = ",".join(settings.parity), settings.bands.own
     console = Console(stderr=True)
     quiet = not console.is_terminal
@@ -68,21 +59,3 @@ def analyse_with_progress(
         finally:
             listener.reset(token)
             ready_listener.reset(waiting)
-
-
-def watch_with_progress(
-    watched: Watched, home: Path, once: bool, every: float, on: str, tellers: Tellers
-) -> bool:
-    """Follow a folder, telling of each finished capture and changed run; True if any failed."""
-    token = listener.set(tellers.of_capture)
-    changes = change_listener.set(tellers.of_run)
-    try:
-        failed = False
-        for told in follow(watched, home, lambda: once, every, on):
-            if isinstance(told, Hindrance):
-                tell_hindrance(told, once)
-            failed = failed or told.error is not None
-        return failed
-    finally:
-        listener.reset(token)
-        change_listener.reset(changes)

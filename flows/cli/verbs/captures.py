@@ -64,8 +64,8 @@ def watch(options: Namespace) -> int:
         f"watching {root}: {seen.found:,} found, {len(seen.pending):,} to analyse, "
         f"{len(seen.held):,} set aside; into {home}"
     )
+    from timtrack.flows.cli.screen.following import watch_with_progress
     from timtrack.flows.cli.screen.outcomes import LINES, objects
-    from timtrack.flows.cli.screen.progress import watch_with_progress
     from timtrack.flows.watched import Watched
 
     end_when_told()

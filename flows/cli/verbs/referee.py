@@ -107,6 +107,6 @@ def _log(step: "Step", options: Namespace) -> None:
     from timtrack.tasks.tracking.tracker import TrackingError
 
     try:
-        stages.renew_step.fn(step, options.home, options.settings.bands)
+        stages.renew_step(step, options.home, options.settings.bands)
     except TrackingError as error:
         complain(f"not in MLflow: {error}")

@@ -30,7 +30,7 @@ def compare(options: Namespace) -> int:
     from timtrack.flows import execution
     from timtrack.flows.compare import compare
 
-    flow = compare.fn if execution.is_plain(0) else compare
+    flow = compare if execution.is_plain(0) else execution.as_flow(compare)
     home, output = options.home.absolute(), options.output.absolute()
     link = flow(runs, home, options.steps, options.baseline, output, options.settings.bands.own)
     if options.format == "json":

@@ -23,6 +23,7 @@ def report(options: Namespace) -> int:
     from timtrack.tasks.lake.conversion import is_file
     from timtrack.tasks.lake.steps import neighbour
     from timtrack.tasks.reports import step_page
+    from timtrack.tasks.reports.charts import export
     from timtrack.tasks.reports.charts.step import draw_charts
     from timtrack.tasks.reports.samples import Choice
     from timtrack.tasks.tables.compute import tables_of
@@ -33,6 +34,7 @@ def report(options: Namespace) -> int:
     lake, is_of_run = options.home / "lake", not is_file(options.what, options.columns)
     if options.away and not is_of_run:
         return fail(f"{options.what} is a capture: --previous and --next are of a run in the lake")
+    export.start()
     with _step(options) as found:
         step = neighbour(lake, found, options.away) if options.away else found
         computed = tables_of(step)

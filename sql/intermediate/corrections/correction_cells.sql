@@ -53,4 +53,4 @@ select
     ),
     [/* smooth settings */] as smooth
 from token_weights
-group by run, step, row, is_saturated, sign(advantage) /* sides */
+group by run, step, row, is_saturated, sign(advantage), /* sides */
