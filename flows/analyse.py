@@ -7,10 +7,10 @@ from timtrack.flows import execution
 from timtrack.flows.outcomes import Outcome, change_listener, raise_if_failed, warn
 from timtrack.flows.pipeline import take_on
 from timtrack.flows.settings import Settings
-from timtrack.tasks import stages
 from timtrack.tasks.backlog import asked, survey
 from timtrack.tasks.captures.source import Source
 from timtrack.tasks.lake.steps import all_steps
+from timtrack.tasks.pipeline import stages
 from timtrack.tasks.verdicts import alert_rules, alerts
 from timtrack.tasks.verdicts.alert_rules import Alerts, BadAlerts
 from timtrack.tasks.verdicts.alerts import Change

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from timtrack.flows import execution
 from timtrack.flows.settings import Settings
-from timtrack.tasks import stages
+from timtrack.tasks.pipeline import stages
 
 
 def compare(

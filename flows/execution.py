@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from timtrack.flows import runner
-from timtrack.tasks.stage import Stage, is_in_flow
+from timtrack.tasks.pipeline.stage import Stage, is_in_flow
 
 FEW = 4  # captures; for more, a task runner is worth its start
 

@@ -13,7 +13,6 @@ from typing import Any
 from timtrack.flows import execution
 from timtrack.flows.outcomes import NotLogged, Outcome, Refused, tell_of, tell_ready, warn
 from timtrack.flows.settings import Settings
-from timtrack.tasks import stages
 from timtrack.tasks.backlog import refusals, survey
 from timtrack.tasks.captures.capture import Capture
 from timtrack.tasks.captures.source import Source
@@ -21,6 +20,7 @@ from timtrack.tasks.lake.publish import parts_of
 from timtrack.tasks.lake.staging import scratch_folder
 from timtrack.tasks.lake.steps import Step, all_steps, find_step, has_other_capture
 from timtrack.tasks.messages.errors import BadTables
+from timtrack.tasks.pipeline import stages
 from timtrack.tasks.tables.catalogue import sql_version
 
 AHEAD = 8  # captures begun beyond the one that is being logged

@@ -6,10 +6,10 @@ from pathlib import Path
 from timtrack.flows import execution
 from timtrack.flows.outcomes import Outcome, warn
 from timtrack.flows.settings import Settings
-from timtrack.tasks import stages
 from timtrack.tasks.lake.steps import Step, referee_folder
 from timtrack.tasks.messages.errors import TimtrackError
-from timtrack.tasks.stage import stage
+from timtrack.tasks.pipeline import stages
+from timtrack.tasks.pipeline.stage import stage
 
 ROWS = 4  # sequences
 MINUTES = 5.0

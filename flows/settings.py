@@ -10,8 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from timtrack.flows import runner as runners
-from timtrack.tasks.system import memory
-from timtrack.tasks.tables import frameworks
+from timtrack.tasks.tables import frameworks, memory
 
 if TYPE_CHECKING:  # the command line starts without what reads bands
     from timtrack.tasks.verdicts.bands import Bands

@@ -16,13 +16,13 @@ from timtrack.flows.referee import rescore
 from timtrack.flows.settings import Settings
 from timtrack.flows.sweep_names import few, is_news, name_sweep
 from timtrack.flows.watched import Watched
-from timtrack.tasks import stages
 from timtrack.tasks.backlog import quarantine
 from timtrack.tasks.backlog.quarantine import State
 from timtrack.tasks.captures.completeness import QUIET
 from timtrack.tasks.captures.source import Source
 from timtrack.tasks.lake.staging import sweep_staging
 from timtrack.tasks.messages.errors import BadCapture, Rival
+from timtrack.tasks.pipeline import stages
 from timtrack.tasks.verdicts import alerts as alerts_module
 from timtrack.tasks.verdicts.alert_rules import LEVELS
 from timtrack.tasks.verdicts.alerts import Change

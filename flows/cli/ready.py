@@ -13,13 +13,13 @@ from typing import Any
 from timtrack.flows import execution, runner
 from timtrack.flows.outcomes import Outcome
 from timtrack.flows.settings import Settings
-from timtrack.tasks import stages
 from timtrack.tasks.backlog import asked, survey
 from timtrack.tasks.captures import paths as places
 from timtrack.tasks.captures.source import Source
 from timtrack.tasks.lake import conversion
 from timtrack.tasks.lake.steps import Step, all_steps, find_step, has_mark, mark_text
 from timtrack.tasks.messages.errors import TimtrackError
+from timtrack.tasks.pipeline import stages
 from timtrack.tasks.tables.catalogue import catalogue
 from timtrack.tasks.tables.stored import are_computed
 
@@ -31,7 +31,7 @@ def _import_flow() -> None:
 
 
 def _start_drawing() -> None:
-    importlib.import_module("timtrack.tasks.drawing")
+    importlib.import_module("timtrack.tasks.pipeline.drawing")
     from timtrack.tasks.reports.charts import export
 
     export.start()

@@ -153,6 +153,7 @@ def step_files(step: Step, name: str) -> list[Path]:
 
 
 REFEREE = "referee"  # how the folder begins of what a referee found
+REFEREE_FILE = "referee.json"  # in it
 
 
 def referee_folder(step: Step) -> Path | None:

@@ -8,8 +8,7 @@ import numpy as np
 import torch
 
 from timtrack.tasks import hook
-from timtrack.tasks.lake.steps import Step, referee_folder
-from timtrack.tasks.referee.records import FILE
+from timtrack.tasks.lake.steps import REFEREE_FILE, Step, referee_folder
 from timtrack.tasks.referee.rollouts import Floats, NotRescorable, Rollout, read
 
 
@@ -25,7 +24,7 @@ def files(step: Step, row: int) -> dict[str, bytes]:
     group = [one for one in there if one.row == row or (one.uid and one.uid == mine.uid)]
     found = {"step_batch.pt": _capture(step, group)}
     if folder := referee_folder(step):
-        found[FILE] = (folder / FILE).read_bytes()
+        found[REFEREE_FILE] = (folder / REFEREE_FILE).read_bytes()
     return found
 
 

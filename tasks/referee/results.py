@@ -9,9 +9,8 @@ import numpy as np
 import polars as pl
 
 from timtrack.tasks.lake.publish import write_beside
-from timtrack.tasks.lake.steps import REFEREE, Step
+from timtrack.tasks.lake.steps import REFEREE, REFEREE_FILE, Step
 from timtrack.tasks.messages.formatting import as_json
-from timtrack.tasks.referee.records import FILE
 from timtrack.tasks.referee.rollouts import Floats
 from timtrack.tasks.referee.session import Answer
 from timtrack.tasks.referee.trial import Fit
@@ -119,4 +118,4 @@ def write(step: Step, answer: Answer) -> None:
     text = as_json(as_dict(answer), indent=2) + "\n"
     tables = {"hypotheses": hypotheses(answer), "rescored": rescored(answer)}
     name = hashlib.sha256(text.encode()).hexdigest()[:12]
-    write_beside(step, REFEREE, name, tables, {FILE: text})
+    write_beside(step, REFEREE, name, tables, {REFEREE_FILE: text})

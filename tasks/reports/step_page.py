@@ -16,11 +16,11 @@ import polars as pl
 from markupsafe import Markup
 
 from timtrack.tasks.lake.steps import Step, is_pruned
-from timtrack.tasks.referee import records
 from timtrack.tasks.reports import headline, html, samples, token_strip
 from timtrack.tasks.reports.charts.export import Picture
 from timtrack.tasks.reports.samples import Choice, Sample
 from timtrack.tasks.tables.database import literal
+from timtrack.tasks.verdicts import rescoring
 from timtrack.tasks.verdicts.assessment import Assessment
 from timtrack.tasks.verdicts.finding import Finding
 
@@ -183,18 +183,18 @@ def render(
 
 def referee(step: Step) -> dict[str, Any] | None:
     """What a referee said of the engines; None where none was asked."""
-    if (record := records.read(step)) is None:
+    if (record := rescoring.read(step)) is None:
         return None
     body = Markup().join(
         Markup("<tr>{}</tr>").format(
             Markup().join(Markup('<td class="n">{}</td>').format(cell) for cell in row)
         )
-        for row in records.rows(record)
+        for row in rescoring.rows(record)
     )
     return {
-        "lines": records.lines(record),
-        "table": html.scrolled("referee", html.head(records.HEADER), body),
-        "footnote": records.footnote(record),
+        "lines": rescoring.lines(record),
+        "table": html.scrolled("referee", html.head(rescoring.HEADER), body),
+        "footnote": rescoring.footnote(record),
     }
 
 

@@ -12,7 +12,7 @@ import polars as pl
 from timtrack.tasks.lake import parquet
 from timtrack.tasks.lake.steps import Step, referee_folder, step_files
 from timtrack.tasks.messages import formatting
-from timtrack.tasks.system import memory
+from timtrack.tasks.tables import memory
 from timtrack.tasks.tables.catalogue import macros
 from timtrack.tasks.tables.read_only import file_list
 from timtrack.tasks.tokens.table import ADDED, EVIDENCE, SEQUENCES, TOKENS, VOCABULARY
@@ -117,7 +117,8 @@ def open_inputs(
 def open_frames(frames: Mapping[str, pl.DataFrame]) -> duckdb.DuckDBPyConnection:
     """The same over frames in place of the files of INPUTS that they are named after.
 
-    Frames have the columns run, step and capture; what they lack of their schema is NULL.
+    Frames have the columns run, step and capture. They are given the types of their schema; what
+    they lack of it is NULL.
     """
     connection = open_inputs([])
     for name, frame in frames.items():
@@ -125,7 +126,8 @@ def open_frames(frames: Mapping[str, pl.DataFrame]) -> duckdb.DuckDBPyConnection
         schema = {**INPUTS[name][1], **views}
         absent = [pl.lit(None, schema[c]).alias(c) for c in schema if c not in frame.columns]
         connection.execute(f"drop table {name}")
-        whole = frame.with_columns(absent)
+        typed = frame.cast({c: kind for c, kind in schema.items() if c in frame.columns})
+        whole = typed.with_columns(absent)
         _keep(connection, name, whole.to_arrow(compat_level=pl.CompatLevel.oldest()))
     return connection
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from timtrack.tasks.lake.steps import Step
 from timtrack.tasks.messages import formatting
-from timtrack.tasks.referee import records
+from timtrack.tasks.verdicts import rescoring
 from timtrack.tasks.verdicts.assessment import Assessment
 from timtrack.tasks.verdicts.finding import Finding
 
@@ -97,7 +97,7 @@ def content(step: Step, assessment: Assessment) -> dict[str, Any]:
         "causes": [cause.as_dict(step.run, step.step) for cause in assessment.causes],
         "findings": [asdict(finding) for finding in assessment.findings],
         "whatif": _what_if(assessment),
-        "referee": records.read(step),
+        "referee": rescoring.read(step),
     }
 
 

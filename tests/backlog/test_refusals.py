@@ -11,10 +11,10 @@ from mlflow.tracking import MlflowClient
 from tests.given import batch_fields, ingest, replace_everywhere, with_other_sql
 from timtrack.flows.cli.main import main
 from timtrack.flows.watch import watch
-from timtrack.tasks import stages
 from timtrack.tasks.backlog import refusals, survey
 from timtrack.tasks.hook import save_step_batch
 from timtrack.tasks.lake.steps import all_steps, has_mark
+from timtrack.tasks.pipeline import stages
 from timtrack.tasks.tables import compute
 from timtrack.tasks.tracking.tracker import Tracker
 

@@ -31,10 +31,10 @@ def copies(capture: Path, count: int, root: Path) -> list[Path]:
 
 def analysed(file: Path, home: Path) -> str:
     """What a worker does with a capture: into the lake, tables, charts, report."""
-    from timtrack.tasks import stages
     from timtrack.tasks.captures.capture import identify, reading
     from timtrack.tasks.captures.source import Source
     from timtrack.tasks.lake.publish import write_step, write_tables
+    from timtrack.tasks.pipeline import stages
     from timtrack.tasks.tables.catalogue import sql_version
     from timtrack.tasks.tables.compute import compute_step
     from timtrack.tasks.verdicts.bands import OURS

@@ -14,13 +14,13 @@ from make_capture import fields
 from prefect.testing.utilities import prefect_test_harness
 
 from timtrack.flows.watch import watch
-from timtrack.tasks import stages
 from timtrack.tasks.captures.capture import identify, reading
 from timtrack.tasks.captures.discovery import find_captures
 from timtrack.tasks.captures.source import Source
 from timtrack.tasks.hook import save_step_batch
 from timtrack.tasks.lake.publish import write_step, write_tables
 from timtrack.tasks.lake.steps import find_step
+from timtrack.tasks.pipeline import stages
 from timtrack.tasks.tables.catalogue import sql_version
 from timtrack.tasks.tables.compute import compute_step
 from timtrack.tasks.verdicts.bands import OURS

@@ -16,8 +16,7 @@ from stopwatch import Stopwatch
 from timtrack.tasks.captures.capture import identify, reading
 from timtrack.tasks.captures.source import Source
 from timtrack.tasks.lake.publish import write_step
-from timtrack.tasks.system import memory
-from timtrack.tasks.tables import compute
+from timtrack.tasks.tables import compute, memory
 from timtrack.tasks.tables.catalogue import Table, catalogue
 from timtrack.tasks.tables.compute import computed_tables
 

@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from timtrack.flows import execution
-from timtrack.tasks.stage import Retries, stage
+from timtrack.tasks.pipeline.stage import Retries, stage
 
 
 @pytest.fixture

@@ -15,8 +15,8 @@ from timtrack.flows import analyse as analysis
 from timtrack.flows import execution
 from timtrack.flows.cli.main import main
 from timtrack.flows.outcomes import CapturesFailed
-from timtrack.tasks import drawing, outputs
 from timtrack.tasks.lake.steps import all_steps
+from timtrack.tasks.pipeline import drawing, outputs
 from timtrack.tasks.tables.query import run_query
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("prefect")]

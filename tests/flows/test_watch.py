@@ -16,10 +16,10 @@ from timtrack.flows.follow import follow
 from timtrack.flows.outcomes import CapturesFailed
 from timtrack.flows.watch import watch
 from timtrack.flows.watched import Watched
-from timtrack.tasks import stages
 from timtrack.tasks.backlog import quarantine, survey
 from timtrack.tasks.lake.steps import all_steps
-from timtrack.tasks.stage import Stage
+from timtrack.tasks.pipeline import stages
+from timtrack.tasks.pipeline.stage import Stage
 from timtrack.tasks.tables.query import run_query
 from timtrack.tasks.tracking.tracker import Tracker
 

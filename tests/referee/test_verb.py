@@ -10,8 +10,8 @@ from tests.referee.faults import FAULTS
 from tests.referee.tiny import capture_fields
 from timtrack.flows.cli.main import main
 from timtrack.tasks.lake.steps import all_steps, step_faults
-from timtrack.tasks.referee import records
 from timtrack.tasks.tables.query import run_query
+from timtrack.tasks.verdicts import rescoring
 
 
 @pytest.fixture
@@ -67,7 +67,7 @@ def test_what_it_found_lies_beside_the_step(off, tiny, capsys):
     links = {r["component"]: r for r in run_query([step], "from reference_attribution").to_dicts()}
     assert links["train"]["share_abs"] == pytest.approx(1, abs=1e-3)
     assert sum(link["share_abs"] for link in links.values()) == pytest.approx(1)
-    record = records.read(step)
+    record = rescoring.read(step)
     assert record and record["off"] == ["train"]
 
 
@@ -77,7 +77,7 @@ def test_asked_again_its_answer_takes_the_place_of_the_first(off, tiny, capsys):
         told(capsys, "--home", home, "referee", "run-a", "--model", tiny.model, "--rows", rows)
     [step] = all_steps(home / "lake")
     [folder] = step.path.glob("referee-*")
-    assert len(json.loads((folder / records.FILE).read_text())["rows"]) == 2
+    assert len(json.loads((folder / rescoring.FILE).read_text())["rows"]) == 2
 
 
 def test_a_file_is_judged_without_a_lake(off, tiny, capsys):
@@ -87,7 +87,7 @@ def test_a_file_is_judged_without_a_lake(off, tiny, capsys):
     assert found["off"] == ["train"]
     assert {row["hypothesis"] for row in found["hypotheses"]} == {"window", "temperature"}
     [step] = all_steps(home / "lake")
-    assert records.read(step) is None
+    assert rescoring.read(step) is None
 
 
 def test_scorings_under_noise_are_kept_as_views(off, tiny, capsys):

@@ -8,8 +8,8 @@ from tests.referee.faults import FAULTS
 from tests.referee.tiny import capture_fields
 from timtrack.flows.watch import watch
 from timtrack.tasks.lake.steps import all_steps
-from timtrack.tasks.referee import records
 from timtrack.tasks.tracking.tracker import Tracker
+from timtrack.tasks.verdicts import rescoring
 
 
 @pytest.mark.slow
@@ -22,7 +22,7 @@ def test_steps_whose_checkpoint_is_there_are_scored_again(tiny, saved, home, tmp
     for number in (3, 4):
         (checkpoints / f"checkpoint-{number}").symlink_to(tiny.model)
     watch(tmp_path / "captures", home, referee=checkpoints, referee_every=2)
-    found = {step.step: records.read(step) for step in all_steps(home / "lake")}
+    found = {step.step: rescoring.read(step) for step in all_steps(home / "lake")}
     assert [number for number, record in found.items() if record] == [4]
     assert found[4]["off"] == ["train"]
     tracker = Tracker(home)

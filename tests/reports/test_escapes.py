@@ -17,12 +17,12 @@ from prefect.client.orchestration import get_client
 from tests.given import ACTING, MARKUP, SHOWN, batch_fields, ingest
 from timtrack.flows.cli.verbs import gating
 from timtrack.flows.watch import watch
-from timtrack.tasks import stages
 from timtrack.tasks.backlog import quarantine, survey
 from timtrack.tasks.lake.publish import write_tables
 from timtrack.tasks.lake.steps import Step
 from timtrack.tasks.messages import cells, formatting
 from timtrack.tasks.messages.errors import printable
+from timtrack.tasks.pipeline import stages
 from timtrack.tasks.reports import html, repro, run_page, samples
 from timtrack.tasks.reports.charts.export import save_charts
 from timtrack.tasks.reports.charts.step import draw_charts

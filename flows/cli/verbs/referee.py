@@ -80,10 +80,10 @@ def _progress(quiet: bool) -> "Iterator[Say]":
 
 def _print(step: "Step", record: dict[str, Any], found: Any) -> None:
     from timtrack.flows.cli.screen.grids import print_table, say_wrapped
-    from timtrack.tasks.referee import records
+    from timtrack.tasks.verdicts import rescoring
 
     say_wrapped(step.name, "", *record["sentences"], "")
-    print_table(records.HEADER, records.rows(record))
+    print_table(rescoring.HEADER, rescoring.rows(record))
     told = {one["engine"] for one in record["engines"] if one["is_off"] or one["best"]}
     for engine, name in (("rollout", "rollout engine"), ("train", "trainer")):
         table = found.filter(engine=engine).head(SHOWN)
@@ -98,12 +98,12 @@ def _print(step: "Step", record: dict[str, Any], found: Any) -> None:
             ]
             say("")
             print_table([f"of the {name}'s distance", "value", "explained"], shown)
-    say_wrapped("", records.footnote(record))
+    say_wrapped("", rescoring.footnote(record))
 
 
 def _log(step: "Step", options: Namespace) -> None:
     """The answer to MLflow, where the step was logged before."""
-    from timtrack.tasks import stages
+    from timtrack.tasks.pipeline import stages
     from timtrack.tasks.tracking.tracker import TrackingError
 
     try:

@@ -14,11 +14,10 @@ from timtrack.tasks.tables import corrections
 from timtrack.tasks.tables.catalogue import tables_named
 from timtrack.tasks.tables.compute import ADVISED_BY, tables_of_frames, token_coefficients
 from timtrack.tasks.tables.corrections import Setting
-from timtrack.tasks.tokens.table import SEQUENCES, TOKENS
 from timtrack.tasks.verdicts.advice import advise
 
 Frames = Mapping[str, pl.DataFrame]
-KEY = {"run": pl.lit("toy"), "step": pl.lit(1, pl.Int64), "capture": pl.lit("")}
+KEY = {"run": pl.lit("toy"), "step": pl.lit(1), "capture": pl.lit("")}
 
 
 def frames_of(batch: Batch, train: Tensor) -> Frames:
@@ -42,15 +41,11 @@ def frames_of(batch: Batch, train: Tensor) -> Frames:
         "reward": batch.rewards.numpy(),
     }
     uid = pl.col("row").replace_strict(dict(enumerate(batch.uid)), return_dtype=pl.String)
-    one_turn, trained = pl.lit(1, pl.Int32), pl.lit(True)
+    trained = pl.lit(True)
     return {
-        "tokens_file": _typed(tokens, TOKENS).with_columns(uid=uid, is_trained=trained, **KEY),
-        "sequences": _typed(sequences, SEQUENCES).with_columns(uid=uid, turns=one_turn, **KEY),
+        "tokens_file": pl.DataFrame(tokens).with_columns(uid=uid, is_trained=trained, **KEY),
+        "sequences": pl.DataFrame(sequences).with_columns(uid=uid, turns=1, **KEY),
     }
-
-
-def _typed(columns: Mapping[str, object], schema: pl.Schema) -> pl.DataFrame:
-    return pl.DataFrame(columns).cast({name: schema[name] for name in columns})
 
 
 def coefficients_of(frames: Frames, setting: Setting, like: Tensor) -> Tensor:

@@ -28,7 +28,7 @@ from timtrack.tasks.lake.steps import (
 )
 from timtrack.tasks.messages.errors import Rival, printable
 from timtrack.tasks.messages.formatting import encodable, markdown
-from timtrack.tasks.stage import Retries, is_shown, stage
+from timtrack.tasks.pipeline.stage import Retries, is_shown, stage
 from timtrack.tasks.system import isolation
 from timtrack.tasks.verdicts import alerts
 from timtrack.tasks.verdicts.alert_rules import Alerts
@@ -44,8 +44,8 @@ def _drawing() -> Any:
     library would find half imported.
     """
     if is_shown():
-        from timtrack.tasks import outputs  # noqa: F401
-    from timtrack.tasks import drawing
+        from timtrack.tasks.pipeline import outputs  # noqa: F401
+    from timtrack.tasks.pipeline import drawing
 
     return drawing
 
@@ -60,7 +60,7 @@ def prepare_tracking(home: Path) -> None:
 
 def call_outputs(name: str, arguments: Sequence[Any]) -> Any:
     """What a function of `outputs` returns."""
-    from timtrack.tasks import outputs
+    from timtrack.tasks.pipeline import outputs
 
     return getattr(outputs, name)(*arguments)
 

@@ -8,7 +8,6 @@ import polars as pl
 from timtrack.tasks.lake.publish import write_tables
 from timtrack.tasks.lake.steps import Step, all_steps, is_pruned
 from timtrack.tasks.messages import cells
-from timtrack.tasks.referee import records
 from timtrack.tasks.reports import run_page, step_page
 from timtrack.tasks.reports.charts import over_steps
 from timtrack.tasks.reports.charts.export import pictures, save_charts
@@ -17,7 +16,7 @@ from timtrack.tasks.tables.catalogue import sql_version
 from timtrack.tasks.tables.compute import compute_step
 from timtrack.tasks.tables.query import run_query
 from timtrack.tasks.tables.stored import are_computed, stored_tables
-from timtrack.tasks.verdicts import change_points, summary
+from timtrack.tasks.verdicts import change_points, rescoring, summary
 from timtrack.tasks.verdicts.assessment import assess
 from timtrack.tasks.verdicts.bands import Bands, family
 
@@ -50,7 +49,7 @@ def _draw(step: Step, into: Path, bands: Bands) -> None:
     save_charts(charts, into)
     step_page.write(step, computed, charts, assessment, into)
     summary.write(step, assessment, into / "summary.json")
-    records.write_files(step, into / "referee")
+    rescoring.write_files(step, into / "referee")
     (into / "tables").mkdir()
     for name, table in computed.items():
         cells.write_csv(_tokens_first(table), into / "tables" / f"{name}.csv")

@@ -6,13 +6,12 @@ from pathlib import Path
 
 from timtrack.tasks.backlog import asked, survey
 from timtrack.tasks.lake.steps import Step, steps_between
-from timtrack.tasks.referee import records
 from timtrack.tasks.tables import frameworks
 from timtrack.tasks.tables.catalogue import sql_version
 from timtrack.tasks.tables.compute import parity_tables
 from timtrack.tasks.tables.stored import stored_tables
 from timtrack.tasks.tracking.tracker import Tracker
-from timtrack.tasks.verdicts import alerts, summary
+from timtrack.tasks.verdicts import alerts, rescoring, summary
 from timtrack.tasks.verdicts.assessment import Assessment, assess
 from timtrack.tasks.verdicts.bands import Bands
 from timtrack.tasks.verdicts.numbers import logged
@@ -32,7 +31,7 @@ def log_step(
     computed = stored_tables(step)
     numbers = {f"mismatch/{name}": value for name, value in logged(computed).items()}
     numbers |= frameworks.metrics(parity_tables(step, parity), parity)
-    numbers |= records.metrics_of(step)
+    numbers |= rescoring.metrics_of(step)
     run_id = tracker.log_step(step, numbers, files, sql_version(), followed)
     assessment = assess(step.facts(), computed, bands)
     note = summary.markdown(step, assessment)
@@ -42,14 +41,14 @@ def log_step(
 
 def renew_step(step: Step, home: Path, bands: Bands) -> None:
     """Page, `summary.json` and numbers of a logged step again; raises TrackingError."""
-    from timtrack.tasks.drawing import draw_step
+    from timtrack.tasks.pipeline.drawing import draw_step
 
     tracker = Tracker(home)
     tracker.require_step(step)
     with tempfile.TemporaryDirectory(prefix="timtrack-") as folder:
         files = Path(folder) / "step"
         draw_step(step, files, bands)
-        tracker.add_to_step(step, records.metrics_of(step), files)
+        tracker.add_to_step(step, rescoring.metrics_of(step), files)
 
 
 def log_files(run: str, home: Path, files: Path, folder: str) -> None:

@@ -11,19 +11,17 @@ from typing import Any
 
 import polars as pl
 
-from timtrack.tasks.lake.steps import Step, referee_folder
+from timtrack.tasks.lake.steps import REFEREE_FILE, Step, referee_folder
 from timtrack.tasks.messages import cells
 from timtrack.tasks.messages.formatting import number, share
 
-FILE = "referee.json"
-
-Record = dict[str, Any]  # referee.json; see flows/README.md
+Record = dict[str, Any]  # of REFEREE_FILE; see flows/README.md
 
 
 def read(step: Step) -> Record | None:
     """What the referee said about a step; None if it was not asked."""
     folder = referee_folder(step)
-    return json.loads((folder / FILE).read_text()) if folder else None
+    return json.loads((folder / REFEREE_FILE).read_text()) if folder else None
 
 
 def metrics_of(step: Step) -> dict[str, float | None]:
@@ -43,7 +41,7 @@ def write_files(step: Step, into: Path) -> None:
     """`referee.json` and `hypotheses.csv` into a folder, if the referee was asked."""
     if folder := referee_folder(step):
         into.mkdir()
-        shutil.copyfile(folder / FILE, into / FILE)
+        shutil.copyfile(folder / REFEREE_FILE, into / REFEREE_FILE)
         cells.write_csv(pl.read_parquet(folder / "hypotheses.parquet"), into / "hypotheses.csv")
 
 
