@@ -30,6 +30,10 @@ from timtrack.tasks.tables.stored import stored_tables
 ONE_THREAD = 2_000_000  # tokens
 SIDE_BY_SIDE = 2
 
+# Up to here the view that most tables read is a table, which DuckDB plans once and not sixty times:
+# a sixth of the time of a few rows; of 0.3 M tokens nothing but memory (2026-11).
+HELD, MOST_HELD = "trained_tokens", 100_000  # tokens
+
 
 def compute_step(step: Step) -> dict[str, pl.DataFrame]:
     """Every table that is stored with a step, from its tokens; each is computed once.
@@ -89,8 +93,7 @@ def computed_tables(
     No table is planned or run more than once. `instead` has other SQL for some of them.
     """
     with open_inputs([step] if step else [], as_enum=True) as connection:
-        is_small = step is None or step.facts()["tokens"] <= ONE_THREAD
-        return _computed(connection, wanted, instead, is_small)
+        return _computed(connection, wanted, instead, step.facts()["tokens"] if step else 0)
 
 
 def tables_of_frames(
@@ -101,7 +104,7 @@ def tables_of_frames(
     `frames` has `tokens_file` and `sequences`, as `open_frames` takes them.
     """
     with open_frames(frames) as connection:
-        return _computed(connection, wanted, {}, True)
+        return _computed(connection, wanted, {}, len(frames["tokens_file"]))
 
 
 def token_coefficients(frames: Mapping[str, pl.DataFrame], setting: Setting) -> pl.DataFrame:
@@ -115,14 +118,17 @@ def token_coefficients(frames: Mapping[str, pl.DataFrame], setting: Setting) -> 
     with open_frames(frames) as connection:
         connection.execute("set threads = 1")
         for name in (name for name in catalogue() if name in needed):
-            _made(connection, catalogue()[name], catalogue()[name].sql)
+            table = catalogue()[name]
+            _made(connection, table, table.sql, is_view=table.folder == "tokens")
         return connection.sql(query).pl()
 
 
 def _computed(
-    connection: Any, wanted: Collection[str], instead: Mapping[str, str], is_small: bool
+    connection: Any, wanted: Collection[str], instead: Mapping[str, str], tokens: int
 ) -> dict[str, pl.DataFrame]:
-    """The wanted tables over the inputs of a connection."""
+    """The wanted tables over the inputs of a connection, which have so many tokens."""
+    is_small = tokens <= ONE_THREAD
+    held = {HELD} if tokens <= MOST_HELD else set()
     tables = {n: t for n, t in catalogue().items() if n in wanted and t.folder not in WHEN_ASKED}
     needs = {name: table.sources & tables.keys() for name, table in tables.items()}
     order = graphlib.TopologicalSorter(needs)
@@ -135,7 +141,9 @@ def _computed(
         while order.is_active():
             for name in order.get_ready():
                 sql = instead.get(name, tables[name].sql)
-                running[pool.submit(_made, connection.cursor(), tables[name], sql)] = name
+                is_view = tables[name].folder == "tokens" and name not in held
+                work = pool.submit(_made, connection.cursor(), tables[name], sql, is_view)
+                running[work] = name
             for future in wait(running, return_when=FIRST_COMPLETED).done:
                 name = running.pop(future)
                 frames[name] = future.result()
@@ -143,13 +151,12 @@ def _computed(
     return {name: frame for name in tables if (frame := frames[name]) is not None}
 
 
-def _made(connection: Any, table: Table, sql: str) -> pl.DataFrame | None:
-    """Make a view or a table of that SQL; the content of one that is stored."""
-    if table.folder == "tokens":
-        connection.execute(f"create view {table.name} as {sql}")
-        return None
-    # A table of DuckDB's own, of which it knows the size: no join builds on the tokens.
-    connection.execute(f"create table {table.name} as {sql}")
+def _made(connection: Any, table: Table, sql: str, is_view: bool) -> pl.DataFrame | None:
+    """Make a view or a table of that SQL; the content of one that is stored.
+
+    A table of DuckDB's own, of which it knows the size: no join builds on the tokens.
+    """
+    connection.execute(f"create {'view' if is_view else 'table'} {table.name} as {sql}")
     if not table.is_of_step:
         return None
     return connection.sql(f"select * replace (run::varchar as run) from {table.name}").pl()

@@ -36,7 +36,7 @@ def row_match(tables: Tables) -> Iterator[Finding]:
         text = (
             f"In {row['misplaced']} of {row['rows']} rows the trainer's log-probs follow those "
             f"that the rollout engine gave another row{where} (median correlation "
-            f"{number(row['r_other'])} over the first 32 trained tokens, {number(row['r_own'])} "
+            f"{number(row['r_other'])} over their first trained tokens, {number(row['r_own'])} "
             "with their own), although the tokens are others: rows of the two engines may be "
             "joined wrongly."
         )

@@ -9,7 +9,7 @@ from tests.given import ingest
 from tests.referee.faults import FAULTS
 from tests.referee.tiny import capture_fields
 from timtrack.flows.cli.main import main
-from timtrack.tasks.lake.steps import all_steps, step_faults
+from timtrack.tasks.lake.steps import REFEREE_FILE, all_steps, step_faults
 from timtrack.tasks.tables.query import run_query
 from timtrack.tasks.verdicts import rescoring
 
@@ -77,7 +77,7 @@ def test_asked_again_its_answer_takes_the_place_of_the_first(off, tiny, capsys):
         told(capsys, "--home", home, "referee", "run-a", "--model", tiny.model, "--rows", rows)
     [step] = all_steps(home / "lake")
     [folder] = step.path.glob("referee-*")
-    assert len(json.loads((folder / rescoring.FILE).read_text())["rows"]) == 2
+    assert len(json.loads((folder / REFEREE_FILE).read_text())["rows"]) == 2
 
 
 def test_a_file_is_judged_without_a_lake(off, tiny, capsys):

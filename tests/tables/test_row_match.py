@@ -94,9 +94,55 @@ def test_of_a_large_batch_some_rows_are_held_against_their_neighbours(rows):
     assert found["shift"] == 1
 
 
-def test_unknown_ids_and_short_rows_say_nothing():
+def short(tokens: pl.DataFrame, length: int = 20) -> pl.DataFrame:
+    return tokens.filter(pl.col("pos") < length)
+
+
+def test_short_rows_are_told_apart_by_twelve_tokens():
+    found = match(short(batch([*range(1, 16), 0], noise=0.01)))
+    assert (found["rows"], found["shift"]) == (16, 1)
+    assert found["misplaced"] >= 14  # of twelve tokens, chance makes a correlation of 0.5
+    assert match(short(batch(list(range(16)))))["misplaced"] == 0
+    assert match(short(batch([*range(1, 16), 0], same_ids=True)))["misplaced"] == 0
+    assert match(short(batch([*range(1, 16), 0], noise=3.0)))["misplaced"] == 0
+
+
+def test_the_correlations_of_short_rows_are_those_of_numpy():
+    tokens = short(batch([*range(1, 16), 0], noise=0.01))
+    heads = [frame.head(12) for _, frame in tokens.group_by("row", maintain_order=True)]
+    rollout, train = (
+        np.log(
+            1e-6 - np.array([head[column].to_numpy() for head in heads]).clip(max=0).astype(float)
+        )
+        for column in ("logp_rollout", "logp_train")
+    )
+    r = np.corrcoef(train, rollout)[:16, 16:]
+    own, other = r.diagonal(), np.roll(r, -1, 1).diagonal()
+    is_misplaced = (own < 0.5) & (other >= 0.95)
+    found = match(tokens)
+    assert found["misplaced"] == is_misplaced.sum()
+    assert found["r_own"] == approx(np.median(own[is_misplaced]))
+    assert found["r_other"] == approx(np.median(other[is_misplaced]))
+
+
+def test_one_improbable_token_at_the_same_place_makes_no_match_of_short_rows():
+    """Of engines that agree on nothing else: its square would make the correlation of log-probs."""
+    tokens = short(batch(list(range(64)), noise=0.0))
+    rng = np.random.default_rng(1)
+    shuffled = rng.permutation(tokens["logp_train"].to_numpy())
+    spike = (pl.col("pos") == pl.col("row") % 12).alias("is_spike")
+    moved = tokens.with_columns(spike, logp_train=pl.Series(shuffled)).with_columns(
+        logp_rollout=pl.when("is_spike").then(-20.0).otherwise("logp_rollout"),
+        logp_train=pl.when(pl.col("pos") == (pl.col("row") + 1) % 12)
+        .then(-20.0)
+        .otherwise("logp_train"),
+    )
+    assert match(moved.select(tokens.columns).cast(dict(tokens.schema)))["misplaced"] == 0
+
+
+def test_unknown_ids_and_very_short_rows_say_nothing():
     tokens = batch([*range(1, 16), 0])
     with sql_connection(tokens.with_columns(token_id=pl.lit(None, pl.Int32))) as connection:
         assert connection.sql("select rows from row_match").pl().item() == 0
-    with sql_connection(tokens.filter(pl.col("pos") < 31)) as connection:
+    with sql_connection(short(tokens, 11)) as connection:
         assert connection.sql("select rows from row_match").pl().item() == 0

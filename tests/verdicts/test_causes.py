@@ -131,6 +131,24 @@ def top_p(seed: int) -> Batch:
     return sampled(seed, shaped)
 
 
+def min_p(seed: int) -> Batch:
+    def shaped(logits: np.ndarray) -> np.ndarray:
+        return np.where(logits < logits.max(-1, keepdims=True) + np.log(0.1), -1e30, logits)
+
+    return sampled(seed, shaped)
+
+
+def tempered_top_p(seed: int) -> Batch:
+    """Two faults at once: the trainer knows of neither."""
+
+    def shaped(logits: np.ndarray) -> np.ndarray:
+        p = np.sort(np.exp(log_softmax(logits / 0.6)), -1)[..., ::-1]
+        least = np.take_along_axis(p, (p.cumsum(-1) < 0.95).sum(-1, keepdims=True), -1)
+        return np.where(np.exp(log_softmax(logits / 0.6)) < least, -1e30, logits / 0.6)
+
+    return sampled(seed, shaped)
+
+
 def top_k(seed: int) -> Batch:
     def shaped(logits: np.ndarray) -> np.ndarray:
         return np.where(logits < np.sort(logits, -1)[..., -4, None], -1e30, logits)
@@ -181,11 +199,37 @@ def some_rows_late(seed: int) -> Batch:
     return replace(batch, train=np.where(np.arange(ROWS)[:, None] % 3 == 0, late, batch.train))
 
 
+def some_rows_early(seed: int) -> Batch:
+    """The engine's list begins a token late in some rows, and 0 fills its end."""
+    batch = sampled(seed)
+    early = np.roll(batch.rollout, -1, axis=1)
+    early[:, -1] = 0
+    is_early = np.arange(ROWS)[:, None] % 3 == 0
+    return replace(batch, rollout=np.where(is_early, early, batch.rollout))
+
+
+def partial(seed: int) -> Batch:
+    """Float32 engines; what older weights wrote of most rows, up to a token of its own, is off."""
+    batch = replace(sampled(seed), train=sampled(seed).rollout)
+    until = np.random.default_rng(5).integers(8, 32, ROWS)[:, None]
+    older = (np.arange(LENGTH)[None] < until) * (np.arange(ROWS)[:, None] % 4 > 0)
+    moved = noise(seed + 1, batch.logits.shape, 0.5) * older[..., None]
+    exact = noise(seed, batch.logits.shape, 1e-6)
+    return replace(batch, train=batch.of(batch.logits + moved + exact))
+
+
 def rows_exchanged(seed: int) -> Batch:
     batch = sampled(seed)
     order = np.arange(ROWS)
     order[[0, 1, 4, 5, 8, 9]] = [1, 0, 5, 4, 9, 8]  # of their prompts
     return replace(batch, rollout=batch.rollout[order])
+
+
+def shuffled(seed: int) -> Batch:
+    """The trainer has the rows in another order."""
+    batch = sampled(seed)
+    order = np.random.default_rng(seed).permutation(ROWS)
+    return replace(batch, train=batch.train[order])
 
 
 def appended_end(seed: int) -> Batch:
@@ -350,7 +394,12 @@ FAULTS: dict[str, tuple[str, Callable[[int], Batch]]] = {
     "copies": ("F40", exact_bits),
     "a token late": ("F37", a_token_late),
     "a token late in some rows": ("F37", some_rows_late),
+    "a token early in some rows, with a placeholder at the end": ("F37", some_rows_early),
     "rows exchanged": ("F43", rows_exchanged),
+    "rows in another order": ("F43", shuffled),
+    "min-p": ("F4", min_p),
+    "temperature and top-p": ("F1", tempered_top_p),
+    "older weights up to a token of each row": ("F20", partial),
     "an end that nobody sampled": ("F34", appended_end),
     "an end that the trainer ignores": ("F35", ignored_end),
     "text of a tool": ("F36", tool_text),
@@ -433,6 +482,13 @@ def test_a_codec_is_told_by_the_trainer_without_it():
     assert any("with and without it (dense)" in one.text for one in first.evidence)
     assert all(cause.against for cause in others)
     assert "F41" not in [cause.id for cause in named(batch, dense=batch.train)]  # the engine's
+
+
+def test_a_trainer_that_contradicts_nothing_is_not_called_blind():
+    """The engine's log-probs are clamped, so that the token explains less of them."""
+    batch = sampled(1)
+    clamped = replace(batch, rollout=batch.rollout.clip(min=-2.0))
+    assert "F41" not in [cause.id for cause in named(clamped)]
 
 
 @pytest.mark.parametrize(

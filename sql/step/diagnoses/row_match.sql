@@ -1,5 +1,7 @@
 -- Detects rows of the two engines that were joined wrongly: the trainer's log-probs follow the rollout engine's of
--- another row and not of their own. Uses the first 32 trained tokens of rows with at least 32, where ids are known.
+-- another row and not of their own. Uses the first 32 trained tokens of rows with at least 32, where ids are known; the
+-- first 12, and ln(-log-prob) in place of the log-prob, if most rows have fewer than 32: of so few tokens a single
+-- improbable one would make the correlation.
 -- Up to 64 rows, spread over the batch, are compared with the four rows before and after them and with their prompt
 -- group; in a batch of up to 256 rows, with all.
 -- grain: run, step
@@ -7,22 +9,44 @@
 -- run             | Training run.
 -- step            | Optimizer step.
 -- rows            | Rows that were compared with others [rows].
--- misplaced       | Of these, rows whose trainer correlates with another row's rollout engine by 0.95 or more over these tokens, and with its own by less than 0.5, while at least 8 of the 32 token ids differ [rows].
+-- misplaced       | Of these, rows whose trainer correlates with another row's rollout engine by 0.95 or more over these tokens, and with its own by less than 0.5, while at least 8 of the 32 (6 of the 12) token ids differ [rows].
 -- r_own           | Median of their correlation with their own row; NULL if none is misplaced.
 -- r_other         | Median of their correlation with the row that they follow.
 -- shift           | By how many rows that one lies behind them, if it is the same for more than half of them; else NULL [rows].
 
-with heads as (
+with lengths as (
     select
         run,
         step,
         row,
-        any_value(uid) as uid,
-        arg_min({ 'id': token_id, 'rollout': logp_rollout, 'train': logp_train }, pos, 32) as head
+        count(*) as tokens
     from trained_tokens
     where token_id is not null
     group by run, step, row
-    having count(*) >= 32
+),
+
+sizes as (
+    select
+        run,
+        step,
+        if(median(tokens) >= 32, 32, 12) as size
+    from lengths
+    group by run, step
+),
+
+heads as (
+    select
+        run,
+        step,
+        row,
+        size,
+        any_value(uid) as uid,
+        arg_min({ 'id': token_id, 'rollout': logp_rollout, 'train': logp_train }, pos, 32)[:size] as head
+    from trained_tokens
+    inner join sizes using (run, step)
+    where token_id is not null
+    group by run, step, row, size
+    having count(*) >= size
 ),
 
 vectors as (
@@ -31,9 +55,10 @@ vectors as (
         step,
         row,
         uid,
+        size,
         list_transform(head, lambda t: t.id) as ids,
-        list_transform(head, lambda t: cast(t.rollout as double)) as rollout,
-        list_transform(head, lambda t: cast(t.train as double)) as train,
+        list_transform(head, lambda t: if(size = 32, cast(t.rollout as double), ln(1e-6 - least(t.rollout, 0)))) as rollout,
+        list_transform(head, lambda t: if(size = 32, cast(t.train as double), ln(1e-6 - least(t.train, 0)))) as train,
         row_number() over (partition by run, step order by row) as place,
         count(*) over (partition by run, step) as rows
     from heads
@@ -42,15 +67,10 @@ vectors as (
 -- Each less its mean and of length 1: the product of two is their correlation. Constant ones have none.
 unit as (
     select
-        run,
-        step,
-        row,
-        uid,
-        ids,
-        place,
-        rows,
-        cast(list_transform(rollout, lambda x: (x - list_avg(rollout)) / (sqrt(32) * list_stddev_pop(rollout))) as double[32]) as rollout,
-        cast(list_transform(train, lambda x: (x - list_avg(train)) / (sqrt(32) * list_stddev_pop(train))) as double[32]) as train
+        * replace (
+            list_transform(rollout, lambda x: (x - list_avg(rollout)) / (sqrt(size) * list_stddev_pop(rollout))) as rollout,
+            list_transform(train, lambda x: (x - list_avg(train)) / (sqrt(size) * list_stddev_pop(train))) as train
+        )
     from vectors
     where list_stddev_pop(rollout) > 0.1 and list_stddev_pop(train) > 0.1
 ),
@@ -60,12 +80,13 @@ compared as (
         run,
         step,
         one.row,
-        array_inner_product(one.train, one.rollout) as r_own,
-        array_inner_product(one.train, other.rollout) as r_other,
+        list_inner_product(one.train, one.rollout) as r_own,
+        list_inner_product(one.train, other.rollout) as r_other,
         other.place - one.place as shift,
+        if(size = 32, 8, 6) as fewest,
         list_sum(list_transform(list_zip(one.ids, other.ids), lambda pair: cast(pair[1] != pair[2] as integer))) as differing
     from unit as one
-    inner join unit as other using (run, step)
+    inner join unit as other using (run, step, size)
     where
         one.row != other.row
         and (one.place - 1) % cast(ceil(one.rows / 64.0) as bigint) = 0
@@ -78,8 +99,8 @@ best as (
         step,
         row,
         any_value(r_own) as r_own,
-        max(r_other) filter (differing >= 8) as r_other,
-        arg_max(shift, r_other) filter (differing >= 8) as shift
+        max(r_other) filter (differing >= fewest) as r_other,
+        arg_max(shift, r_other) filter (differing >= fewest) as shift
     from compared
     group by run, step, row
 ),
