@@ -18,7 +18,8 @@ FEW = 4  # captures; for more, a task runner is worth its start
 
 # Where Prefect looks for the address of a server: without any of them there is none.
 VARIABLES = {"PREFECT_API_URL", "PREFECT_PROFILE", "PREFECT_PROFILES_PATH", "PREFECT_HOME"}
-FILES = ("~/.prefect/profiles.toml", "prefect.toml", "pyproject.toml", ".env")
+FILES = {"prefect.toml": b"", "pyproject.toml": b"prefect", ".env": b"prefect"}  # what they say
+PROFILES = "~/.prefect/profiles.toml"
 
 
 def as_flow(function: Callable[..., Any], on: str = runner.DEFAULT) -> Any:
@@ -35,16 +36,21 @@ def is_plain(captures: int) -> bool:
 
 
 def _has_server() -> bool:
-    if not (VARIABLES & os.environ.keys() or any(map(_speaks_of_prefect, FILES))):
+    if not (VARIABLES & os.environ.keys() or _may_be_named()):
         return False
     from prefect.settings import get_current_settings
 
     return bool(get_current_settings().api.url)
 
 
-def _speaks_of_prefect(file: str) -> bool:
-    path = Path(file).expanduser()
-    return path.is_file() and b"prefect" in path.read_bytes().lower()
+def _may_be_named() -> bool:
+    """Whether a file may say where a server is; one that cannot be read may."""
+    try:
+        is_named = Path(PROFILES).expanduser().exists()
+        files = ((Path(name), word) for name, word in FILES.items())
+        return is_named or any(f.is_file() and word in f.read_bytes().lower() for f, word in files)
+    except (OSError, RuntimeError):  # RuntimeError: a user without a home
+        return True
 
 
 @dataclass(frozen=True)

@@ -59,8 +59,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # names of files may be no UTF-8
     environment.settle_environment()
-    environment.begin_reading(options)
     try:
+        environment.begin_reading(options)
         options.settings = environment.settings(options)
         return VERBS[options.verb](options)
     except TimtrackError as error:

@@ -1,7 +1,8 @@
 """What of given captures needs no analysis: those that are no captures, and those that are done.
 
 Everything that takes seconds to start (Prefect, MLflow, charts) is left out here, but for the time
-in which another process opens a new capture.
+in which another process opens a new capture. MLflow starts in a third one then, unless Prefect runs
+the flow.
 """
 
 import importlib
@@ -19,7 +20,7 @@ from timtrack.tasks.captures.source import Source
 from timtrack.tasks.lake import conversion
 from timtrack.tasks.lake.steps import Step, all_steps, find_step, has_mark, mark_text
 from timtrack.tasks.messages.errors import TimtrackError
-from timtrack.tasks.pipeline import stages
+from timtrack.tasks.pipeline import tracking
 from timtrack.tasks.tables.catalogue import catalogue
 from timtrack.tasks.tables.stored import are_computed
 
@@ -28,6 +29,9 @@ FEW = 4  # captures; more are read side by side, by the flow
 
 def _import_flow() -> None:
     importlib.import_module("timtrack.flows.cli.screen.progress")
+    if not execution.is_plain(1):
+        for module in ("prefect", "timtrack.tasks.pipeline.outputs"):
+            importlib.import_module(module)
 
 
 def _start_drawing() -> None:
@@ -82,8 +86,9 @@ class _Look:
         """Of a capture that needs no further work; None if it does."""
         if step := self._known(source):
             return self._done(source.path, step)
-        if execution.is_plain(1) and self.settings.runner == runner.DEFAULT:
-            stages.prepare_tracking(self.home)
+        is_plain = execution.is_plain(1) and self.settings.runner == runner.DEFAULT
+        if is_plain:
+            tracking.start()
         try:
             capture = conversion.identify(source, **vars(self.given), meanwhile=prepare_next)
         except TimtrackError as error:
@@ -91,7 +96,11 @@ class _Look:
         except OSError:  # it may pass: the flow tries again
             return None
         step = find_step(self.home / "lake", capture)
-        return self._done(capture.path, step) if step else None
+        if done := step and self._done(capture.path, step):
+            return done
+        if is_plain:
+            tracking.open_store(self.home)
+        return None
 
     def _known(self, source: Source) -> Step | None:
         """The step that was made of this file, if the file was not written to since."""

@@ -10,6 +10,7 @@ from timtrack.tasks.tables import frameworks
 from timtrack.tasks.tables.catalogue import sql_version
 from timtrack.tasks.tables.compute import parity_tables
 from timtrack.tasks.tables.stored import stored_tables
+from timtrack.tasks.tracking import store
 from timtrack.tasks.tracking.tracker import Tracker
 from timtrack.tasks.verdicts import alerts, rescoring, summary
 from timtrack.tasks.verdicts.assessment import Assessment, assess
@@ -17,10 +18,15 @@ from timtrack.tasks.verdicts.bands import Bands
 from timtrack.tasks.verdicts.numbers import logged
 
 
-def prepare(home: Path) -> None:
-    """Open MLflow's store, which is made if it is not there, and read the SQL."""
-    Tracker(home)
+def prepare() -> None:
+    """Import what a store needs, and read the SQL."""
+    store.prepare()
     sql_version()
+
+
+def open_store(home: Path) -> None:
+    """Open MLflow's store, which is made if it is not there."""
+    Tracker(home)
 
 
 def log_step(

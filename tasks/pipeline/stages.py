@@ -28,8 +28,8 @@ from timtrack.tasks.lake.steps import (
 )
 from timtrack.tasks.messages.errors import Rival, printable
 from timtrack.tasks.messages.formatting import encodable, markdown
+from timtrack.tasks.pipeline import tracking
 from timtrack.tasks.pipeline.stage import Retries, is_shown, stage
-from timtrack.tasks.system import isolation
 from timtrack.tasks.verdicts import alerts
 from timtrack.tasks.verdicts.alert_rules import Alerts
 
@@ -48,28 +48,6 @@ def _drawing() -> Any:
     from timtrack.tasks.pipeline import drawing
 
     return drawing
-
-
-TRACKING = "tracking"  # the purpose of a process in which MLflow starts while a capture is read
-
-
-def prepare_tracking(home: Path) -> None:
-    """Have another process import MLflow and open its store; what is logged then, it logs."""
-    isolation.prepare(call_outputs, "prepare", (home,), purpose=TRACKING)
-
-
-def call_outputs(name: str, arguments: Sequence[Any]) -> Any:
-    """What a function of `outputs` returns."""
-    from timtrack.tasks.pipeline import outputs
-
-    return getattr(outputs, name)(*arguments)
-
-
-def _outputs(name: str, *arguments: Any) -> Any:
-    """The same, by the process that was prepared, if one was."""
-    if isolation.is_prepared(TRACKING):
-        return isolation.apart(call_outputs, name, arguments, size=None, purpose=TRACKING)
-    return call_outputs(name, arguments)
 
 
 def _is_outside(error: Exception) -> bool:
@@ -164,7 +142,7 @@ def log_step(
     marked as running. Prefect keeps the run's note as an artifact, a version a step.
     """
     how = (files, home, bands, parity, followed)
-    link, note, assessment = _outputs("log_step", step, *how)
+    link, note, assessment = tracking.outputs("log_step", step, *how)
     if is_shown():
         from prefect.artifacts import create_markdown_artifact
 
@@ -184,14 +162,14 @@ def renew_step(step: Step, home: Path, bands: "Bands") -> None:
 
     Raises TrackingError for a step that is not logged.
     """
-    _outputs("renew_step", step, home, bands)
+    tracking.outputs("renew_step", step, home, bands)
 
 
 @stage("draw the trend of {run}", OF_MLFLOW)
 def log_trend(run: str, into: Path, home: Path, bands: "Bands") -> None:
     """The run's metrics over its steps: chart and table, to the run's artifacts in MLflow."""
     _drawing().draw_trend(run, into, home, bands)
-    _outputs("log_files", run, home, into, "trend")
+    tracking.outputs("log_files", run, home, into, "trend")
 
 
 @stage("judge {run}")
@@ -224,7 +202,7 @@ def _tell_prefect(change: alerts.Change) -> None:
 @stage("tag {run}", OF_MLFLOW)
 def tag_run(run: str, home: Path) -> None:
     """The run's status as tags of its MLflow run."""
-    _outputs("tag_run", run, home)
+    tracking.outputs("tag_run", run, home)
 
 
 @stage("compare {runs}", Retries(OF_MLFLOW.pauses, _is_outside))
@@ -237,7 +215,7 @@ def compare_runs(
     bands: "Bands",
 ) -> str:
     """The comparison page with its tables, to MLflow and to `output`; a link to it."""
-    return str(_outputs("compare_runs", runs, home, steps, baseline, output, bands))
+    return str(tracking.outputs("compare_runs", runs, home, steps, baseline, output, bands))
 
 
 def lost_runs(home: Path) -> list[Step]:
@@ -245,7 +223,7 @@ def lost_runs(home: Path) -> list[Step]:
 
     Runs that a watcher left as running when it was killed are ended there.
     """
-    lost: list[Step] = _outputs("lost_runs", home)
+    lost: list[Step] = tracking.outputs("lost_runs", home)
     return lost
 
 

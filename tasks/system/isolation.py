@@ -11,49 +11,43 @@ import contextlib
 import importlib
 import os
 import pickle
-import resource
 import signal
 import socket
 import subprocess
 import sys
 import threading
 import time
-import traceback
 from collections.abc import Callable
 from multiprocessing.connection import Connection
-from pathlib import Path
 from typing import Any
 
+from timtrack.tasks.system import serving
 from timtrack.tasks.system.interrupts import reach_waits
 
 KEPT = 60.0  # seconds that a process waits for more work
-LOOK = 1.0  # seconds after which an orphan notices
-# What a reading may take, many times what one takes (60 MB/s; ten times the bytes of JSON).
-SECONDS, BYTES_PER_SECOND = 20, 1_000_000  # of processor time
-MEMORY, MEMORY_PER_CORE, TIMES = 2 << 30, 64 << 20, 16  # bytes; stacks; times the bytes read
-FIRST_KILLED = "1000"  # of oom_score_adj: where memory ends, the reader goes and not the watcher
 
 
 # What the caller does while another process works: it is given whether the answer is there.
 Meanwhile = Callable[[Callable[[], bool]], None]
 
 
+READING = "reading it"  # captures; what opened a hostile one does nothing else
+
+
 class Died(Exception):
     """The process that did the work was ended: `how`, a signal's name or an exit code."""
 
-    def __init__(self, how: str) -> None:
-        super().__init__(how)
+    def __init__(self, how: str, purpose: str = READING) -> None:
+        super().__init__(how, purpose)
         self.how = how
+        self.purpose = purpose
 
     def __str__(self) -> str:
-        return f"the process that read it was ended by {self.how}"
+        return f"the process that was {self.purpose} was ended by {self.how}"
 
 
 class Stopped(Exception):
     """The work was given up, because the program ends."""
-
-
-READING = "reading"  # captures; what opened a hostile one does nothing else
 
 
 class _Worker:
@@ -61,13 +55,13 @@ class _Worker:
 
     def __init__(self, purpose: str) -> None:
         self.purpose = purpose
-        self.is_preparing = False
+        self.unasked = 0  # answers to come that nobody waits for
         ours, theirs = socket.socketpair()
         with theirs:
             call = f"serve({theirs.fileno()}, {os.getpid()})"
             self.process = subprocess.Popen(
                 # -P: nothing is imported from the folder that it is started in.
-                [sys.executable, "-P", "-c", f"from {__name__} import serve; {call}"],
+                [sys.executable, "-P", "-c", f"from {serving.__name__} import serve; {call}"],
                 pass_fds=[theirs.fileno()],
                 env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
                 stdin=subprocess.DEVNULL,
@@ -77,32 +71,51 @@ class _Worker:
 
     def prepare(self, work: bytes) -> None:
         """Begin with what nobody waits for."""
-        self.connection.send_bytes(work)
-        self.is_preparing = True
+        self._send(work)
+        self.unasked += 1
 
     def do(self, work: bytes, meanwhile: Meanwhile | None = None) -> tuple[bool, Any]:
         """Whether the call returned, with its result or exception; raises Died."""
+        self._send(work)
+        if meanwhile:
+            meanwhile(self._has_answered)
+        reach_waits()
         try:
-            self.connection.send_bytes(work)
-            if self.is_preparing:
-                self.connection.recv_bytes()
-                self.is_preparing = False
-            if meanwhile:
-                meanwhile(self.connection.poll)
-            reach_waits()
+            while self.unasked:
+                self._pass_over()
             return pickle.loads(self.connection.recv_bytes())
         except (EOFError, OSError):
-            raise Died(self._ended()) from None
+            raise self._death() from None
+
+    def _send(self, work: bytes) -> None:
+        try:
+            self.connection.send_bytes(work)
+        except OSError:
+            raise self._death() from None
+
+    def _has_answered(self) -> bool:
+        """Whether the answer is there, or will never be."""
+        try:
+            while self.unasked and self.connection.poll():
+                self._pass_over()
+            return not self.unasked and self.connection.poll()
+        except (EOFError, OSError):
+            return True
+
+    def _pass_over(self) -> None:
+        self.connection.recv_bytes()
+        self.unasked -= 1
 
     def end(self) -> None:
         """Release the worker: it exits once its pipe closes."""
         self.connection.close()
         self.process.wait()
 
-    def _ended(self) -> str:
+    def _death(self) -> Died:
         self.connection.close()
         code = self.process.wait()
-        return signal.Signals(-code).name if code < 0 else f"exit code {code}"
+        how = signal.Signals(-code).name if code < 0 else f"exit code {code}"
+        return Died(how, self.purpose)
 
 
 _idle: list[_Worker] = []
@@ -140,10 +153,28 @@ def apart(
 def prepare(function: Callable[..., Any], *arguments: Any, purpose: str = READING) -> None:
     """Have a process begin with that: what comes next for this purpose is done by it, sooner."""
     with _lock:
-        if not _stopping.is_set() and not _ready(purpose):
-            worker = _begun(purpose)
-            worker.prepare(pickle.dumps((function, arguments, None)))
-            _idle.append(worker)
+        if _stopping.is_set():
+            return
+        if not (ready := _ready(purpose)):
+            ready = [_begun(purpose)]
+            _idle.append(ready[0])
+        ready[-1].rested = time.monotonic()
+        with contextlib.suppress(Died):  # another one will do the work
+            ready[-1].prepare(pickle.dumps((function, arguments, None)))
+
+
+def release(purpose: str) -> None:
+    """End the processes that wait for work of this purpose."""
+    with _lock:
+        for worker in _ready(purpose):
+            _idle.remove(worker)
+            _end_now(worker)
+
+
+def _end_now(worker: _Worker) -> None:
+    _all.discard(worker)
+    worker.process.kill()
+    worker.end()
 
 
 def import_all(*modules: str) -> None:
@@ -190,6 +221,9 @@ def _tried(work: bytes, purpose: str, meanwhile: Meanwhile | None = None) -> tup
         if _stopping.is_set():
             raise Stopped("the program ends") from None
         raise
+    except BaseException:  # Ctrl-C: nobody waits for it any more
+        _end_now(worker)
+        raise
     worker.rested = time.monotonic()
     with _lock:
         _idle.append(worker)
@@ -217,66 +251,3 @@ def stop() -> None:
 def is_stopping() -> bool:
     """Whether `stop` was called."""
     return _stopping.is_set()
-
-
-def serve(handle: int, parent: int) -> None:
-    """The other side: do what comes until the parent is gone."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent to act on
-    with contextlib.suppress(OSError):
-        Path("/proc/self/oom_score_adj").write_text(FIRST_KILLED)
-    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
-    connection = Connection(handle)
-    while True:
-        try:
-            work = connection.recv_bytes()
-        except (EOFError, OSError):
-            return
-        connection.send_bytes(_answer(work))
-
-
-def _end_with(parent: int) -> None:
-    while os.getppid() == parent:
-        time.sleep(LOOK)
-    os._exit(1)
-
-
-def _answer(work: bytes) -> bytes:
-    try:
-        function, arguments, size = pickle.loads(work)
-        if size is not None:
-            _limit(size)
-        return pickle.dumps((True, function(*arguments)))
-    except BaseException as error:  # a Rust library's panic is no Exception
-        return _as_bytes(error)
-
-
-def _limit(size: int) -> None:
-    """Hold this process to what work on so many bytes may take, from here on."""
-    used = resource.getrusage(resource.RUSAGE_SELF)
-    seconds = int(used.ru_utime + used.ru_stime) + SECONDS + size // BYTES_PER_SECOND
-    _lower(resource.RLIMIT_CPU, seconds)
-    with contextlib.suppress(OSError):  # where the kernel does not say
-        status = Path("/proc/self/status").read_text()
-        now = int(status.split("VmData:")[1].split()[0]) << 10
-        cores = MEMORY_PER_CORE * (os.cpu_count() or 1)
-        _lower(resource.RLIMIT_DATA, now + MEMORY + cores + TIMES * size)
-
-
-def _lower(what: int, limit: int) -> None:
-    most = resource.getrlimit(what)[1]
-    allowed = limit if most == resource.RLIM_INFINITY else min(limit, most)
-    resource.setrlimit(what, (allowed, most))
-
-
-def _as_bytes(error: BaseException) -> bytes:
-    """What was raised, with where as a note; as a RuntimeError if it cannot be carried over."""
-    where = "".join(traceback.format_exception(error))
-    if isinstance(error, Exception):
-        error.add_note(where)
-        with contextlib.suppress(Exception):
-            carried = pickle.dumps((False, error))
-            pickle.loads(carried)
-            return carried
-    stand_in = RuntimeError(f"{type(error).__name__}: {error}")
-    stand_in.add_note(where)
-    return pickle.dumps((False, stand_in))

@@ -154,7 +154,7 @@ def _computed(
 def _made(connection: Any, table: Table, sql: str, is_view: bool) -> pl.DataFrame | None:
     """Make a view or a table of that SQL; the content of one that is stored.
 
-    A table of DuckDB's own, of which it knows the size: no join builds on the tokens.
+    DuckDB knows the size of a table of its own, so that no join builds on the tokens.
     """
     connection.execute(f"create {'view' if is_view else 'table'} {table.name} as {sql}")
     if not table.is_of_step:

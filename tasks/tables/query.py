@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Callable, Collection, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -60,6 +60,7 @@ def ask(steps: list[Step], sql: str, any_files: bool = False, most: int | None =
 
     Raises KeyboardInterrupt if Ctrl-C ended it.
     """
+    reach_waits()
     try:
         statements = duckdb.extract_statements(sql)
         if not statements:
@@ -75,6 +76,10 @@ def ask(steps: list[Step], sql: str, any_files: bool = False, most: int | None =
         raise (FilesGone if "No files found" in str(error) else BadQuery)(str(error)) from error
     except (duckdb.Error, pl.exceptions.PolarsError, NotAllowed) as error:
         raise BadQuery(str(error)) from error
+    except RuntimeError as error:  # DuckDB's own Ctrl-C, before the query runs
+        if "interrupted" in str(error).lower():
+            raise KeyboardInterrupt from None
+        raise
 
 
 def _interruptible(connection: duckdb.DuckDBPyConnection, work: Callable[[], Answer]) -> Answer:
@@ -83,13 +88,14 @@ def _interruptible(connection: duckdb.DuckDBPyConnection, work: Callable[[], Ans
     DuckDB looks for signals where it computes in the main thread, which on a busy machine it may
     not do for minutes.
     """
-    reach_waits()
     with ThreadPoolExecutor(1) as pool:
         future = pool.submit(work)
         try:
             return future.result()
         except KeyboardInterrupt:
-            connection.interrupt()
+            while not future.done():  # what comes between two queries of the work is lost
+                connection.interrupt()
+                wait([future], timeout=0.1)
             raise
 
 

@@ -99,12 +99,12 @@ def said(code: str) -> str:
 @pytest.mark.parametrize(
     ("file", "text"),
     [
-        ("prefect.toml", "[api]\nurl = 'http://prefect/api'"),
-        ("pyproject.toml", "[tool.prefect.api]\nurl = 'http://prefect/api'"),
-        (".env", "PREFECT_API_URL=http://prefect/api"),
+        ("prefect.toml", "[api]\nurl = 'http://10.0.0.5:4200/api'"),
+        ("pyproject.toml", "[tool.prefect.api]\nurl = 'http://10.0.0.5:4200/api'"),
+        (".env", "PREFECT_API_URL=http://10.0.0.5:4200/api"),
         (
             ".prefect/profiles.toml",
-            "active = 'a'\n[profiles.a]\nPREFECT_API_URL = 'http://prefect/api'",
+            "active = 'a'\n[profiles.a]\nPREFECT_API_URL = 'http://10.0.0.5:4200/api'",
         ),
     ],
 )
@@ -113,5 +113,5 @@ def test_wherever_prefect_finds_a_server_it_is_used(nothing, file, text):
     (nothing / file).write_text(text)
     code = "from timtrack.flows import execution; print(execution.is_plain(1))"
     assert said(code) == "False"
-    (nothing / file).write_text(text.replace("http://prefect/api", ""))
+    (nothing / file).write_text(text.replace("http://10.0.0.5:4200/api", ""))
     assert said(code) == "True"

@@ -614,6 +614,16 @@ def test_noise_on_a_few_tokens_has_no_cause(seed, saved, to_lake):
     assert not causes_of(computed_tables(step, tables_named(" ".join(NEEDED))))
 
 
+def test_no_two_causes_yield_to_each_other():
+    """Where both fit, neither would be named."""
+    for cause in definitions().values():
+        for of in (cause.in_step, cause.over_steps):
+            for other in of.yields_to if of else ():
+                its = definitions()[other]
+                theirs = its.in_step if of is cause.in_step else its.over_steps
+                assert not theirs or cause.id not in theirs.yields_to, (cause.id, other)
+
+
 def test_every_condition_and_sentence_can_be_filled():
     from timtrack.tasks.tables.catalogue import catalogue
     from timtrack.tasks.verdicts.causes import filled

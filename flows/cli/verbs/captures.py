@@ -24,6 +24,7 @@ def ingest(options: Namespace) -> int:
         return fail(f"--tokenizer {options.tokenizer} is not a file")
     from timtrack.flows.cli import ready
     from timtrack.flows.cli.screen.outcomes import facts, show_outcomes, show_step
+    from timtrack.tasks.pipeline import tracking
 
     home, settings = options.home.absolute(), options.settings
     is_json = options.format == "json"
@@ -35,12 +36,15 @@ def ingest(options: Namespace) -> int:
 
     given = {"run": options.run, "step": options.step, "tokenizer": options.tokenizer}
     given["columns"] = options.columns
-    outcomes = ready.settled(paths, home, settings, **given)
-    if outcomes is None:
-        from timtrack.flows.cli.screen.progress import analyse_with_progress
+    try:
+        outcomes = ready.settled(paths, home, settings, **given)
+        if outcomes is None:
+            from timtrack.flows.cli.screen.progress import analyse_with_progress
 
-        at_once = answer if len(paths) == 1 and not is_json else None
-        outcomes = analyse_with_progress(paths, home, settings, at_once, **given)
+            at_once = answer if len(paths) == 1 and not is_json else None
+            outcomes = analyse_with_progress(paths, home, settings, at_once, **given)
+    finally:
+        tracking.end()
     if is_json:
         as_json([facts(outcome, settings.bands) for outcome in outcomes])
     else:

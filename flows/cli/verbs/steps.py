@@ -34,7 +34,8 @@ def report(options: Namespace) -> int:
     lake, is_of_run = options.home / "lake", not is_file(options.what, options.columns)
     if options.away and not is_of_run:
         return fail(f"{options.what} is a capture: --previous and --next are of a run in the lake")
-    export.start()
+    if not is_of_run:
+        export.start()
     with _step(options) as found:
         step = neighbour(lake, found, options.away) if options.away else found
         computed = tables_of(step)
