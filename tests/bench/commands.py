@@ -35,7 +35,7 @@ def seconds(home: Path, arguments: tuple[str | Path, ...], code: int = 0) -> flo
     began = time.perf_counter()
     command = [tim, "--home", home, *arguments]
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    done = subprocess.run(command, **quiet, env=ENVIRONMENT, check=False)
+    done = subprocess.run(command, **quiet, cwd=home, env=ENVIRONMENT, check=False)
     if done.returncode != code:
         raise SystemExit(f"{command} ended with {done.returncode}, not {code}")
     return time.perf_counter() - began
