@@ -16,13 +16,10 @@ from timtrack.tasks.pipeline.stage import Stage, is_in_flow
 
 FEW = 4  # captures; for more, a task runner is worth its start
 
-# Where Prefect looks for the address of a server: without any of them there is none.
+# Where Prefect looks for the address of a server, files by what they say then: without any of them
+# there is none.
 VARIABLES = {"PREFECT_API_URL", "PREFECT_PROFILE", "PREFECT_PROFILES_PATH", "PREFECT_HOME"}
-FILES = {
-    "prefect.toml": b"",
-    "pyproject.toml": b"tool.prefect",
-    ".env": b"prefect_",
-}  # what they say
+FILES = {"prefect.toml": b"", "pyproject.toml": b"tool.prefect", ".env": b"prefect_"}
 PROFILES = "~/.prefect/profiles.toml"
 
 
