@@ -16,8 +16,7 @@ from timtrack.tasks.pipeline.stage import Stage, is_in_flow
 
 FEW = 4  # captures; for more, a task runner is worth its start
 
-# Where Prefect looks for the address of a server, files by what they say then: without any of them
-# there is none.
+# Where Prefect looks for a server's address, and the word that a file with one contains.
 VARIABLES = {"PREFECT_API_URL", "PREFECT_PROFILE", "PREFECT_PROFILES_PATH", "PREFECT_HOME"}
 FILES = {"prefect.toml": b"", "pyproject.toml": b"tool.prefect", ".env": b"prefect_"}
 PROFILES = "~/.prefect/profiles.toml"
@@ -31,9 +30,12 @@ def as_flow(function: Callable[..., Any], on: str = runner.DEFAULT) -> Any:
     return untyped(function, name=function.__name__, task_runner=runner.made(on))
 
 
-def is_plain(captures: int) -> bool:
-    """Whether a function over so many captures is best called plainly: no server is there."""
-    return captures <= FEW and not _has_server()
+def is_plain(captures: int, on: str = runner.DEFAULT) -> bool:
+    """Whether a function over so many captures is best called plainly: no server is there.
+
+    Not if another task runner is asked for.
+    """
+    return captures <= FEW and on == runner.DEFAULT and not _has_server()
 
 
 def _has_server() -> bool:

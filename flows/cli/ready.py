@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from timtrack.flows import execution, runner
+from timtrack.flows import execution
 from timtrack.flows.outcomes import Outcome
 from timtrack.flows.settings import Settings
 from timtrack.tasks.backlog import asked, survey
@@ -23,8 +23,6 @@ from timtrack.tasks.messages.errors import TimtrackError
 from timtrack.tasks.pipeline import tracking
 from timtrack.tasks.tables.catalogue import catalogue
 from timtrack.tasks.tables.stored import are_computed
-
-FEW = 4  # captures; more are read side by side, by the flow
 
 
 def _import_flow() -> None:
@@ -58,7 +56,7 @@ def settled(
     paths: Sequence[Path], home: Path, settings: Settings, columns: str | None, **given: Any
 ) -> list[Outcome] | None:
     """The outcomes of captures that need no further work; None if any of them does."""
-    if not 0 < len(paths) <= FEW:
+    if not 0 < len(paths) <= execution.FEW:  # more are read side by side, by the flow
         return None
     look = _Look(home, settings, Given(**given))
     outcomes = [look.outcome(Source(path, columns)) for path in paths]
@@ -86,7 +84,7 @@ class _Look:
         """Of a capture that needs no further work; None if it does."""
         if step := self._known(source):
             return self._done(source.path, step)
-        is_plain = execution.is_plain(1) and self.settings.runner == runner.DEFAULT
+        is_plain = execution.is_plain(1, self.settings.runner)
         if is_plain:
             tracking.start()
         try:

@@ -141,8 +141,9 @@ def log_step(
     With `parity`, also what these frameworks log, under their names. A run that is `followed` is
     marked as running. Prefect keeps the run's note as an artifact, a version a step.
     """
-    how = (files, home, bands, parity, followed)
-    link, note, assessment = tracking.outputs("log_step", step, *how)
+    link, note, assessment = tracking.outputs(
+        "log_step", step, files, home, bands, parity, followed
+    )
     if is_shown():
         from prefect.artifacts import create_markdown_artifact
 

@@ -12,7 +12,7 @@ from timtrack.tasks.pipeline.stage import Retries, stage
 
 @pytest.fixture
 def pauses(monkeypatch):
-    """The pauses that were made, none of which is waited for."""
+    """The pauses between tries, recorded instead of slept."""
     made = []
     monkeypatch.setattr(execution.time, "sleep", made.append)
     return made

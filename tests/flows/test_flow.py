@@ -166,9 +166,14 @@ def test_the_demo_prints_the_published_numbers(home, capsys):
         assert number in out
 
 
+def without_prefect() -> dict[str, str]:
+    """The environment without the tests' server."""
+    return {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
+
+
 def test_a_flow_needs_no_server_started_by_hand(three_steps, home):
     """A new process with nothing around it: so few captures need no server at all."""
-    environment = {k: v for k, v in os.environ.items() if not k.startswith("PREFECT_")}
+    environment = without_prefect()
     environment |= {"PREFECT_HOME": str(home / "prefect"), "TIMTRACK_HOME": str(home)}
     command = [*TIM, "ingest", str(three_steps[0])]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
@@ -180,7 +185,7 @@ def test_a_flow_needs_no_server_started_by_hand(three_steps, home):
 
 def test_one_capture_needs_neither_prefect_nor_mlflow_nor_torch_in_the_process(three_steps, home):
     """They take seconds to import: Prefect is not needed, the others are in processes of theirs."""
-    environment = {k: v for k, v in os.environ.items() if not k.startswith("PREFECT_")}
+    environment = without_prefect()
     code = (
         "import sys; from timtrack.flows.cli.main import main;"
         "assert main(['--home', sys.argv[1], 'ingest', sys.argv[2]]) == 0;"

@@ -7,7 +7,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from timtrack.flows import execution, runner
+from timtrack.flows import execution
 from timtrack.flows.analyse import analyse
 from timtrack.flows.outcomes import CapturesFailed, Outcome, listener, ready_listener
 from timtrack.flows.settings import Settings
@@ -34,7 +34,7 @@ def analyse_with_progress(
     `ready` is called of each step before it is logged, and may print: the bar ends before.
     `given`: run, step and tokenizer, as it takes them.
     """
-    plain = settings.runner == runner.DEFAULT and execution.is_plain(len(paths))
+    plain = execution.is_plain(len(paths), settings.runner)
     flow = analyse if plain else execution.as_flow(analyse, settings.runner)
     parity, bands = ",".join(settings.parity), settings.bands.own
     console = Console(stderr=True)
