@@ -17,8 +17,8 @@ from timtrack.tasks.captures.capture import identify, reading
 from timtrack.tasks.captures.source import Source
 from timtrack.tasks.lake.publish import write_step
 from timtrack.tasks.tables import compute, memory
-from timtrack.tasks.tables.catalogue import Table, catalogue
-from timtrack.tasks.tables.compute import computed_tables
+from timtrack.tasks.tables.catalogue import Table
+from timtrack.tasks.tables.compute import compute_step
 
 
 def now() -> tuple[float, float]:
@@ -40,14 +40,14 @@ def main(capture: Path, out: Path, limit: str | None = None) -> None:
     show("imports", now(), watch.peaks["imports"])
     step = timed(watch, "identify", lambda: identify(Source(capture)))
     read = timed(watch, "open", lambda: reading(step))
-    stored = timed(watch, "load + Parquet", lambda: write_step(out / "lake", step, **read))
+    step = timed(watch, "load + Parquet", lambda: write_step(out / "lake", step, **read))
     made = compute._made
 
-    def traced(connection: Any, table: Table, sql: str) -> Any:
-        return timed(watch, table.name, lambda: made(connection, table, sql))
+    def traced(connection: Any, table: Table, sql: str, is_view: bool) -> Any:
+        return timed(watch, table.name, lambda: made(connection, table, sql, is_view))
 
     compute._made = traced
-    timed(watch, "all tables", lambda: computed_tables(stored, set(catalogue())))
+    timed(watch, "all tables", lambda: compute_step(step))
 
 
 def timed(watch: Stopwatch, name: str, work: Callable[[], Any]) -> Any:
