@@ -11,6 +11,7 @@ from timtrack.tasks.tables.comments import filled
 
 FILE = Path(__file__).parents[2] / "sql" / "causes.toml"
 FIX = "fix_"
+SHARED = "shared"  # the table of conditions that causes name
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,7 @@ class Signature:
 
 @dataclass(frozen=True)
 class Definition:
-    """One table of `causes.toml`; see there for the fields."""
+    """One cause of `causes.toml`; see there for the fields."""
 
     id: str
     name: str
@@ -66,6 +67,9 @@ class Definition:
     threads: tuple[str, ...]
 
 
+Shared = Mapping[str, Mapping[str, str]]
+
+
 def _holds(condition: Condition) -> str:
     return f"coalesce({condition.sql}, false)"
 
@@ -74,7 +78,8 @@ def _holds(condition: Condition) -> str:
 def definitions() -> dict[str, Definition]:
     """Every cause by id, in the file's order."""
     tables: dict[str, dict[str, Any]] = tomllib.loads(FILE.read_text())
-    return {name: _definition(name, table) for name, table in tables.items()}
+    shared = tables.pop(SHARED)
+    return {name: _definition(name, table, shared) for name, table in tables.items()}
 
 
 def undecidable() -> list[Definition]:
@@ -82,14 +87,14 @@ def undecidable() -> list[Definition]:
     return [cause for cause in definitions().values() if cause.undecidable]
 
 
-def _definition(name: str, table: Mapping[str, Any]) -> Definition:
+def _definition(name: str, table: Mapping[str, Any], shared: Shared) -> Definition:
     return Definition(
         name,
         name=table["name"],
         group=table["group"],
         has_false_r=table.get("false_r", False),
-        in_step=_signature(table),
-        over_steps=_signature(table.get("over_steps", {})),
+        in_step=_signature(table, shared),
+        over_steps=_signature(table.get("over_steps", {}), shared),
         undecidable=table.get("undecidable", ""),
         sentence=table["sentence"],
         experiment=table["experiment"],
@@ -100,19 +105,18 @@ def _definition(name: str, table: Mapping[str, Any]) -> Definition:
     )
 
 
-def _signature(table: Mapping[str, Any]) -> Signature | None:
+def _signature(table: Mapping[str, Any], shared: Shared) -> Signature | None:
     if "needs" not in table:
         return None
-    return Signature(
-        table["strength"],
-        _conditions(table["needs"]),
-        _conditions(table.get("supports", ())),
-        _conditions(table.get("contradicts", ())),
-        tuple(table.get("yields_to", ())),
+    needs, supports, contradicts = (
+        _conditions(table.get(kind, ()), shared) for kind in ("needs", "supports", "contradicts")
     )
+    yields_to = tuple(table.get("yields_to", ()))
+    return Signature(table["strength"], needs, supports, contradicts, yields_to)
 
 
-def _conditions(tables: Iterable[Mapping[str, str]]) -> tuple[Condition, ...]:
+def _conditions(listed: Iterable[Mapping[str, str] | str], shared: Shared) -> tuple[Condition, ...]:
+    tables = (shared[one] if isinstance(one, str) else one for one in listed)
     return tuple(Condition(table["if"], table["says"], table["why"]) for table in tables)
 
 
