@@ -26,13 +26,13 @@ demo: $(READY)       ## the whole road on real tokens, into ./timtrack
 	$(BIN)/tim demo
 
 test: $(READY)       ## every test, two files at a time
-	$(BIN)/pytest -n 2 --dist loadfile
+	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 test-fast: $(READY)  ## without servers and browsers
-	$(BIN)/pytest -n 2 --dist loadfile -m "not slow"
+	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not slow"
 
 coverage: $(READY)   ## lines that the tests run, in their own processes
-	$(BIN)/pytest -n 2 --dist loadfile --cov=flows --cov=tasks --cov-report=term:skip-covered --cov-fail-under=92
+	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder --cov=flows --cov=tasks --cov-report=term:skip-covered --cov-fail-under=92
 
 test-frameworks: $(READY) $(FRAMEWORKS_READY)  ## the tables against verl's, TRL's, SkyRL's, OpenRLHF's own code
 	$(FRAMEWORKS)/bin/python tests/frameworks/write.py build/frameworks
