@@ -3,7 +3,7 @@
 import math
 import re
 import string
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -174,8 +174,8 @@ def _cause(
         "step" if in_step else "run",
         row["confidence"],
         filled(known.sentence, numbers),
-        tuple(_evidence(one, numbers, table) for one in (*signature.needs, *supports)),
-        tuple(_evidence(one, numbers, table) for one in against),
+        _evidence((*signature.needs, *supports), numbers, table),
+        _evidence(against, numbers, table),
         known.experiment,
         known.fix,
         known.fixes,
@@ -189,7 +189,22 @@ def _holding(conditions: tuple[Condition, ...], digits: str) -> list[Condition]:
     return [one for one, digit in zip(conditions, digits, strict=True) if digit == "1"]
 
 
-def _evidence(condition: Condition, numbers: Mapping[str, Any], table: str) -> Evidence:
+def _evidence(
+    conditions: Iterable[Condition], numbers: Mapping[str, Any], table: str
+) -> tuple[Evidence, ...]:
+    return tuple(_told(one, numbers, table) for one in conditions if _is_known(one.says, numbers))
+
+
+def _is_known(text: str, numbers: Mapping[str, Any]) -> bool:
+    """Whether a number of the text is known, or it has none.
+
+    What a need lets pass as unknown is no evidence.
+    """
+    named = [name for _, name, _, _ in string.Formatter().parse(text) if name]
+    return not named or any(numbers[name] is not None for name in named)
+
+
+def _told(condition: Condition, numbers: Mapping[str, Any], table: str) -> Evidence:
     names = re.findall(r"[a-z_0-9]+", f"{condition.sql} {condition.says}")
     columns = catalogue()[table].columns
     used = dict.fromkeys(name for name in names if name in columns)

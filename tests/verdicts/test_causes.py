@@ -484,6 +484,18 @@ def test_a_codec_is_told_by_the_trainer_without_it():
     assert "F41" not in [cause.id for cause in named(batch, dense=batch.train)]  # the engine's
 
 
+def test_a_number_that_is_unknown_is_no_evidence():
+    """A need may let it pass; it then tells nothing."""
+    with sql_connection(tokens_of(context_blind(1))) as connection:
+        tables = {name: connection.sql(f"from {name}").pl() for name in NEEDED}
+    [known] = [one for one in causes_of(tables) if one.id == "F41"]
+    tables["signatures"] = tables["signatures"].with_columns(ratio_off=pl.lit(None, pl.Float64))
+    [unknown] = [one for one in causes_of(tables) if one.id == "F41"]
+    left_out = [one for one in known.evidence if one not in unknown.evidence]
+    assert [one.text.split(" is ")[0] for one in left_out] == ["mean r"]
+    assert len(unknown.evidence) == len(known.evidence) - 1
+
+
 def test_a_trainer_that_contradicts_nothing_is_not_called_blind():
     """The engine's log-probs are clamped, so that the token explains less of them."""
     batch = sampled(1)
