@@ -24,7 +24,7 @@ with cells as (
         length_from,
         reward_from,
         group_number,
-        log_bin(abs_logp_diff) // 32 as bin,
+        log_bin(abs_logp_diff) // 64 as bin,
         count(*) as tokens,
         sum(-logp_diff) as k1_sum,
         sum(k3) as k3_sum,
@@ -142,14 +142,14 @@ inside as (
             ),
             recursive := true
         ),
-        log_bin(abs_logp_diff) // 32 as bin,
+        log_bin(abs_logp_diff) // 64 as bin,
         abs_logp_diff
     from sliced_tokens
     semi join wanted
         on
             sliced_tokens.run = wanted.run
             and sliced_tokens.step = wanted.step
-            and log_bin(abs_logp_diff) // 32 = wanted.bin
+            and log_bin(abs_logp_diff) // 64 = wanted.bin
 ),
 
 held as (

@@ -21,12 +21,6 @@ with prompts as (
     from sequences
 ),
 
--- Without a tokenizer some thirty: the rest need no look-up of each token (8 M tokens, 2026-11: a third of the time).
-sliced_ids as (
-    from token_slices
-    where token is not null or token_class is not null
-),
-
 labelled as (
     select
         run,
@@ -36,7 +30,7 @@ labelled as (
         prob_bucket(p_rollout) as prob,
         position_bucket(pos) as position,
         token_class,
-        sliced_ids.token,
+        token_slices.token,
         is_chosen,
         prompts.token_id is not null as copied,
         length,
@@ -45,7 +39,7 @@ labelled as (
         turn
     from trained_tokens
     inner join rollout_slices using (run, step, row)
-    left join sliced_ids using (run, step, token_id)
+    left join token_slices using (run, step, token_id)
     left join prompts using (run, step, row, token_id)
     left join token_turns using (run, step, row, pos)
 ),

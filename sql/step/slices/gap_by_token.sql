@@ -10,16 +10,26 @@
 -- include: gap
 
 -- Only those are sliced: their quantiles need all values, which the sums that choose them do not.
-with ranked as (
+with largest as (
     select
         run,
         step,
-        token_id,
-        row_number() over (partition by run, step order by abs_sum desc, token_id asc) as rank,
-        tokens * logp_diff / nullif(sum(tokens * logp_diff) over (partition by run, step), 0) as share_kl_k1,
-        abs_sum / nullif(sum(abs_sum) over (partition by run, step), 0) as share_abs_logp_diff
+        max_by((token_id, abs_sum, tokens * logp_diff), (abs_sum, -token_id), 100) as ids,
+        sum(abs_sum) as abs_sum,
+        sum(tokens * logp_diff) as diff_sum
     from token_id_means
-    qualify rank <= 100
+    group by run, step
+),
+
+ranked as (
+    select
+        run,
+        step,
+        generate_subscripts(ids, 1) as rank,
+        unnest(list_transform(ids, lambda id: id[1])) as token_id,
+        unnest(list_transform(ids, lambda id: id[3] / nullif(diff_sum, 0))) as share_kl_k1,
+        unnest(list_transform(ids, lambda id: id[2] / nullif(abs_sum, 0))) as share_abs_logp_diff
+    from largest
 ),
 
 slices as (
