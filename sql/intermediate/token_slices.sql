@@ -53,6 +53,12 @@ chosen as (
     qualify row_number() over (partition by run, step order by even_sum - even_tokens * mean desc, token_id asc) <= 15
 ),
 
+slices as (
+    from frequent
+    union all
+    from chosen
+),
+
 named as (
     select
         run,
@@ -64,7 +70,7 @@ named as (
             when count(*) over (partition by run, step, text) = 1 then text
             else text || ' (' || token_id || ')'
         end as token
-    from (from frequent union all from chosen)
+    from slices
     left join texts using (run, step, token_id)
 )
 
