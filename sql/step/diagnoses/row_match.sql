@@ -64,15 +64,25 @@ vectors as (
     from heads
 ),
 
+measured as (
+    select
+        *,
+        list_avg(rollout) as rollout_mean,
+        list_avg(train) as train_mean,
+        sqrt(size) * list_stddev_pop(rollout) as rollout_length,
+        sqrt(size) * list_stddev_pop(train) as train_length
+    from vectors
+),
+
 -- Each less its mean and of length 1: the product of two is their correlation. Constant ones have none.
 unit as (
     select
         * replace (
-            list_transform(rollout, lambda x: (x - list_avg(rollout)) / (sqrt(size) * list_stddev_pop(rollout))) as rollout,
-            list_transform(train, lambda x: (x - list_avg(train)) / (sqrt(size) * list_stddev_pop(train))) as train
+            list_transform(rollout, lambda x: (x - rollout_mean) / rollout_length) as rollout,
+            list_transform(train, lambda x: (x - train_mean) / train_length) as train
         )
-    from vectors
-    where list_stddev_pop(rollout) > 0.1 and list_stddev_pop(train) > 0.1
+    from measured
+    where least(rollout_length, train_length) > 0.1 * sqrt(size)
 ),
 
 compared as (
