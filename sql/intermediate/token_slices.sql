@@ -10,18 +10,8 @@
 -- token       | Its text, or its id without a tokenizer; of texts that several of the ids have, with the id. NULL for ids that are no slice.
 -- is_chosen   | Whether its gap in the clusters of even number made it a slice: only those of odd number may test it.
 
-with texts as (
-    select
-        run,
-        step,
-        token_id,
-        any_value(token) as text
-    from vocabulary
-    group by run, step, token_id
-),
-
 -- By how many, then by the lowest id; no window sorts the ids (131,000 ids, 2026-11: an eighth of the time).
-frequent as (
+with frequent as (
     select
         run,
         step,
@@ -71,7 +61,7 @@ named as (
             else text || ' (' || token_id || ')'
         end as token
     from slices
-    left join texts using (run, step, token_id)
+    left join token_texts using (run, step, token_id)
 )
 
 select
@@ -89,6 +79,6 @@ select
     token,
     coalesce(is_chosen, false) as is_chosen
 from token_id_means
-left join texts using (run, step, token_id)
+left join token_texts using (run, step, token_id)
 left join named using (run, step, token_id)
 where text is not null or token is not null

@@ -25,25 +25,33 @@ with thresholds as (
         list_min(max(abs_logp_diff, 100)) as abs_logp_diff_at_100
     from trained_tokens
     group by run, step
+),
+
+worst as (
+    select
+        *,
+        row_number() over (partition by run, step order by abs_logp_diff desc, row asc, pos asc) as rank
+    from trained_tokens
+    inner join thresholds using (run, step)
+    where abs_logp_diff >= abs_logp_diff_at_100
+    qualify rank <= 100
 )
 
 select
     run,
     step,
-    row_number() over (partition by run, step order by abs_logp_diff desc, row asc, pos asc) as rank,
+    rank,
     row,
     uid,
     pos,
     token_id,
-    token,
+    text as token,
     logp_rollout,
     logp_train,
     logp_diff,
     p_rollout,
     p_train,
     ratio
-from trained_tokens
-inner join thresholds using (run, step)
-where abs_logp_diff >= abs_logp_diff_at_100
-qualify rank <= 100
+from worst
+left join token_texts using (run, step, token_id)
 order by run, step, rank

@@ -38,7 +38,6 @@ slices as (
         step,
         rank,
         token_id,
-        any_value(token) as token,
         any_value(share_kl_k1) as share_kl_k1,
         any_value(share_abs_logp_diff) as share_abs_logp_diff,
         gap(logp_diff, k3, abs_prob_diff, tv, is_outside_5) as gap
@@ -52,7 +51,7 @@ select
     step,
     rank,
     token_id,
-    token,
+    text as token,
     unnest(
         struct_update(
             with_shares(gap),
@@ -61,4 +60,5 @@ select
         )
     )
 from slices
+left join token_texts using (run, step, token_id)
 order by run, step, rank
