@@ -308,8 +308,9 @@ def from_a_place(seed: int) -> Batch:
 
 
 def other_prompt(seed: int) -> Batch:
-    batch = sampled(seed)
-    return far(batch, seed, np.ones((ROWS, 1)) * np.exp(-np.arange(LENGTH) / 12)[None] + 0.1, 2.0)
+    """It weighs less the longer the row, in some rows sooner than in others."""
+    spans = np.random.default_rng(seed).uniform(4, 24, (ROWS, 1))
+    return far(sampled(seed), seed, np.exp(-np.arange(LENGTH)[None] / spans) + 0.1, 2.0)
 
 
 def padding_seen(seed: int) -> Batch:
@@ -319,8 +320,9 @@ def padding_seen(seed: int) -> Batch:
 
 
 def rope(seed: int) -> Batch:
-    batch = sampled(seed)
-    return far(batch, seed, np.ones((ROWS, 1)) * (np.arange(LENGTH)[None] / LENGTH), 0.5)
+    """Prompts stand before the responses, so that these begin with a part of the error."""
+    place = 30 + np.arange(LENGTH)
+    return far(sampled(seed), seed, np.ones((ROWS, 1)) * place[None] / place.max(), 0.5)
 
 
 def long_prompts(seed: int) -> Batch:
@@ -335,20 +337,34 @@ def context_blind(seed: int) -> Batch:
     return replace(batch, train=batch.of(np.broadcast_to(by_token, batch.logits.shape)))
 
 
-def old_head(seed: int) -> Batch:
-    """Updates moved a few ids much, and the others not."""
+def ended(seed: int) -> Batch:
+    """Each row ends with the end of its turn."""
     batch = sampled(seed)
+    logits, ids = batch.logits.copy(), batch.ids.copy()
+    logits[:, -1, EOS] = logits[:, -1].max(-1) - 1
+    ids[:, -1] = EOS
+    batch = replace(batch, logits=logits, ids=ids)
+    return replace(batch, rollout=batch.of(logits))
+
+
+def updates(seed: int, end: float) -> np.ndarray:
+    """What updates did to each id's logit: much to a few, and `end` to the end of a turn."""
     rng = np.random.default_rng(seed + 3)
     moved = rng.normal(size=IDS) * (rng.random(IDS) < 0.1)
+    moved[EOS] = end
+    return moved
+
+
+def old_head(seed: int) -> Batch:
+    batch = ended(seed)
+    moved = updates(seed, 0.12)
     return replace(batch, train=batch.of(batch.logits + moved + noise(seed, batch.logits.shape)))
 
 
 def stale(seed: int) -> Batch:
     """The same, more at the start of rows than later."""
-    batch = sampled(seed)
-    rng = np.random.default_rng(seed + 3)
-    fades = 0.4 + 2 * np.exp(-np.arange(LENGTH) / 8)[None, :, None]
-    moved = fades * rng.normal(size=IDS) * (rng.random(IDS) < 0.1)
+    batch = ended(seed)
+    moved = (0.4 + 2 * np.exp(-np.arange(LENGTH) / 8)[None, :, None]) * updates(seed, 0.2)
     return replace(batch, train=batch.of(batch.logits + moved + noise(seed, batch.logits.shape)))
 
 
@@ -500,7 +516,32 @@ def test_a_trainer_that_contradicts_nothing_is_not_called_blind():
     """The engine's log-probs are clamped, so that the token explains less of them."""
     batch = sampled(1)
     clamped = replace(batch, rollout=batch.rollout.clip(min=-2.0))
-    assert "F41" not in [cause.id for cause in named(clamped)]
+    assert named(clamped) == []  # nor a penalty, nor a larger vocabulary
+
+
+def test_rounded_log_probs_are_no_top_p():
+    """Those near 0 become exactly 0 and no other is moved one way."""
+    batch = sampled(1)
+    assert "F3" not in [one.id for one in named(replace(batch, rollout=batch.rollout.round(1)))]
+
+
+def test_packs_in_any_order_have_one_row_that_is_near():
+    """Which row comes first in its pack is not known; one of each is as near as noise."""
+    order = np.random.default_rng(1).permutation(ROWS)
+    pack = np.empty(ROWS, dtype=int)
+    pack[order] = np.arange(ROWS) // 4
+    is_first = np.isin(np.arange(ROWS), [order[4 * one + one % 4] for one in range(ROWS // 4)])
+    batch = far(sampled(1), 1, ~is_first[:, None] * np.ones((1, LENGTH)), 1.0)
+    [first, *_] = named(batch, pack=pack.tolist())
+    assert first.id == "F25"
+    assert any("one row is near and the others are far" in one.text for one in first.evidence)
+
+
+@pytest.mark.parametrize("part", [0.5, 0.75])
+def test_chunks_begin_at_a_quarter_of_the_row(part):
+    prompts = np.array(LENGTHS)[:, None]
+    batch = far(sampled(1), 1, prompts + np.arange(LENGTH) >= part * (prompts + LENGTH), 1.5)
+    assert named(batch)[0].id == "F26"
 
 
 @pytest.mark.parametrize(

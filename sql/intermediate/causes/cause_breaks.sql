@@ -9,7 +9,9 @@
 -- broken_size  | Median factor by which they are.
 -- one_place    | Of these, the largest share that change within 4 tokens of one position in prompt and response; NULL where the length of prompts is unknown.
 -- one_place_at | That position [tokens].
--- at_half      | Of these, the share that change within 4 % of half of the row's length, prompt and response.
+-- one_response_place | The largest share of them that change within 4 tokens of one position in the response.
+-- one_response_place_at | That position [tokens].
+-- at_quarter   | The largest share of them that change within 4 % of the same quarter of their row, prompt and response (1/4, 1/2 or 3/4).
 
 with broken as (
     select
@@ -18,23 +20,35 @@ with broken as (
     from cause_rows
 ),
 
+breaks as (
+    select
+        run,
+        step,
+        unnest([{ 'kind': 'all', 'broken_at': break_place }, { 'kind': 'response', 'broken_at': break_at }], recursive := true)
+    from broken
+    where is_broken
+),
+
 places as (
     select
         run,
         step,
-        unnest([break_place // 8 * 8, (break_place + 4) // 8 * 8 - 4]) as place,
+        kind,
+        unnest([broken_at // 8 * 8, (broken_at + 4) // 8 * 8 - 4]) as place,
         count(*) as rows
-    from broken
-    where is_broken and break_place is not null
-    group by run, step, place
+    from breaks
+    where broken_at is not null
+    group by run, step, kind, place
 ),
 
 busiest as (
     select
         run,
         step,
-        max(rows) as rows,
-        arg_max(place, rows) as place
+        max(rows) filter (kind = 'all') as rows,
+        arg_max(place, rows) filter (kind = 'all') as place,
+        max(rows) filter (kind = 'response') as response_rows,
+        arg_max(place, rows) filter (kind = 'response') as response_place
     from places
     group by run, step
 )
@@ -48,7 +62,13 @@ select
     exp(median(abs(break_size)) filter (is_broken)) as broken_size,
     any_value(busiest.rows) / nullif(countif(is_broken), 0) as one_place,
     any_value(busiest.place) + 4 as one_place_at,
-    avg(cast(abs(break_part - 0.5) < 0.04 as int)) filter (is_broken) as at_half
+    any_value(busiest.response_rows) / nullif(countif(is_broken), 0) as one_response_place,
+    any_value(busiest.response_place) + 4 as one_response_place_at,
+    greatest(
+        avg(cast(abs(break_part - 0.25) < 0.04 as int)) filter (is_broken),
+        avg(cast(abs(break_part - 0.5) < 0.04 as int)) filter (is_broken),
+        avg(cast(abs(break_part - 0.75) < 0.04 as int)) filter (is_broken)
+    ) as at_quarter
 from broken
 left join busiest using (run, step)
 group by run, step

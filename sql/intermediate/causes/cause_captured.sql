@@ -12,6 +12,8 @@
 -- worst_rank     | The farthest rank.
 -- pack_effect    | Mean level of the rows after the first in their pack, minus the first row's.
 -- pack_p         | Its p-value, two-sided, with packs - 1 degrees of freedom; NULL below 3 packs.
+-- pack_one_near  | In packs of 3 rows or more, how far the second lowest level is from the lowest, less how far the highest is from it; averaged over packs. Above 0 where one row of each is near and the others are far.
+-- pack_one_near_p | Its p-value, likewise.
 -- cached_effect  | Mean level of rows with prompt tokens from the prefix cache, minus that of the other rows; averaged by prompt group first.
 -- cached_p       | Its p-value, two-sided, by Welch's t; NULL below 3 groups of a kind.
 -- mixed_versions | Share of the rows that weights of more than one version sampled.
@@ -124,7 +126,9 @@ packs as (
         run,
         step,
         pack,
-        avg(level) filter (not is_first) - avg(level) filter (is_first) as effect
+        avg(level) filter (not is_first) - avg(level) filter (is_first) as effect,
+        list_sort(list(level)) as levels,
+        if(len(levels) >= 3, 2 * levels[2] - levels[1] - levels[-1], null) as one_near
     from in_packs
     group by run, step, pack
     having count(*) > 1
@@ -137,6 +141,17 @@ packed as (
         avg(effect) as pack_effect,
         t_test_of_mean(effect) as pack_p
     from packs
+    group by run, step
+),
+
+near_ones as (
+    select
+        run,
+        step,
+        avg(one_near) as pack_one_near,
+        t_test_of_mean(one_near) as pack_one_near_p
+    from packs
+    where one_near is not null
     group by run, step
 ),
 
@@ -164,6 +179,8 @@ select
     any_value(farthest) filter (kind = 'rank') as worst_rank,
     any_value(pack_effect) as pack_effect,
     any_value(pack_p) as pack_p,
+    any_value(pack_one_near) as pack_one_near,
+    any_value(pack_one_near_p) as pack_one_near_p,
     any_value(effect) filter (kind = 'cached') as cached_effect,
     any_value(p) filter (kind = 'cached') as cached_p,
     any_value(mixed_versions) as mixed_versions,
@@ -174,4 +191,5 @@ select
 from told
 left join kinds using (run, step)
 left join packed using (run, step)
+left join near_ones using (run, step)
 group by told.run, told.step
