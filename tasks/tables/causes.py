@@ -58,6 +58,7 @@ class Definition:
     has_false_r: bool  # r is then no ratio of probabilities of what was sampled
     in_step: Signature | None
     over_steps: Signature | None
+    alike: tuple[str, ...]  # ids of those that a capture can hardly tell from it
     undecidable: str  # why it cannot be told from what a capture has, if so
     sentence: str
     experiment: str
@@ -95,6 +96,7 @@ def _definition(name: str, table: Mapping[str, Any], shared: Shared) -> Definiti
         has_false_r=table.get("false_r", False),
         in_step=_signature(table, shared),
         over_steps=_signature(table.get("over_steps", {}), shared),
+        alike=tuple(table.get("alike", ())),
         undecidable=table.get("undecidable", ""),
         sentence=table["sentence"],
         experiment=table["experiment"],

@@ -42,6 +42,14 @@ class Evidence:
 
 
 @dataclass(frozen=True)
+class Alike:
+    """A cause that a capture can hardly tell from another."""
+
+    id: str
+    name: str
+
+
+@dataclass(frozen=True)
 class Cause:
     """A cause whose signature fits a step."""
 
@@ -58,6 +66,7 @@ class Cause:
     fixes: Mapping[str, str]  # by framework
     look: str  # SQL with {where}, which lists where it shows; empty if nothing does
     threads: tuple[str, ...]
+    alike: tuple[Alike, ...]
     has_false_r: bool = False  # r is no ratio of probabilities of what was sampled
 
     def look_at(self, run: str, step: int) -> str:
@@ -76,6 +85,7 @@ class Cause:
             "sentence": self.sentence,
             "evidence": [_as_dict(one, run, step) for one in self.evidence],
             "against": [_as_dict(one, run, step) for one in self.against],
+            "alike": [{"cause": one.id, "name": one.name} for one in self.alike],
             "experiment": self.experiment,
             "fix": {"any": self.fix, **self.fixes},
             "look": self.look_at(run, step),
@@ -181,6 +191,7 @@ def _cause(
         known.fixes,
         known.look,
         known.threads,
+        tuple(Alike(one, definitions()[one].name) for one in known.alike),
         known.has_false_r,
     )
 

@@ -17,6 +17,8 @@ from timtrack.tasks.verdicts.causes import Cause
 from timtrack.tasks.verdicts.diagnoses import carries, notable
 from timtrack.tasks.verdicts.finding import Tables
 
+# Of captures that strangers made, names of 0.7 and more were right in 57 of 69, others in 26 of 67.
+SURE = 0.7
 CLOSE = 0.85  # part of the first cause's confidence from which a second is named beside it
 VISIBLE = math.log(1.05)  # nats, from which a gap is told as a factor
 MOST = 0.5  # part of the gap from which a link of the chain is named
@@ -112,10 +114,14 @@ def why(tables: Tables, causes: tuple[Cause, ...]) -> str:
 
 
 def likely(causes: tuple[Cause, ...]) -> str:
-    """The likeliest cause; the next one too, where little speaks for one rather than the other."""
+    """The likeliest cause; the next one too, where little speaks for one rather than the other.
+
+    Likely from a confidence of SURE on, possible below it.
+    """
     first, *others = (f"{cause.name} ({cause.id})" for cause in causes)
     close = [one for one in causes[1:] if one.confidence > CLOSE * causes[0].confidence]
-    return f"Likely cause: {' or '.join([first, *others[: min(1, len(close))]])}."
+    word = "Likely" if causes[0].confidence >= SURE else "Possible"
+    return f"{word} cause: {' or '.join([first, *others[: min(1, len(close))]])}."
 
 
 def link(tables: Tables) -> str:

@@ -217,7 +217,7 @@ def test_a_mark_says_its_numbers_and_a_query_is_copied(published_page, opened):
 @pytest.mark.slow
 def test_the_first_screen_says_how_bad_why_what_to_do_and_shows_it(published_page, opened):
     page = opened(published_page)
-    assert page.locator(".verdict dt").all_inner_texts() == ["Why", "How bad", "What to do"]
+    assert page.locator(".verdict dt").all_inner_texts() == ["How bad", "Why", "What to do"]
     assert "Half of the tokens differ by a factor of" in page.locator(".verdict").inner_text()
     worst = page.locator("#worst .strip")
     for seen in (page.locator(".verdict"), page.locator("#chart-ratio_histogram svg"), worst):
@@ -485,7 +485,7 @@ def test_the_published_runs_cause_is_named_and_no_correction_would_do(published)
     step, computed = published
     judged = assess(step.facts(), computed, OURS)
     assert judged.status == "cause found"
-    assert judged.text.startswith("Likely cause: ")
+    assert judged.text.startswith(("Likely cause: ", "Possible cause: "))
     assert judged.text.endswith("No correction is of use.")
     assert "(F41)" in judged.text
     assert any("settings is usable" in finding.text for finding in judged.findings)
