@@ -5,6 +5,7 @@ import polars as pl
 from pytest import approx
 
 from tests.given import Connection, sequence_frame, sql_connection, token_frame
+from timtrack.tasks.tables.query import run_query
 
 
 def clusters_of(uids: list[str | None]) -> list[int]:
@@ -155,3 +156,14 @@ def test_traits_of_tokens_and_rows_add_up_to_the_step():
     for _, of_kind in found.group_by("trait"):
         assert of_kind["tokens"].sum() == 6
         assert (of_kind["tokens"] * of_kind["level"]).sum() == approx(0, abs=1e-9)
+
+
+def test_ids_that_are_listed_have_their_texts(published):
+    """The tables of a step are computed over tokens without texts; for people tokens have them."""
+    step, computed = published
+    texts = run_query([step], "select token_id, token as text from vocabulary")
+    people = run_query([step], "select distinct token_id, token from trained_tokens")
+    assert texts["text"].null_count() == 0
+    for listed in (computed["worst_tokens"], computed["gap_by_token"], people):
+        both = listed.join(texts, on="token_id", how="left", validate="m:1")
+        assert both["token"].to_list() == both["text"].to_list()
