@@ -191,7 +191,7 @@ def _cause(
         known.fixes,
         known.look,
         known.threads,
-        tuple(Alike(one, definitions()[one].name) for one in known.alike),
+        tuple(Alike(one, definitions()[one].name) for one in known.alike if in_step),
         known.has_false_r,
     )
 

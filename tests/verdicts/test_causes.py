@@ -23,6 +23,7 @@ from timtrack.tasks.tables.compute import computed_tables
 from timtrack.tasks.tables.database import literal
 from timtrack.tasks.tables.query import run_query
 from timtrack.tasks.tokens.table import SEQUENCES
+from timtrack.tasks.verdicts import sentences
 from timtrack.tasks.verdicts.causes import NEEDED, Cause, causes_of
 
 ROWS, GROUP, LENGTH, IDS = 20, 2, 40, 60
@@ -362,7 +363,7 @@ def old_head(seed: int) -> Batch:
 
 
 def stale(seed: int) -> Batch:
-    """The same, more at the start of rows than later."""
+    """Updates moved a few ids much, more at the start of rows than later."""
     batch = ended(seed)
     moved = (0.4 + 2 * np.exp(-np.arange(LENGTH) / 8)[None, :, None]) * updates(seed, 0.2)
     return replace(batch, train=batch.of(batch.logits + moved + noise(seed, batch.logits.shape)))
@@ -522,7 +523,7 @@ def test_a_trainer_that_contradicts_nothing_is_not_called_blind():
 def test_rounded_log_probs_are_no_top_p():
     """Those near 0 become exactly 0 and no other is moved one way."""
     batch = sampled(1)
-    assert "F3" not in [one.id for one in named(replace(batch, rollout=batch.rollout.round(1)))]
+    assert named(replace(batch, rollout=batch.rollout.round(1))) == []
 
 
 def test_packs_in_any_order_have_one_row_that_is_near():
@@ -705,3 +706,22 @@ def test_where_a_cause_shows_can_be_asked_for(published):
 def test_a_cause_that_has_no_signature_says_why_and_what_to_capture():
     for cause in definitions().values():
         assert cause.in_step or cause.undecidable, cause.id
+        assert set(cause.alike) <= definitions().keys() - {cause.id}
+
+
+def test_a_cause_that_others_look_like_is_called_possible():
+    """Of those that are not sure, a reader is told what else it may be."""
+    (unsure, *_), (sure, *_) = named(rope(1)), named(tempered(1))
+    assert unsure.confidence < sentences.SURE <= sure.confidence
+    assert sentences.likely((unsure,)) == f"Possible cause: {unsure.name} (F22)."
+    assert sentences.likely((sure,)) == f"Likely cause: {sure.name} (F1)."
+    told = [one["cause"] for one in unsure.as_dict("r", 1)["alike"]]
+    assert told == list(definitions()["F22"].alike) == ["F18", "F28"]
+
+
+def test_few_rows_that_break_at_a_quarter_are_no_chunks():
+    """Of four rows one or another breaks there by chance."""
+    prompts = np.array(LENGTHS)[:, None]
+    is_few = np.cumsum(prompts < LENGTH)[:, None] <= 4
+    few = is_few & (prompts < LENGTH) & (prompts + np.arange(LENGTH) >= 0.5 * (prompts + LENGTH))
+    assert "F26" not in [one.id for one in named(far(sampled(1), 1, few, 1.5))]

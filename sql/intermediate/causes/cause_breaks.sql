@@ -9,9 +9,9 @@
 -- broken_size  | Median factor by which they are.
 -- one_place    | Of these, the largest share that change within 4 tokens of one position in prompt and response; NULL where the length of prompts is unknown.
 -- one_place_at | That position [tokens].
--- one_response_place | The largest share of them that change within 4 tokens of one position in the response.
--- one_response_place_at | That position [tokens].
--- at_quarter   | The largest share of them that change within 4 % of the same quarter of their row, prompt and response (1/4, 1/2 or 3/4).
+-- one_response_place | The largest share of them that change within 4 of one of the row's trained tokens, by its number.
+-- one_response_place_at | That number.
+-- at_quarter   | The largest share of them that change within 4 % of the same quarter of their row, prompt and response (1/4, 1/2 or 3/4), of those with a known prompt.
 
 with broken as (
     select
@@ -46,9 +46,9 @@ busiest as (
         run,
         step,
         max(rows) filter (kind = 'all') as rows,
-        arg_max(place, rows) filter (kind = 'all') as place,
+        arg_max(place, (rows, -place)) filter (kind = 'all') as place,
         max(rows) filter (kind = 'response') as response_rows,
-        arg_max(place, rows) filter (kind = 'response') as response_place
+        arg_max(place, (rows, -place)) filter (kind = 'response') as response_place
     from places
     group by run, step
 )

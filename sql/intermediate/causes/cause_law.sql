@@ -19,7 +19,7 @@
 -- lean               | Sum of ln r over the sum of |ln r|: near 1 or -1 where all that matters is on one side; a little below 0 of engines that scatter.
 -- rare_rollout       | Share of tokens with p_rollout below 0.05.
 -- rare_train         | Share of tokens with p_train below 0.05.
--- at_lowest          | Share of tokens, but for one, whose rollout log-prob is the lowest of all: of many where it is clamped.
+-- at_lowest          | Share of the other tokens that have the lowest rollout log-prob, too: where it is clamped, many; NULL for one token.
 -- logit_spread       | Standard deviation of the logit difference within +-3, of tokens with p_rollout from 0.05 to 0.95 [nats].
 -- logit_mean         | Its mean [nats].
 -- logit_kurtosis     | Its excess kurtosis: -1.2 of a uniform one, 0 of a normal one; NULL below 100 such tokens, where a single one decides.
@@ -117,7 +117,7 @@ select
     sum(logp_diff) / nullif(sum(abs(logp_diff)), 0) as lean,
     frac(p_rollout < 0.05) as rare_rollout,
     frac(p_train < 0.05) as rare_train,
-    (countif(logp_rollout = lowest) - 1) / count(*) as at_lowest,
+    (countif(logp_rollout = lowest) - 1) / nullif(count(*) - 1, 0) as at_lowest,
     stddev_pop(bounded) filter (p_rollout between 0.05 and 0.95) as logit_spread,
     avg(bounded) filter (p_rollout between 0.05 and 0.95) as logit_mean,
     case

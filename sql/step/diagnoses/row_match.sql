@@ -82,7 +82,7 @@ unit as (
             list_transform(train, lambda x: (x - train_mean) / train_length) as train
         )
     from measured
-    where least(rollout_length, train_length) > 0.1 * sqrt(size)
+    where rollout_length > 0.1 * sqrt(size) and train_length > 0.1 * sqrt(size)
 ),
 
 compared as (
