@@ -58,7 +58,7 @@ def test_every_table_answers_over_the_lake(filled):
     # Not captured; no shared prefixes; no rollout of several turns; nothing wrong; one step.
     without = {"gap_by_entropy", "entropy_edges", "noise_floor", "token_turns", "causes"}
     without |= {"step_gain"}  # a view of the sampler after the step
-    without |= {"cause_text"}  # a tokenizer
+    without |= {"cause_text", "token_texts"}  # a tokenizer
     without |= {"cause_routing", "expert_overlap", "gap_by_expert_changes", "gap_by_kept"}
     without |= {"replayed_tokens", "routed_tokens", "sampling_replay"}
     without |= {"top_k_agreement", "top_k_tokens"}
