@@ -19,6 +19,7 @@ import threading
 import time
 from collections.abc import Callable
 from multiprocessing.connection import Connection
+from pathlib import Path
 from typing import Any
 
 from timtrack.tasks.system import serving
@@ -138,7 +139,7 @@ def apart(
     that dies is not blamed on its work at once (somebody may have killed it): it is tried once
     more, unless it took too long.
     """
-    work = pickle.dumps((function, arguments, size))
+    work = _work(function, arguments, size)
     try:
         is_done, result = _tried(work, purpose, meanwhile)
     except Died as death:
@@ -148,6 +149,14 @@ def apart(
     if is_done:
         return result
     raise result
+
+
+def _work(function: Callable[..., Any], arguments: tuple[Any, ...], size: int | None) -> bytes:
+    """What a process is sent: also where this one stands, as paths may be relative to it."""
+    here = None
+    with contextlib.suppress(OSError):  # the folder is gone
+        here = str(Path.cwd())
+    return pickle.dumps((function, arguments, size, here))
 
 
 def prepare(function: Callable[..., Any], *arguments: Any, purpose: str = READING) -> None:
@@ -160,7 +169,7 @@ def prepare(function: Callable[..., Any], *arguments: Any, purpose: str = READIN
             _idle.append(ready[0])
         ready[-1].rested = time.monotonic()
         with contextlib.suppress(Died):  # another one will do the work
-            ready[-1].prepare(pickle.dumps((function, arguments, None)))
+            ready[-1].prepare(_work(function, arguments, None))
 
 
 def release(purpose: str) -> None:

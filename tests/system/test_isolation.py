@@ -85,6 +85,16 @@ def module_of(name: str) -> str:
     return str(importlib.import_module(name).__file__)
 
 
+def test_paths_are_relative_to_where_the_caller_stands_now(tmp_path, monkeypatch):
+    """The process was begun elsewhere; a notebook changes its folder between two calls."""
+    isolation.apart(os.getpid)
+    monkeypatch.chdir(tmp_path)
+    assert isolation.apart(os.getcwd) == str(tmp_path.resolve())
+    assert isolation.apart(os.path.exists, "later") is False
+    (tmp_path / "later").touch()
+    assert isolation.apart(os.path.exists, "later") is True
+
+
 def test_a_process_is_kept_for_the_next_work():
     assert apart(os.getpid) == apart(os.getpid) != os.getpid()
 
