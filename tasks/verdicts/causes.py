@@ -69,6 +69,11 @@ class Cause:
     alike: tuple[Alike, ...]
     has_false_r: bool = False  # r is no ratio of probabilities of what was sampled
 
+    @property
+    def looks_alike(self) -> str:
+        """The causes that a capture can hardly tell from it, as people read them; may be empty."""
+        return "; ".join(f"{one.name} ({one.id})" for one in self.alike)
+
     def look_at(self, run: str, step: int) -> str:
         """The query that lists the rows or tokens at which it shows."""
         return self.look.replace("{where}", _where(run, step))

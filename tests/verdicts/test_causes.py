@@ -710,7 +710,7 @@ def test_a_cause_that_has_no_signature_says_why_and_what_to_capture():
 
 
 def test_a_cause_that_others_look_like_is_called_possible():
-    """Of those that are not sure, a reader is told what else it may be."""
+    """A name that is not sure is called possible, and comes with what else it could be."""
     (unsure, *_), (sure, *_) = named(rope(1)), named(tempered(1))
     assert unsure.confidence < sentences.SURE <= sure.confidence
     assert sentences.likely((unsure,)) == f"Possible cause: {unsure.name} (F22)."

@@ -19,7 +19,7 @@ from timtrack.tasks.verdicts.advice import advise
 from timtrack.tasks.verdicts.assessment import how_bad
 from timtrack.tasks.verdicts.bands import Bands
 from timtrack.tasks.verdicts.bit_equality import Certificate
-from timtrack.tasks.verdicts.causes import Alike, Cause, Diagnosis
+from timtrack.tasks.verdicts.causes import Cause, Diagnosis
 from timtrack.tasks.verdicts.sentences import link
 
 
@@ -49,16 +49,12 @@ def _print_cause(place: int, cause: Cause) -> None:
         f"   {cause.sentence}",
         *(f"   + {evidence.text}" for evidence in cause.evidence),
         *(f"   - {evidence.text}" for evidence in cause.against),
-        *([f"   Looks alike: {_listed(cause.alike)}"] if cause.alike else []),
+        *([f"   Looks alike: {cause.looks_alike}"] if cause.alike else []),
         f"   To be sure: {cause.experiment}",
         f"   Fix: {cause.fix}",
         *(f"     {framework}: {line}" for framework, line in cause.fixes.items()),
         f"   Seen in: {', '.join(cause.threads)}",
     )
-
-
-def _listed(alike: Iterable[Alike]) -> str:
-    return "; ".join(f"{one.name} ({one.id})" for one in alike)
 
 
 NO_CAUSE = (
