@@ -119,9 +119,9 @@ def lab_parts() -> dict[str, str]:
     return {f"lab_{name}": markdown(headers[name], found[name]) for name in headers}
 
 
-def _where(signature: causes.Signature | None) -> str:
-    needs = signature.needs if signature else ()
-    return "; ".join(f"`{need.sql}`" for need in needs) or "–"
+def _where(signatures: tuple[causes.Signature, ...]) -> str:
+    ways = ("; ".join(f"`{need.sql}`" for need in way.needs) for way in signatures)
+    return " – or: ".join(ways) or "–"
 
 
 def _typed(method: Method) -> str:

@@ -5,6 +5,7 @@
 -- run         | Training run.
 -- rank        | 1 is the likeliest.
 -- cause       | Its id in `causes.toml`.
+-- way         | Which of its signatures fits: 0 for the first one, from 1 on those under `otherwise`.
 -- confidence  | As in `causes`.
 -- supports    | Which of its supports hold, a digit each: 1, 0, or - where its numbers are not there.
 -- contradicts | Which of the conditions that contradict it hold, likewise.
@@ -22,6 +23,7 @@ fitting as (
         cause_confidence(strength, supports, contradicts) as confidence
     from judged
     where not list_contains(needs, false)
+    qualify row_number() over (partition by run, cause order by confidence desc, way asc) = 1
 ),
 
 named as (
@@ -36,6 +38,7 @@ select
     run,
     row_number() over (partition by run order by confidence desc, cause asc) as rank,
     cause,
+    way,
     confidence,
     digits(supports) as supports,
     digits(contradicts) as contradicts

@@ -32,8 +32,9 @@ class Signature:
     supports: tuple[Condition, ...]
     contradicts: tuple[Condition, ...]
     yields_to: tuple[str, ...]
+    look: str  # SQL, with {where}
 
-    def sql(self, cause: str) -> str:
+    def sql(self, cause: str, way: int) -> str:
         """Whether each of the conditions holds, as a struct; NULL for a support that is unknown."""
         lists = {
             "needs": map(_holds, self.needs),
@@ -43,7 +44,7 @@ class Signature:
         hold = ", ".join(f"'{kind}': [{', '.join(of)}]::boolean[]" for kind, of in lists.items())
         others = ", ".join(f"'{other}'" for other in self.yields_to)
         return (
-            f"{{ 'cause': '{cause}', 'strength': {self.strength}, {hold}, "
+            f"{{ 'cause': '{cause}', 'way': {way}, 'strength': {self.strength}, {hold}, "
             f"'yields_to': [{others}]::varchar[] }}"
         )
 
@@ -56,15 +57,14 @@ class Definition:
     name: str
     group: str
     has_false_r: bool  # r is then no ratio of probabilities of what was sampled
-    in_step: Signature | None
-    over_steps: Signature | None
+    in_step: tuple[Signature, ...]  # any of them identifies it
+    over_steps: tuple[Signature, ...]
     alike: tuple[str, ...]  # ids of those that a capture can hardly tell from it
     undecidable: str  # why it cannot be told from what a capture has, if so
     sentence: str
     experiment: str
     fix: str
     fixes: Mapping[str, str]  # by framework
-    look: str  # SQL, with {where}
     threads: tuple[str, ...]
 
 
@@ -89,32 +89,37 @@ def undecidable() -> list[Definition]:
 
 
 def _definition(name: str, table: Mapping[str, Any], shared: Shared) -> Definition:
+    over = {"look": table.get("look", "")} | table.get("over_steps", {})
     return Definition(
         name,
         name=table["name"],
         group=table["group"],
         has_false_r=table.get("false_r", False),
-        in_step=_signature(table, shared),
-        over_steps=_signature(table.get("over_steps", {}), shared),
+        in_step=_signatures(table, shared),
+        over_steps=_signatures(over, shared),
         alike=tuple(table.get("alike", ())),
         undecidable=table.get("undecidable", ""),
         sentence=table["sentence"],
         experiment=table["experiment"],
         fix=table["fix"],
         fixes={k.removeprefix(FIX): v for k, v in table.items() if k.startswith(FIX)},
-        look=table.get("look", ""),
         threads=tuple(table["threads"]),
     )
 
 
-def _signature(table: Mapping[str, Any], shared: Shared) -> Signature | None:
-    if "needs" not in table:
-        return None
+def _signatures(table: Mapping[str, Any], shared: Shared) -> tuple[Signature, ...]:
+    """A table's own, and its others, which yield to the same causes."""
+    ways = [table, *({**table, **other} for other in table.get("otherwise", ()))]
+    return tuple(_signature(way, shared) for way in ways if "needs" in way)
+
+
+def _signature(table: Mapping[str, Any], shared: Shared) -> Signature:
     needs, supports, contradicts = (
         _conditions(table.get(kind, ()), shared) for kind in ("needs", "supports", "contradicts")
     )
     yields_to = tuple(table.get("yields_to", ()))
-    return Signature(table["strength"], needs, supports, contradicts, yields_to)
+    look = table.get("look", "")
+    return Signature(table["strength"], needs, supports, contradicts, yields_to, look)
 
 
 def _conditions(listed: Iterable[Mapping[str, str] | str], shared: Shared) -> tuple[Condition, ...]:
@@ -126,7 +131,11 @@ def expand(sql: str) -> str:
     """SQL with every cause's conditions in place of its comment `causes` or `run causes`."""
     causes = definitions().values()
     parts = {
-        "causes": lambda: (one.in_step.sql(one.id) for one in causes if one.in_step),
-        "run causes": lambda: (one.over_steps.sql(one.id) for one in causes if one.over_steps),
+        "causes": lambda: (sql for one in causes for sql in _ways(one.id, one.in_step)),
+        "run causes": lambda: (sql for one in causes for sql in _ways(one.id, one.over_steps)),
     }
     return filled(sql, parts)
+
+
+def _ways(cause: str, signatures: Iterable[Signature]) -> list[str]:
+    return [signature.sql(cause, way) for way, signature in enumerate(signatures)]

@@ -8,6 +8,8 @@ import polars as pl
 from timtrack.tasks.lake.steps import Step, is_pruned
 from timtrack.tasks.tables.catalogue import sql_version
 
+JUDGED = "causes"  # by conditions whose words are the present ones
+
 
 def tables_folder(step: Step) -> Path | None:
     """The folder of the step's tables, if the present SQL made them.
@@ -26,11 +28,15 @@ def are_computed(step: Step) -> bool:
 
 
 def stored_tables(step: Step, only: Collection[str] | None = None) -> dict[str, pl.DataFrame]:
-    """The tables that were computed for a step, by name; only some, if these are all one needs."""
+    """The tables that were computed for a step, by name; only some, if these are all one needs.
+
+    Without JUDGED where older SQL made them.
+    """
     folder = tables_folder(step)
     files = sorted(folder.glob("*.parquet")) if folder else []
+    is_older = folder is not None and folder.name != f"tables-{sql_version()}"
     return {
         file.stem: pl.read_parquet(file, glob=False)
         for file in files
-        if not only or file.stem in only
+        if (not only or file.stem in only) and not (is_older and file.stem == JUDGED)
     }

@@ -178,8 +178,7 @@ def _cause(
     known: Definition, row: Mapping[str, Any], numbers: Mapping[str, Any], table: str
 ) -> Cause:
     in_step = table == "signatures"
-    signature = known.in_step if in_step else known.over_steps
-    assert signature
+    signature = (known.in_step if in_step else known.over_steps)[row["way"]]
     supports = _holding(signature.supports, row["supports"])
     against = _holding(signature.contradicts, row["contradicts"])
     return Cause(
@@ -194,7 +193,7 @@ def _cause(
         known.experiment,
         known.fix,
         known.fixes,
-        known.look,
+        signature.look,
         known.threads,
         tuple(Alike(one, definitions()[one].name) for one in known.alike if in_step),
         known.has_false_r,

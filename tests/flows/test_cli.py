@@ -17,7 +17,7 @@ from timtrack.tasks.lake.steps import all_steps
 from timtrack.tasks.tables.catalogue import WHEN_ASKED, catalogue
 from timtrack.tasks.tables.database import open_inputs
 from timtrack.tasks.tables.query import BadQuery, run_query
-from timtrack.tasks.tables.stored import tables_folder
+from timtrack.tasks.tables.stored import stored_tables, tables_folder
 
 
 def test_tim_alone_shows_the_runs_of_the_home(filled, tmp_path, capsys):
@@ -86,6 +86,7 @@ def test_tables_of_older_sql_lack_columns_not_answers(filled):
     assert se is None
     assert len(run_query([step], "from culprits")) == 0
     assert len(run_query([step], "show tables")) > 40
+    assert "causes" not in stored_tables(step)  # the words of present conditions are not of these
 
 
 @pytest.mark.parametrize(

@@ -357,8 +357,10 @@ def updates(seed: int, end: float) -> np.ndarray:
 
 
 def old_head(seed: int) -> Batch:
+    """What an id's weights moved by is told by the state before the token, which varies."""
     batch = ended(seed)
-    moved = updates(seed, 0.12)
+    states = np.random.default_rng(seed + 4).normal(1, 0.4, (ROWS, LENGTH, 1))
+    moved = states * updates(seed, 0.12)
     return replace(batch, train=batch.of(batch.logits + moved + noise(seed, batch.logits.shape)))
 
 
@@ -398,6 +400,40 @@ def rounded_on_both_sides(seed: int) -> Batch:
     return replace(batch, train=batch.of(bfloat16(moved)))
 
 
+def log_probs_in_bfloat16(seed: int) -> Batch:
+    """Logits and log-probs of the trainer are rounded, those of the engine are exact."""
+    batch = sampled(seed)
+    return replace(batch, train=bfloat16(batch.of(bfloat16(batch.logits))))
+
+
+def biased_ids(seed: int) -> Batch:
+    """The engine lowers the two commonest ids by a nat and a half, wherever they stand."""
+    commonest = np.argsort(np.bincount(sampled(seed).ids.ravel(), minlength=IDS))[-2:]
+    return sampled(seed, lambda logits: logits - 1.5 * np.isin(np.arange(IDS), commonest))
+
+
+def decoded_otherwise(seed: int) -> Batch:
+    """Keys and values of the cache are coarse: the first token alone does not read them."""
+    return far(sampled(seed), seed, np.broadcast_to(np.arange(LENGTH) > 0, (ROWS, LENGTH)), 0.3)
+
+
+def decoded_by_older_weights(seed: int) -> Batch:
+    """Prefill, which scores the first token, reads the new weights; the graphs read the old."""
+    batch = ended(seed)
+    rng = np.random.default_rng(seed + 4)
+    states = rng.normal(1, 0.4, (ROWS, LENGTH, 1))
+    states[:, 0] = 0
+    moved = 0.3 * rng.normal(size=IDS)
+    moved[EOS] = 0.6
+    moved = batch.logits + states * moved
+    return replace(batch, train=batch.of(moved + noise(seed, batch.logits.shape)))
+
+
+def another_kernel(seed: int) -> Batch:
+    """From the 25th token of each response on."""
+    return far(sampled(seed), seed, np.broadcast_to(np.arange(LENGTH) >= 24, (ROWS, LENGTH)))
+
+
 FAULTS: dict[str, tuple[str, Callable[[int], Batch]]] = {
     "a temperature in the engine": ("F1", tempered),
     "raw log-probs of a tempered sample": ("F2", raw_of_tempered),
@@ -431,6 +467,11 @@ FAULTS: dict[str, tuple[str, Callable[[int], Batch]]] = {
     "stale weights": ("F10", stale),
     "a head of older weights": ("F15", old_head),
     "a quantised engine": ("F42", quantised),
+    "logits and log-probs in bfloat16": ("F8", log_probs_in_bfloat16),
+    "a logit bias": ("F5", biased_ids),
+    "a coarse cache": ("F28", decoded_otherwise),
+    "another kernel from a token of the response on": ("F28", another_kernel),
+    "graphs that hold older weights": ("F18", decoded_by_older_weights),
 }
 
 
@@ -671,11 +712,10 @@ def test_noise_on_a_few_tokens_has_no_cause(seed, saved, to_lake):
 def test_no_two_causes_yield_to_each_other():
     """Where both fit, neither would be named."""
     for cause in definitions().values():
-        for of in (cause.in_step, cause.over_steps):
-            for other in of.yields_to if of else ():
-                its = definitions()[other]
-                theirs = its.in_step if of is cause.in_step else its.over_steps
-                assert not theirs or cause.id not in theirs.yields_to, (cause.id, other)
+        for scope in ("in_step", "over_steps"):
+            for other in {one for way in getattr(cause, scope) for one in way.yields_to}:
+                theirs = getattr(definitions()[other], scope)
+                assert not any(cause.id in way.yields_to for way in theirs), (cause.id, other)
 
 
 def test_every_condition_and_sentence_can_be_filled():
@@ -686,8 +726,8 @@ def test_every_condition_and_sentence_can_be_filled():
     numbers |= {"worst_engine": "a", "worst_rank": "1"}
     over = dict.fromkeys(catalogue()["run_signatures"].columns, 0.5)
     for cause in definitions().values():
-        for signature, known in ((cause.in_step, numbers), (cause.over_steps, over)):
-            if signature:
+        for signatures, known in ((cause.in_step, numbers), (cause.over_steps, over)):
+            for signature in signatures:
                 both = (*signature.needs, *signature.supports, *signature.contradicts)
                 assert all("{" not in filled(one.says, known) for one in both)
                 assert all(one.why for one in both)
@@ -697,10 +737,10 @@ def test_every_condition_and_sentence_can_be_filled():
 
 def test_where_a_cause_shows_can_be_asked_for(published):
     step, _ = published
-    for cause in definitions().values():
-        if cause.look:
-            where = f"run = {literal(step.run)} and step = {step.step}"
-            run_query([step], cause.look.replace("{where}", where))
+    where = f"run = {literal(step.run)} and step = {step.step}"
+    looks = {way.look for cause in definitions().values() for way in cause.in_step}
+    for look in looks - {""}:
+        run_query([step], look.replace("{where}", where))
 
 
 def test_a_cause_that_has_no_signature_says_why_and_what_to_capture():

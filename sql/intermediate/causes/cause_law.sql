@@ -26,6 +26,8 @@
 -- logit_tokens       | Tokens with p_rollout from 0.05 to 0.95 [tokens].
 -- grid_size          | Of 1/8, 1/16, 1/32 and 1/64, the grid that ln r lies on best [nats].
 -- grid_fit           | How well: mean cosine of 2 pi ln r / size, 1 where ln r is a multiple of it, 0 where what remains is uniform, of the tokens more than half of it apart; NULL below 100 of them.
+-- narrow_rollout     | Share of the rollout log-probs below -0.01 that are bfloat16 numbers; NULL below 20 of them. Of those that were computed and kept in float32, 1 in 65,536 is.
+-- narrow_train       | The same of the trainer's.
 -- late_gap           | Mean |ln r| of the second halves of rows [nats].
 -- sure_level         | ln of its mean size for p_rollout from 0.9 to 0.99, less that from 0.1 to 0.5.
 
@@ -127,6 +129,12 @@ select
     countif(p_rollout between 0.05 and 0.95) as logit_tokens,
     any_value(grid_size) as grid_size,
     any_value(grid_fit) as grid_fit,
+    if(
+        countif(logp_rollout < -0.01) < 20, null, avg(cast(is_on_grid(logp_rollout, 8) as int)) filter (logp_rollout < -0.01)
+    ) as narrow_rollout,
+    if(
+        countif(logp_train < -0.01) < 20, null, avg(cast(is_on_grid(logp_train, 8) as int)) filter (logp_train < -0.01)
+    ) as narrow_train,
     avg(abs(logp_diff)) filter (nth > left_after) as late_gap,
     ln(
         avg(abs(bounded)) filter (p_rollout >= 0.9 and p_rollout < 0.99)

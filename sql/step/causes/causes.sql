@@ -6,6 +6,7 @@
 -- step        | Optimizer step.
 -- rank        | 1 is the likeliest.
 -- cause       | Its id in `causes.toml`.
+-- way         | Which of its signatures fits: 0 for the first one, from 1 on those under `otherwise`.
 -- confidence  | The cause's strength, times 0.7 + 0.3 of the share of its supports that hold, of those that can be told (1 without any), times 0.6 for each condition that contradicts it. No probability.
 -- supports    | Which of its supports hold, a digit each: 1, 0, or - where its numbers are not there.
 -- contradicts | Which of the conditions that contradict it hold, likewise.
@@ -24,6 +25,7 @@ fitting as (
         cause_confidence(strength, supports, contradicts) as confidence
     from judged
     where not list_contains(needs, false)
+    qualify row_number() over (partition by run, step, cause order by confidence desc, way asc) = 1
 ),
 
 named as (
@@ -40,6 +42,7 @@ select
     step,
     row_number() over (partition by run, step order by confidence desc, cause asc) as rank,
     cause,
+    way,
     confidence,
     digits(supports) as supports,
     digits(contradicts) as contradicts

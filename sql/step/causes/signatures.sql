@@ -10,6 +10,7 @@
 -- include: cause_law
 -- include: cause_context
 -- include: cause_odds
+-- include: cause_ids
 -- include: cause_modes
 -- include: cause_effects
 -- include: cause_positions
@@ -37,6 +38,7 @@ select
     cause_law.* exclude (run, step),
     cause_context.* exclude (run, step),
     cause_odds.* exclude (run, step),
+    cause_ids.* exclude (run, step),
     cause_modes.* exclude (run, step),
     cause_effects.* exclude (run, step),
     cause_positions.* exclude (run, step),
@@ -49,6 +51,7 @@ from sizes
 inner join cause_law using (run, step)
 inner join cause_context using (run, step)
 left join cause_odds using (run, step)
+left join cause_ids using (run, step)
 left join cause_modes using (run, step)
 left join cause_effects using (run, step)
 left join cause_positions using (run, step)

@@ -1,0 +1,48 @@
+-- Whether single ids have a log-odds of their own on one side: a constant, however likely the token is, while the others
+-- agree. A half range is half of the distance between an id's quartiles.
+-- grain: run, step
+--
+-- run           | Training run.
+-- step          | Optimizer step.
+-- biased_ids    | Ids of 8 tokens or more whose median difference of the log-odds is 0.3 nats or more, 8 of its half ranges, and 8 times the step's median: other weights shift an id by up to 4 half ranges.
+-- biased_id     | The one of them that differs most, in its half ranges; NULL without one.
+-- biased_by     | Its median difference, trainer less rollout [nats].
+-- biased_spread | Half of the distance between its quartiles [nats].
+-- biased_tokens | Tokens with one of the ids [tokens].
+
+with odds as (
+    select
+        run,
+        step,
+        token_id,
+        logp_train - ln(1 - exp(logp_train)) - logp_rollout + ln(1 - exp(logp_rollout)) as odds_diff,
+        median(abs(odds_diff)) over (partition by run, step) as typical
+    from cause_tokens
+    where logp_rollout < -1e-3 and logp_train < -1e-3 and token_id is not null
+),
+
+by_id as (
+    select
+        run,
+        step,
+        token_id,
+        count(*) as tokens,
+        any_value(typical) as others,
+        quantile_cont(odds_diff, [0.25, 0.5, 0.75]) as quartiles,
+        quartiles[2] as shifted_by,
+        (quartiles[3] - quartiles[1]) / 2 as half_range,
+        count(*) >= 8 and abs(shifted_by) >= greatest(0.3, 8 * half_range, 8 * others) as is_biased
+    from odds
+    group by run, step, token_id
+)
+
+select
+    run,
+    step,
+    cast(countif(is_biased) as int) as biased_ids,
+    arg_max(token_id, abs(shifted_by) / (half_range + 1e-6)) filter (is_biased) as biased_id,
+    arg_max(shifted_by, abs(shifted_by) / (half_range + 1e-6)) filter (is_biased) as biased_by,
+    arg_max(half_range, abs(shifted_by) / (half_range + 1e-6)) filter (is_biased) as biased_spread,
+    cast(sum(tokens) filter (is_biased) as bigint) as biased_tokens
+from by_id
+group by run, step
