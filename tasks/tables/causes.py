@@ -32,6 +32,7 @@ class Signature:
     supports: tuple[Condition, ...]
     contradicts: tuple[Condition, ...]
     yields_to: tuple[str, ...]
+    sentence: str
     look: str  # SQL, with {where}
 
     def sql(self, cause: str, way: int) -> str:
@@ -61,7 +62,6 @@ class Definition:
     over_steps: tuple[Signature, ...]
     alike: tuple[str, ...]  # ids of those that a capture can hardly tell from it
     undecidable: str  # why it cannot be told from what a capture has, if so
-    sentence: str
     experiment: str
     fix: str
     fixes: Mapping[str, str]  # by framework
@@ -89,17 +89,16 @@ def undecidable() -> list[Definition]:
 
 
 def _definition(name: str, table: Mapping[str, Any], shared: Shared) -> Definition:
-    over = {"look": table.get("look", "")} | table.get("over_steps", {})
+    told = {key: table[key] for key in ("sentence", "look") if key in table}
     return Definition(
         name,
         name=table["name"],
         group=table["group"],
         has_false_r=table.get("false_r", False),
         in_step=_signatures(table, shared),
-        over_steps=_signatures(over, shared),
+        over_steps=_signatures(told | table.get("over_steps", {}), shared),
         alike=tuple(table.get("alike", ())),
         undecidable=table.get("undecidable", ""),
-        sentence=table["sentence"],
         experiment=table["experiment"],
         fix=table["fix"],
         fixes={k.removeprefix(FIX): v for k, v in table.items() if k.startswith(FIX)},
@@ -117,9 +116,15 @@ def _signature(table: Mapping[str, Any], shared: Shared) -> Signature:
     needs, supports, contradicts = (
         _conditions(table.get(kind, ()), shared) for kind in ("needs", "supports", "contradicts")
     )
-    yields_to = tuple(table.get("yields_to", ()))
-    look = table.get("look", "")
-    return Signature(table["strength"], needs, supports, contradicts, yields_to, look)
+    return Signature(
+        table["strength"],
+        needs,
+        supports,
+        contradicts,
+        yields_to=tuple(table.get("yields_to", ())),
+        sentence=table["sentence"],
+        look=table.get("look", ""),
+    )
 
 
 def _conditions(listed: Iterable[Mapping[str, str] | str], shared: Shared) -> tuple[Condition, ...]:

@@ -187,7 +187,7 @@ def _cause(
         known.group,
         "step" if in_step else "run",
         row["confidence"],
-        filled(known.sentence, numbers),
+        filled(signature.sentence, numbers),
         _evidence((*signature.needs, *supports), numbers, table),
         _evidence(against, numbers, table),
         known.experiment,

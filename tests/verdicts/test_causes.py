@@ -731,7 +731,7 @@ def test_every_condition_and_sentence_can_be_filled():
                 both = (*signature.needs, *signature.supports, *signature.contradicts)
                 assert all("{" not in filled(one.says, known) for one in both)
                 assert all(one.why for one in both)
-                assert "{" not in filled(cause.sentence, known)
+                assert "{" not in filled(signature.sentence, known)
                 assert set(signature.yields_to) <= definitions().keys()
 
 
