@@ -68,7 +68,7 @@ def parts() -> dict[str, str]:
     ]
     formats = [(f"`{r.name}`", f"`{r.files}`", r.needs, r.gives) for r in readers()]
     told = [
-        (c.id, c.name, _where(c.in_step), _where(c.over_steps), c.experiment, c.fix)
+        (c.id, c.name, _where(c.in_step), _where(c.over_steps), c.told.experiment, c.told.fix)
         for c in causes.definitions().values()
     ]
     undecided = [(cause.id, cause.name, cause.undecidable) for cause in causes.undecidable()]
@@ -120,8 +120,12 @@ def lab_parts() -> dict[str, str]:
 
 
 def _where(signatures: tuple[causes.Signature, ...]) -> str:
-    ways = ("; ".join(f"`{need.sql}`" for need in way.needs) for way in signatures)
+    ways = ("; ".join(_any(need) for need in way.needs) for way in signatures)
     return " – or: ".join(ways) or "–"
+
+
+def _any(need: tuple[causes.Condition, ...]) -> str:
+    return " or ".join(f"`{one.sql}`" for one in need)
 
 
 def _typed(method: Method) -> str:

@@ -7,7 +7,8 @@
 -- cause       | Its id in `causes.toml`.
 -- way         | Which of its signatures fits: 0 for the first one, from 1 on those under `otherwise`.
 -- confidence  | As in `causes`.
--- supports    | Which of its supports hold, a digit each: 1, 0, or - where its numbers are not there.
+-- needs       | Which of the conditions that it needs hold, a digit each, of alternatives too: 1, 0, or - where its numbers are not there.
+-- supports    | Which of its supports hold, likewise.
 -- contradicts | Which of the conditions that contradict it hold, likewise.
 
 with judged as (
@@ -22,7 +23,7 @@ fitting as (
         *,
         cause_confidence(strength, supports, contradicts) as confidence
     from judged
-    where not list_contains(needs, false)
+    where not list_contains(are_met, false)
     qualify row_number() over (partition by run, cause order by confidence desc, way asc) = 1
 ),
 
@@ -40,6 +41,7 @@ select
     cause,
     way,
     confidence,
+    digits(needs) as needs,
     digits(supports) as supports,
     digits(contradicts) as contradicts
 from fitting

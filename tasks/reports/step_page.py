@@ -22,6 +22,7 @@ from timtrack.tasks.reports.samples import Choice, Sample
 from timtrack.tasks.tables.database import literal
 from timtrack.tasks.verdicts import rescoring
 from timtrack.tasks.verdicts.assessment import Assessment
+from timtrack.tasks.verdicts.causes import TIMES_AS_FAR
 from timtrack.tasks.verdicts.finding import Finding
 
 Tables = Mapping[str, pl.DataFrame]
@@ -164,6 +165,7 @@ def render(
         beside=beside(step) if is_of_run else {},
         notes=facts["notes"],
         verdict=assessment,
+        times_as_far=TIMES_AS_FAR,
         verdict_class=VERDICTS.get(assessment.status, "bad"),
         trained=f"{computed['step_metrics']['trained_tokens'].item():,}",
         headline=headline.table(assessment),

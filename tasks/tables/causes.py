@@ -12,6 +12,7 @@ from timtrack.tasks.tables.comments import filled
 FILE = Path(__file__).parents[2] / "sql" / "causes.toml"
 FIX = "fix_"
 SHARED = "shared"  # the table of conditions that causes name
+OF_SIGNATURE = ("strength", "needs", "supports", "contradicts", "yields_to", "otherwise")
 
 
 @dataclass(frozen=True)
@@ -24,23 +25,38 @@ class Condition:
 
 
 @dataclass(frozen=True)
+class Told:
+    """What a cause, or one signature of it, means and asks for; see `causes.toml`."""
+
+    sentence: str
+    experiment: str
+    fix: str
+    fixes: Mapping[str, str]  # by framework
+    look: str  # SQL, with {where}
+    threads: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class Signature:
     """The conditions that identify a cause, in one step or over steps."""
 
     strength: float
-    needs: tuple[Condition, ...]
+    needs: tuple[tuple[Condition, ...], ...]  # of each, one at least
     supports: tuple[Condition, ...]
     contradicts: tuple[Condition, ...]
     yields_to: tuple[str, ...]
-    sentence: str
-    look: str  # SQL, with {where}
+    told: Told
 
     def sql(self, cause: str, way: int) -> str:
-        """Whether each of the conditions holds, as a struct; NULL for a support that is unknown."""
+        """Whether each of the conditions holds, as a struct; NULL where it is unknown.
+
+        `are_met` has a truth for each need, `needs` one for each of its alternatives.
+        """
         lists = {
-            "needs": map(_holds, self.needs),
-            "supports": (f"({one.sql})" for one in self.supports),
-            "contradicts": map(_holds, self.contradicts),
+            "are_met": (_holds(" or ".join(map(_alone, need))) for need in self.needs),
+            "needs": map(_alone, self.alternatives),
+            "supports": map(_alone, self.supports),
+            "contradicts": (_holds(one.sql) for one in self.contradicts),
         }
         hold = ", ".join(f"'{kind}': [{', '.join(of)}]::boolean[]" for kind, of in lists.items())
         others = ", ".join(f"'{other}'" for other in self.yields_to)
@@ -48,6 +64,11 @@ class Signature:
             f"{{ 'cause': '{cause}', 'way': {way}, 'strength': {self.strength}, {hold}, "
             f"'yields_to': [{others}]::varchar[] }}"
         )
+
+    @property
+    def alternatives(self) -> tuple[Condition, ...]:
+        """The conditions of all its needs."""
+        return tuple(condition for need in self.needs for condition in need)
 
 
 @dataclass(frozen=True)
@@ -62,17 +83,18 @@ class Definition:
     over_steps: tuple[Signature, ...]
     alike: tuple[str, ...]  # ids of those that a capture can hardly tell from it
     undecidable: str  # why it cannot be told from what a capture has, if so
-    experiment: str
-    fix: str
-    fixes: Mapping[str, str]  # by framework
-    threads: tuple[str, ...]
+    told: Told
 
 
-Shared = Mapping[str, Mapping[str, str]]
+Shared = Mapping[str, Mapping[str, Any]]
 
 
-def _holds(condition: Condition) -> str:
-    return f"coalesce({condition.sql}, false)"
+def _holds(sql: str) -> str:
+    return f"coalesce({sql}, false)"
+
+
+def _alone(condition: Condition) -> str:
+    return f"({condition.sql})"
 
 
 @functools.cache
@@ -89,19 +111,27 @@ def undecidable() -> list[Definition]:
 
 
 def _definition(name: str, table: Mapping[str, Any], shared: Shared) -> Definition:
-    told = {key: table[key] for key in ("sentence", "look") if key in table}
+    own = {key: value for key, value in table.items() if key not in OF_SIGNATURE}
     return Definition(
         name,
         name=table["name"],
         group=table["group"],
         has_false_r=table.get("false_r", False),
         in_step=_signatures(table, shared),
-        over_steps=_signatures(told | table.get("over_steps", {}), shared),
+        over_steps=_signatures(own | table.get("over_steps", {}), shared),
         alike=tuple(table.get("alike", ())),
         undecidable=table.get("undecidable", ""),
-        experiment=table["experiment"],
-        fix=table["fix"],
+        told=_told(table),
+    )
+
+
+def _told(table: Mapping[str, Any]) -> Told:
+    return Told(
+        table["sentence"],
+        table["experiment"],
+        table["fix"],
         fixes={k.removeprefix(FIX): v for k, v in table.items() if k.startswith(FIX)},
+        look=table.get("look", ""),
         threads=tuple(table["threads"]),
     )
 
@@ -113,23 +143,22 @@ def _signatures(table: Mapping[str, Any], shared: Shared) -> tuple[Signature, ..
 
 
 def _signature(table: Mapping[str, Any], shared: Shared) -> Signature:
-    needs, supports, contradicts = (
-        _conditions(table.get(kind, ()), shared) for kind in ("needs", "supports", "contradicts")
-    )
+    def conditions(listed: Iterable[Mapping[str, Any] | str]) -> tuple[Condition, ...]:
+        return tuple(_condition(shared[one] if isinstance(one, str) else one) for one in listed)
+
+    needs = (shared[one] if isinstance(one, str) else one for one in table["needs"])
     return Signature(
         table["strength"],
-        needs,
-        supports,
-        contradicts,
+        needs=tuple(conditions(need.get("any", [need])) for need in needs),
+        supports=conditions(table.get("supports", ())),
+        contradicts=conditions(table.get("contradicts", ())),
         yields_to=tuple(table.get("yields_to", ())),
-        sentence=table["sentence"],
-        look=table.get("look", ""),
+        told=_told(table),
     )
 
 
-def _conditions(listed: Iterable[Mapping[str, str] | str], shared: Shared) -> tuple[Condition, ...]:
-    tables = (shared[one] if isinstance(one, str) else one for one in listed)
-    return tuple(Condition(table["if"], table["says"], table["why"]) for table in tables)
+def _condition(table: Mapping[str, str]) -> Condition:
+    return Condition(table["if"], table["says"], table["why"])
 
 
 def expand(sql: str) -> str:

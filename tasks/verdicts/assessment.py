@@ -109,6 +109,12 @@ def how_bad(facts: Mapping[str, Any], tables: Tables, bands: Bands) -> str:
     return sentences.how_bad(metrics(tables), readings, unknown)
 
 
+def is_healthy(facts: Mapping[str, Any], tables: Tables, bands: Bands) -> bool:
+    """Whether every number is within its band; needs `step_metrics`."""
+    readings = bands.readings(facts, tables["step_metrics"].row(0, named=True))
+    return not is_bypass(facts) and {reading.level for reading in readings} == {"ok"}
+
+
 def _status(
     readings: tuple[Reading, ...],
     tables: Tables,

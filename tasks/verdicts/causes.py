@@ -24,6 +24,10 @@ NEEDED = {"causes", "signatures"}  # tables of a step
 BESIDE = {"step_metrics", "attribution"}  # how bad it is, and which link of its chain carries most
 OF_RUN = {"run_causes", "run_signatures"}  # tables of a run
 VERSION = 1
+SURE = 0.7  # the confidence from which a cause is likely; below it, it is possible
+TIMES_AS_FAR = (
+    "Times as far off: the geometric mean of how far off each token is for one of its probability."
+)
 
 
 @dataclass(frozen=True)
@@ -70,6 +74,13 @@ class Cause:
     has_false_r: bool = False  # r is no ratio of probabilities of what was sampled
 
     @property
+    def meaning(self) -> str:
+        """The sentence, as a condition where it is only possible."""
+        if self.confidence >= SURE:
+            return self.sentence
+        return f"If so, {self.sentence[0].lower()}{self.sentence[1:]}"
+
+    @property
     def looks_alike(self) -> str:
         """The causes that a capture can hardly tell from it, as people read them; may be empty."""
         return "; ".join(f"{one.name} ({one.id})" for one in self.alike)
@@ -86,7 +97,7 @@ class Cause:
             "name": self.name,
             "group": self.group,
             "scope": self.scope,
-            "confidence": self.confidence,
+            "confidence": round(self.confidence, 3),
             "sentence": self.sentence,
             "evidence": [_as_dict(one, run, step) for one in self.evidence],
             "against": [_as_dict(one, run, step) for one in self.against],
@@ -179,6 +190,8 @@ def _cause(
 ) -> Cause:
     in_step = table == "signatures"
     signature = (known.in_step if in_step else known.over_steps)[row["way"]]
+    told = signature.told
+    needs = _holding(signature.alternatives, row["needs"])
     supports = _holding(signature.supports, row["supports"])
     against = _holding(signature.contradicts, row["contradicts"])
     return Cause(
@@ -187,14 +200,14 @@ def _cause(
         known.group,
         "step" if in_step else "run",
         row["confidence"],
-        filled(signature.sentence, numbers),
-        _evidence((*signature.needs, *supports), numbers, table),
+        filled(told.sentence, numbers),
+        _evidence((*needs, *supports), numbers, table),
         _evidence(against, numbers, table),
-        known.experiment,
-        known.fix,
-        known.fixes,
-        signature.look,
-        known.threads,
+        told.experiment,
+        told.fix,
+        told.fixes,
+        told.look,
+        told.threads,
         tuple(Alike(one, definitions()[one].name) for one in known.alike if in_step),
         known.has_false_r,
     )

@@ -50,7 +50,7 @@ def _of_cause(cause: Cause) -> Finding:
     evidence = "; ".join(one.text for one in cause.evidence)
     against = "".join(f" Against it: {one.text}." for one in cause.against)
     text = (
-        f"{cause.id}, {cause.name}: {cause.sentence} Evidence: {evidence}.{against} To be sure: "
+        f"{cause.id}, {cause.name}: {cause.meaning} Evidence: {evidence}.{against} To be sure: "
         f"{cause.experiment}"
     )
     return Finding("causes", text, matters=True)

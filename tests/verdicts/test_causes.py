@@ -24,7 +24,7 @@ from timtrack.tasks.tables.database import literal
 from timtrack.tasks.tables.query import run_query
 from timtrack.tasks.tokens.table import SEQUENCES
 from timtrack.tasks.verdicts import sentences
-from timtrack.tasks.verdicts.causes import NEEDED, Cause, causes_of
+from timtrack.tasks.verdicts.causes import NEEDED, SURE, Cause, causes_of
 
 ROWS, GROUP, LENGTH, IDS = 20, 2, 40, 60
 PROMPTS = (30, 150, 3, 90, 15, 120, 60, 8, 140, 40)
@@ -434,6 +434,50 @@ def another_kernel(seed: int) -> Batch:
     return far(sampled(seed), seed, np.broadcast_to(np.arange(LENGTH) >= 24, (ROWS, LENGTH)))
 
 
+def end_with_a_number(seed: int) -> Batch:
+    """An end that nobody sampled, with the log-prob -1 in every row."""
+    batch = appended_end(seed)
+    rollout = batch.rollout.copy()
+    rollout[:, -1] = np.where(rollout[:, -1] == 0, -1.0, rollout[:, -1])
+    return replace(batch, rollout=rollout)
+
+
+def suppressed_end(seed: int) -> Batch:
+    """The trainer's forward pass has a sampler's least length: the end's logit is far down."""
+    batch = ended(seed)
+    ids = batch.ids.copy()
+    ids[:, :-1][ids[:, :-1] == EOS] = EOS + 1
+    batch = replace(batch, ids=ids)
+    batch = replace(batch, rollout=batch.of(batch.logits))
+    down = np.where(np.arange(IDS) == EOS, -30, 0)
+    return replace(batch, train=batch.of(batch.logits + down + noise(seed, batch.logits.shape)))
+
+
+def end_of_the_prompt(seed: int) -> Batch:
+    """The first token follows other ids."""
+    where = np.broadcast_to(np.arange(LENGTH) == 0, (ROWS, LENGTH))
+    return far(sampled(seed), seed, where, 6.0)
+
+
+def blind_engine(seed: int) -> Batch:
+    """The engine samples each token as if there were no prefix."""
+    rng = np.random.default_rng(seed + 5)
+    blind = np.broadcast_to(2 * rng.normal(size=IDS), (ROWS, LENGTH, IDS))
+    return sampled(seed, lambda logits: blind)
+
+
+def after_a_hit(seed: int) -> Batch:
+    """The first rollout of each prompt computes it, the others go on from the cache."""
+    is_hit = np.arange(ROWS) % 4 > 0
+    return far(sampled(seed), seed, np.ones((ROWS, LENGTH)) * is_hit[:, None], 1.0)
+
+
+def improbable_candidate(seed: int) -> Batch:
+    """The last of the candidates that the engine returned."""
+    batch = sampled(seed)
+    return replace(batch, rollout=np.sort(log_softmax(batch.logits), -1)[..., -20])
+
+
 FAULTS: dict[str, tuple[str, Callable[[int], Batch]]] = {
     "a temperature in the engine": ("F1", tempered),
     "raw log-probs of a tempered sample": ("F2", raw_of_tempered),
@@ -472,6 +516,11 @@ FAULTS: dict[str, tuple[str, Callable[[int], Batch]]] = {
     "a coarse cache": ("F28", decoded_otherwise),
     "another kernel from a token of the response on": ("F28", another_kernel),
     "graphs that hold older weights": ("F18", decoded_by_older_weights),
+    "an end that nobody sampled, of log-prob -1": ("F34", end_with_a_number),
+    "an end that the trainer suppresses": ("F35", suppressed_end),
+    "a prompt that ends otherwise": ("F39", end_of_the_prompt),
+    "an engine that is blind to its context": ("F21", blind_engine),
+    "an improbable candidate": ("F6", improbable_candidate),
 }
 
 
@@ -728,17 +777,17 @@ def test_every_condition_and_sentence_can_be_filled():
     for cause in definitions().values():
         for signatures, known in ((cause.in_step, numbers), (cause.over_steps, over)):
             for signature in signatures:
-                both = (*signature.needs, *signature.supports, *signature.contradicts)
+                both = (*signature.alternatives, *signature.supports, *signature.contradicts)
                 assert all("{" not in filled(one.says, known) for one in both)
                 assert all(one.why for one in both)
-                assert "{" not in filled(signature.sentence, known)
+                assert "{" not in filled(signature.told.sentence, known)
                 assert set(signature.yields_to) <= definitions().keys()
 
 
 def test_where_a_cause_shows_can_be_asked_for(published):
     step, _ = published
     where = f"run = {literal(step.run)} and step = {step.step}"
-    looks = {way.look for cause in definitions().values() for way in cause.in_step}
+    looks = {way.told.look for cause in definitions().values() for way in cause.in_step}
     for look in looks - {""}:
         run_query([step], look.replace("{where}", where))
 
@@ -752,11 +801,37 @@ def test_a_cause_that_has_no_signature_says_why_and_what_to_capture():
 def test_a_cause_that_others_look_like_is_called_possible():
     """A name that is not sure is called possible, and comes with what else it could be."""
     (unsure, *_), (sure, *_) = named(rope(1)), named(tempered(1))
-    assert unsure.confidence < sentences.SURE <= sure.confidence
+    assert unsure.confidence < SURE <= sure.confidence
+    assert unsure.meaning.startswith("If so, the gap grows")
+    assert sure.meaning == sure.sentence
     assert sentences.likely((unsure,)) == f"Possible cause: {unsure.name} (F22)."
     assert sentences.likely((sure,)) == f"Likely cause: {sure.name} (F1)."
     told = [one["cause"] for one in unsure.as_dict("r", 1)["alike"]]
     assert told == list(definitions()["F22"].alike) == ["F18", "F28"]
+
+
+def test_the_first_rollout_of_a_prompt_computes_it_and_the_others_read_the_cache():
+    """Four rollouts of a prompt, and nothing captured that tells a hit."""
+    tokens = tokens_of(after_a_hit(1)).with_columns(uid=pl.format("u{}", pl.col("row") // 4))
+    with sql_connection(tokens) as connection:
+        tables = {name: connection.sql(f"from {name}").pl() for name in NEEDED}
+    level = tables["signatures"]["group_first_effect"].item()
+    assert level == approx(-np.log(1 / NOISE), abs=0.3)
+    assert causes_of(tables)[0].id == "F29"
+
+
+def test_padding_on_the_left_is_told_by_the_length_of_prompts():
+    """Long responses after short prompts hide it from the length of both together."""
+    prompts = np.repeat(PROMPTS, GROUP) // 5
+    batch = far(sampled(1), 1, (1 - prompts[:, None] / 31) * np.ones((1, LENGTH)), 1.0)
+    is_there = np.arange(LENGTH) < LENGTH - prompts[:, None]
+    tokens = tokens_of(batch).filter(pl.Series(is_there.ravel()))
+    lengths = pl.Series(prompts, dtype=SEQUENCES["prompt_tokens"])
+    with sql_connection(tokens, sequence_frame(tokens).with_columns(prompt_tokens=lengths)) as c:
+        tables = {name: c.sql(f"from {name}").pl() for name in NEEDED}
+    [cause, *_] = causes_of(tables)
+    assert cause.id == "F24"
+    assert any("the shortest prompts" in one.text for one in cause.evidence)
 
 
 def test_few_rows_that_break_at_a_quarter_are_no_chunks():

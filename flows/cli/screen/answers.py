@@ -16,10 +16,10 @@ from timtrack.tasks.reports.step_diff import Pair
 from timtrack.tasks.tables.catalogue import Table
 from timtrack.tasks.tables.causes import undecidable
 from timtrack.tasks.verdicts.advice import advise
-from timtrack.tasks.verdicts.assessment import how_bad
+from timtrack.tasks.verdicts.assessment import how_bad, is_healthy
 from timtrack.tasks.verdicts.bands import Bands
 from timtrack.tasks.verdicts.bit_equality import Certificate
-from timtrack.tasks.verdicts.causes import Cause, Diagnosis
+from timtrack.tasks.verdicts.causes import TIMES_AS_FAR, Cause, Diagnosis
 from timtrack.tasks.verdicts.sentences import link
 
 
@@ -32,13 +32,21 @@ def print_diagnosis(found: Diagnosis, bands: Bands, is_stored: bool) -> None:
     say(found.step.name)
     say_wrapped(*filter(None, texts))
     if not found.causes:
-        unknown = (f"{one.id} {one.name}. {one.undecidable}" for one in undecidable())
-        say_wrapped("", NO_CAUSE, *unknown)
+        _print_no_cause(is_healthy(found.facts, found.tables, bands))
     for place, cause in enumerate(found.causes, start=1):
         _print_cause(place, cause)
         if cause.look and is_stored:
             query = cause.look_at(found.step.run, found.step.step)
             say(f"   See it: {formatting.command(query)}")
+    if found.causes:
+        say_wrapped("", TIMES_AS_FAR)
+
+
+def _print_no_cause(healthy: bool) -> None:
+    if healthy:
+        return say_wrapped("", "No known cause fits, as in any healthy step.")
+    unknown = (f"{one.id} {one.name}. {one.undecidable}" for one in undecidable())
+    say_wrapped("", NO_CAUSE, *unknown, OR_OTHERS)
 
 
 def _print_cause(place: int, cause: Cause) -> None:
@@ -46,7 +54,7 @@ def _print_cause(place: int, cause: Cause) -> None:
         "",
         f"{place}. {cause.name} ({cause.id}), confidence {cause.confidence:.2f} of 1"
         + (", by how the run's steps follow each other" if cause.scope == "run" else ""),
-        f"   {cause.sentence}",
+        f"   {cause.meaning}",
         *(f"   + {evidence.text}" for evidence in cause.evidence),
         *(f"   - {evidence.text}" for evidence in cause.against),
         *([f"   Looks alike: {cause.looks_alike}"] if cause.alike else []),
@@ -57,9 +65,11 @@ def _print_cause(place: int, cause: Cause) -> None:
     )
 
 
-NO_CAUSE = (
-    "No known cause fits. A healthy step has none, and not all causes are known. These cannot be "
-    "told from one step's log-probs:"
+NO_CAUSE = "No known cause fits. These cannot be told from one step's log-probs:"
+OR_OTHERS = (
+    "Or it is weights, precision or layers (F10, F11, F21, F41, F42) in a way that leaves no "
+    "signature, or something that has none yet. `tim referee` scores the tokens with the "
+    "trainer's checkpoint and tells which engine is off."
 )
 
 

@@ -8,6 +8,7 @@
 -- biased_id     | The one of them that differs most, in its half ranges; NULL without one.
 -- biased_by     | Its median difference, trainer less rollout [nats].
 -- biased_spread | Half of the distance between its quartiles [nats].
+-- biased_at_end | Share of its tokens that are the last of their rows.
 -- biased_tokens | Tokens with one of the ids [tokens].
 
 with odds as (
@@ -15,6 +16,7 @@ with odds as (
         run,
         step,
         token_id,
+        left_after = 0 as is_last,
         logp_train - ln(1 - exp(logp_train)) - logp_rollout + ln(1 - exp(logp_rollout)) as odds_diff,
         median(abs(odds_diff)) over (partition by run, step) as typical
     from cause_tokens
@@ -27,6 +29,7 @@ by_id as (
         step,
         token_id,
         count(*) as tokens,
+        frac(is_last) as at_end,
         any_value(typical) as others,
         quantile_cont(odds_diff, [0.25, 0.5, 0.75]) as quartiles,
         quartiles[2] as shifted_by,
@@ -43,6 +46,7 @@ select
     arg_max(token_id, abs(shifted_by) / (half_range + 1e-6)) filter (is_biased) as biased_id,
     arg_max(shifted_by, abs(shifted_by) / (half_range + 1e-6)) filter (is_biased) as biased_by,
     arg_max(half_range, abs(shifted_by) / (half_range + 1e-6)) filter (is_biased) as biased_spread,
+    arg_max(at_end, abs(shifted_by) / (half_range + 1e-6)) filter (is_biased) as biased_at_end,
     cast(sum(tokens) filter (is_biased) as bigint) as biased_tokens
 from by_id
 group by run, step

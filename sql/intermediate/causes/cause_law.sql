@@ -10,6 +10,8 @@
 -- zeros_train        | The same the other way round.
 -- zeros_rollout_last | Share of rows whose last token is such.
 -- zeros_train_last   | The same the other way round.
+-- same_last_rollout  | Share of rows whose last token has the commonest rollout log-prob of last tokens below -0.1, to the bit, while the trainer's are three different ones or more; 0 where more than a tenth of the tokens with it are not last ones.
+-- same_last_train    | The same the other way round.
 -- sure_rollout       | Share of tokens, last ones of rows apart, with logp_rollout exactly 0 where p_train is below 0.999.
 -- zeros_from         | p_train that 95 % of the tokens with logp_rollout exactly 0 are above: top_p, if they come from it; of ten tokens or more.
 -- zeros_above        | Of the tokens with p_train from zeros_from + 0.005 to 0.999, the share with logp_rollout exactly 0.
@@ -69,6 +71,43 @@ scaled as (
     left join zeros using (run, step)
 ),
 
+lasts as (
+    select
+        run,
+        step,
+        unnest([
+            { 'engine': 'rollout', 'logp': logp_rollout, 'other': logp_train },
+            { 'engine': 'train', 'logp': logp_train, 'other': logp_rollout }
+        ], recursive := true)
+    from cause_tokens
+    where left_after = 0
+),
+
+repeated as (
+    select
+        run,
+        step,
+        engine,
+        logp,
+        count(*) as rows
+    from lasts
+    where logp < -0.1
+    group by run, step, engine, logp
+    having count(distinct other) >= 3
+),
+
+commonest as (
+    select
+        run,
+        step,
+        max(rows) filter (engine = 'rollout') as same_rollout,
+        max(rows) filter (engine = 'train') as same_train,
+        arg_max(logp, rows) filter (engine = 'rollout') as value_rollout,
+        arg_max(logp, rows) filter (engine = 'train') as value_train
+    from repeated
+    group by run, step
+),
+
 angles as (
     select
         run,
@@ -110,6 +149,10 @@ select
     frac(is_zero_train and left_after > 0) as zeros_train,
     avg(cast(is_zero_rollout as int)) filter (left_after = 0) as zeros_rollout_last,
     avg(cast(is_zero_train as int)) filter (left_after = 0) as zeros_train_last,
+    if(any_value(same_rollout) >= 0.9 * countif(logp_rollout = value_rollout), any_value(same_rollout), 0)
+    / countif(left_after = 0) as same_last_rollout,
+    if(any_value(same_train) >= 0.9 * countif(logp_train = value_train), any_value(same_train), 0)
+    / countif(left_after = 0) as same_last_train,
     frac(logp_rollout = 0 and p_train < 0.999 and left_after > 0) as sure_rollout,
     any_value(zeros_from) as zeros_from,
     avg(cast(logp_rollout = 0 as int)) filter (p_train between zeros_from + 0.005 and 0.999) as zeros_above,
@@ -142,4 +185,5 @@ select
     ) as sure_level
 from scaled
 left join grid using (run, step)
+left join commonest using (run, step)
 group by run, step

@@ -10,6 +10,8 @@
 -- by_order_kind | Which of them: modulo_<k> or block_<k>; of those that explain about as much, the one with the fewest classes.
 -- alternate_effect | Mean level of odd rows minus that of the preceding even rows: differs from 0 where rows alternate between two replicas.
 -- alternate_p  | Its p-value, two-sided, with pairs - 1 degrees of freedom; NULL below 3 pairs.
+-- group_first_effect | Level of the first rollout of a prompt, less the mean of its others: the first one computes the prompt, the others find it in the cache; NULL below 3 prompts of 3 rollouts.
+-- group_first_p    | Its p-value.
 -- candidate_rows | Of the rows with 4 tokens or more of p_train below 0.05, the share without one of p_rollout below 0.05.
 -- by_prompt    | Share that the prompt group explains, corrected likewise; NULL where no group has two rows.
 -- length_t     | Slope of row levels over the prompt's length, over its standard error between prompt groups.
@@ -145,6 +147,28 @@ alternating as (
     group by run, step
 ),
 
+prompts as (
+    select
+        run,
+        step,
+        arg_min(level, row) - avg(level) as first_effect,
+        count(*) as rows
+    from cause_rows
+    group by run, step, uid
+    having count(*) >= 3
+),
+
+firsts as (
+    select
+        run,
+        step,
+        avg(first_effect * rows / (rows - 1)) as group_first_effect,
+        t_test_of_mean(first_effect * rows / (rows - 1)) as group_first_p
+    from prompts
+    group by run, step
+    having count(*) >= 3
+),
+
 candidates as (
     select
         run,
@@ -201,6 +225,8 @@ select
     by_order_kind,
     alternate_effect,
     alternate_p,
+    group_first_effect,
+    group_first_p,
     candidate_rows,
     by_prompt,
     nullif(length_t, 'nan') as length_t,
@@ -216,4 +242,5 @@ left join shares using (run, step)
 left join lines using (run, step)
 left join rows using (run, step)
 left join alternating using (run, step)
+left join firsts using (run, step)
 left join candidates using (run, step)

@@ -8,7 +8,8 @@
 -- cause       | Its id in `causes.toml`.
 -- way         | Which of its signatures fits: 0 for the first one, from 1 on those under `otherwise`.
 -- confidence  | The cause's strength, times 0.7 + 0.3 of the share of its supports that hold, of those that can be told (1 without any), times 0.6 for each condition that contradicts it. No probability.
--- supports    | Which of its supports hold, a digit each: 1, 0, or - where its numbers are not there.
+-- needs       | Which of the conditions that it needs hold, a digit each, of alternatives too: 1, 0, or - where its numbers are not there.
+-- supports    | Which of its supports hold, likewise.
 -- contradicts | Which of the conditions that contradict it hold, likewise.
 
 with judged as (
@@ -24,7 +25,7 @@ fitting as (
         *,
         cause_confidence(strength, supports, contradicts) as confidence
     from judged
-    where not list_contains(needs, false)
+    where not list_contains(are_met, false)
     qualify row_number() over (partition by run, step, cause order by confidence desc, way asc) = 1
 ),
 
@@ -44,6 +45,7 @@ select
     cause,
     way,
     confidence,
+    digits(needs) as needs,
     digits(supports) as supports,
     digits(contradicts) as contradicts
 from fitting
