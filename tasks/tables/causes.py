@@ -48,17 +48,10 @@ class Signature:
     told: Told
 
     def sql(self, cause: str, way: int) -> str:
-        """Whether each of the conditions holds, as a struct; NULL where it is unknown.
-
-        `are_met` has a truth for each need, `needs` one for each of its alternatives.
-        """
-        lists = {
-            "are_met": (_holds(" or ".join(map(_alone, need))) for need in self.needs),
-            "needs": map(_alone, self.alternatives),
-            "supports": map(_alone, self.supports),
-            "contradicts": (_holds(one.sql) for one in self.contradicts),
-        }
-        hold = ", ".join(f"'{kind}': [{', '.join(of)}]::boolean[]" for kind, of in lists.items())
+        """Whether each of the conditions holds, as a struct; NULL where it is unknown."""
+        needs = ", ".join(_flags(need) for need in self.needs)
+        hold = f"'needs': [{needs}], 'supports': {_flags(self.supports)}, "
+        hold += f"'contradicts': {_flags(self.contradicts)}"
         others = ", ".join(f"'{other}'" for other in self.yields_to)
         return (
             f"{{ 'cause': '{cause}', 'way': {way}, 'strength': {self.strength}, {hold}, "
@@ -89,12 +82,8 @@ class Definition:
 Shared = Mapping[str, Mapping[str, Any]]
 
 
-def _holds(sql: str) -> str:
-    return f"coalesce({sql}, false)"
-
-
-def _alone(condition: Condition) -> str:
-    return f"({condition.sql})"
+def _flags(conditions: Iterable[Condition]) -> str:
+    return f"[{', '.join(f'({one.sql})' for one in conditions)}]::boolean[]"
 
 
 @functools.cache

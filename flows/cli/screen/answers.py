@@ -38,7 +38,7 @@ def print_diagnosis(found: Diagnosis, bands: Bands, is_stored: bool) -> None:
         if cause.look and is_stored:
             query = cause.look_at(found.step.run, found.step.step)
             say(f"   See it: {formatting.command(query)}")
-    if found.causes:
+    if any("times as far off" in one.text for cause in found.causes for one in cause.evidence):
         say_wrapped("", TIMES_AS_FAR)
 
 

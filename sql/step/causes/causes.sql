@@ -25,7 +25,7 @@ fitting as (
         *,
         cause_confidence(strength, supports, contradicts) as confidence
     from judged
-    where not list_contains(are_met, false)
+    where are_met(needs)
     qualify row_number() over (partition by run, step, cause order by confidence desc, way asc) = 1
 ),
 
@@ -45,7 +45,7 @@ select
     cause,
     way,
     confidence,
-    digits(needs) as needs,
+    digits(flatten(needs)) as needs,
     digits(supports) as supports,
     digits(contradicts) as contradicts
 from fitting
