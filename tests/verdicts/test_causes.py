@@ -472,6 +472,12 @@ def after_a_hit(seed: int) -> Batch:
     return far(sampled(seed), seed, np.ones((ROWS, LENGTH)) * is_hit[:, None], 1.0)
 
 
+def some_rows_copied(seed: int) -> Batch:
+    batch = sampled(seed)
+    is_copied = np.isin(np.arange(ROWS), (3, 4, 9, 17))[:, None]
+    return replace(batch, train=np.where(is_copied, batch.rollout, batch.train))
+
+
 def improbable_candidate(seed: int) -> Batch:
     """The last of the candidates that the engine returned."""
     batch = sampled(seed)
@@ -521,6 +527,7 @@ FAULTS: dict[str, tuple[str, Callable[[int], Batch]]] = {
     "a prompt that ends otherwise": ("F39", end_of_the_prompt),
     "an engine that is blind to its context": ("F21", blind_engine),
     "an improbable candidate": ("F6", improbable_candidate),
+    "copies in some rows": ("F40", some_rows_copied),
 }
 
 

@@ -22,6 +22,7 @@
 -- response_t   | Slope of row levels over the response's length, over its standard error.
 -- lag_share    | Share of the rows of 16 tokens or more that fit the other engine a token earlier or later, at less than half of the gap.
 -- lag_of       | Whether those are later (1) or earlier (-1).
+-- copied_rows  | Share of rows of which both engines have the same bits (`is_copied`).
 
 with ordered as (
     select
@@ -210,7 +211,8 @@ rows as (
         corr(level, prompt_tokens + response_tokens) as total_corr,
         corr(level, response_tokens) * sqrt((count(*) - 2) / nullif(1 - pow(corr(level, response_tokens), 2), 0)) as response_t,
         coalesce(avg(cast(lag != 0 and lag_gain < 0.5 as int)) filter (lag is not null), 0) as lag_share,
-        sign(sum(lag) filter (lag_gain < 0.5)) as lag_of
+        sign(sum(lag) filter (lag_gain < 0.5)) as lag_of,
+        frac(is_copied) as copied_rows
     from cause_rows
     group by run, step
 )
@@ -236,7 +238,8 @@ select
     if(total_rows < 5 or isnan(total_corr), null, t_test_of_correlation(total_corr, total_rows)) as total_p,
     nullif(response_t, 'nan') as response_t,
     lag_share,
-    lag_of
+    lag_of,
+    copied_rows
 from best
 left join shares using (run, step)
 left join lines using (run, step)

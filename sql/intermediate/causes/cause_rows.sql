@@ -13,6 +13,7 @@
 -- level_last   | That of its last token.
 -- rare_rollout | Its tokens with p_rollout below 0.05.
 -- rare_train   | Its tokens with p_train below 0.05.
+-- is_copied    | Whether 8 of its tokens or more have a rollout log-prob below -0.001, and both engines the same bits for all of these.
 -- break_at     | Where its levels change most: the first of its trained tokens after the change.
 -- break_place  | The same as position in prompt and response [tokens].
 -- break_size   | Mean level after the change less that before it.
@@ -37,7 +38,8 @@ with summed as (
         sum(level) over (partition by run, step, row order by nth) as so_far,
         abs(logp_rollout - lag(logp_train) over along) as diff_before,
         abs(logp_rollout - lead(logp_train) over along) as diff_after,
-        abs(logp_diff) as diff
+        abs(logp_diff) as diff,
+        logp_rollout < -0.001 as is_unsure
     from cause_tokens
     window
         of_row as (partition by run, step, row),
@@ -62,6 +64,7 @@ breaks as (
         any_value(level) filter (nth = n - 1) as level_last,
         countif(is_rare_rollout) as rare_rollout,
         countif(is_rare_train) as rare_train,
+        countif(is_unsure) >= 8 and countif(is_unsure and diff > 0) = 0 as is_copied,
         arg_max(nth, distance) filter (nth < n - 1) + 1 as break_at,
         max(distance) filter (nth < n - 1) as break_t,
         avg(diff) filter (nth between 1 and n - 2) as diff_0,
@@ -96,6 +99,7 @@ select
     level_last,
     rare_rollout,
     rare_train,
+    is_copied,
     break_at,
     break_place,
     break_size,
