@@ -5,7 +5,7 @@
 -- run         | Training run.
 -- rank        | 1 is the likeliest.
 -- cause       | Its id in `causes.toml`.
--- way         | Which of its signatures fits: 0 for the first one, from 1 on those under `otherwise`.
+-- way         | Which of its signatures: the most confident of those that fit, 0 for the first one, from 1 on those under `otherwise`.
 -- confidence  | As in `causes`.
 -- needs       | Which of the conditions that it needs hold, a digit each, of alternatives too: 1, 0, or - where its numbers are not there.
 -- supports    | Which of its supports hold, likewise.
@@ -24,15 +24,23 @@ fitting as (
         cause_confidence(strength, supports, contradicts) as confidence
     from judged
     where are_met(needs)
-    qualify row_number() over (partition by run, cause order by confidence desc, way asc) = 1
 ),
 
 named as (
     select
         run,
-        list(cause) as causes
+        list(distinct cause) as causes
     from fitting
+    where way = 0 or confidence >= 0.7
     group by run
+),
+
+kept as (
+    select fitting.*
+    from fitting
+    left join named using (run)
+    where not list_has_any(yields_to, coalesce(causes, []))
+    qualify row_number() over (partition by run, cause order by confidence desc, way asc) = 1
 )
 
 select
@@ -44,7 +52,5 @@ select
     digits(flatten(needs)) as needs,
     digits(supports) as supports,
     digits(contradicts) as contradicts
-from fitting
-inner join named using (run)
-where not list_has_any(yields_to, causes)
+from kept
 order by run, rank

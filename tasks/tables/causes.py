@@ -34,6 +34,7 @@ class Told:
     fixes: Mapping[str, str]  # by framework
     look: str  # SQL, with {where}
     threads: tuple[str, ...]
+    alike: tuple[str, ...]  # ids of those that a capture can hardly tell from it
 
 
 @dataclass(frozen=True)
@@ -74,7 +75,6 @@ class Definition:
     has_false_r: bool  # r is then no ratio of probabilities of what was sampled
     in_step: tuple[Signature, ...]  # any of them identifies it
     over_steps: tuple[Signature, ...]
-    alike: tuple[str, ...]  # ids of those that a capture can hardly tell from it
     undecidable: str  # why it cannot be told from what a capture has, if so
     told: Told
 
@@ -108,7 +108,6 @@ def _definition(name: str, table: Mapping[str, Any], shared: Shared) -> Definiti
         has_false_r=table.get("false_r", False),
         in_step=_signatures(table, shared),
         over_steps=_signatures(own | table.get("over_steps", {}), shared),
-        alike=tuple(table.get("alike", ())),
         undecidable=table.get("undecidable", ""),
         told=_told(table),
     )
@@ -122,11 +121,12 @@ def _told(table: Mapping[str, Any]) -> Told:
         fixes={k.removeprefix(FIX): v for k, v in table.items() if k.startswith(FIX)},
         look=table.get("look", ""),
         threads=tuple(table["threads"]),
+        alike=tuple(table.get("alike", ())),
     )
 
 
 def _signatures(table: Mapping[str, Any], shared: Shared) -> tuple[Signature, ...]:
-    """A table's own, and its others, which yield to the same causes."""
+    """A table's own, and its others, which have of it what they leave out."""
     ways = [table, *({**table, **other} for other in table.get("otherwise", ()))]
     return tuple(_signature(way, shared) for way in ways if "needs" in way)
 
@@ -154,8 +154,8 @@ def expand(sql: str) -> str:
     """SQL with every cause's conditions in place of its comment `causes` or `run causes`."""
     causes = definitions().values()
     parts = {
-        "causes": lambda: (sql for one in causes for sql in _ways(one.id, one.in_step)),
-        "run causes": lambda: (sql for one in causes for sql in _ways(one.id, one.over_steps)),
+        "causes": lambda: (way for one in causes for way in _ways(one.id, one.in_step)),
+        "run causes": lambda: (way for one in causes for way in _ways(one.id, one.over_steps)),
     }
     return filled(sql, parts)
 

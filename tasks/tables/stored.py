@@ -8,7 +8,8 @@ import polars as pl
 from timtrack.tasks.lake.steps import Step, is_pruned
 from timtrack.tasks.tables.catalogue import sql_version
 
-JUDGED = "causes"  # by conditions whose words are the present ones
+JUDGED = "causes"
+FLAGS = ("needs", "supports", "contradicts")  # of conditions whose words are the present ones
 
 
 def tables_folder(step: Step) -> Path | None:
@@ -30,13 +31,17 @@ def are_computed(step: Step) -> bool:
 def stored_tables(step: Step, only: Collection[str] | None = None) -> dict[str, pl.DataFrame]:
     """The tables that were computed for a step, by name; only some, if these are all one needs.
 
-    Without JUDGED where older SQL made them.
+    Of JUDGED without FLAGS where older SQL made it.
     """
     folder = tables_folder(step)
     files = sorted(folder.glob("*.parquet")) if folder else []
     is_older = folder is not None and folder.name != f"tables-{sql_version()}"
-    return {
+    tables = {
         file.stem: pl.read_parquet(file, glob=False)
         for file in files
-        if (not only or file.stem in only) and not (is_older and file.stem == JUDGED)
+        if not only or file.stem in only
     }
+    if is_older and JUDGED in tables:
+        unknown = pl.lit(None, pl.String)
+        tables[JUDGED] = tables[JUDGED].with_columns(unknown.alias(name) for name in FLAGS)
+    return tables

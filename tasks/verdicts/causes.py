@@ -24,9 +24,12 @@ NEEDED = {"causes", "signatures"}  # tables of a step
 BESIDE = {"step_metrics", "attribution"}  # how bad it is, and which link of its chain carries most
 OF_RUN = {"run_causes", "run_signatures"}  # tables of a run
 VERSION = 1
-SURE = 0.7  # the confidence from which a cause is likely; below it, it is possible
+# From it on a cause is likely, below it possible. Of captures that strangers made, names of 0.7
+# and more were right in 107 of 137 when they were first seen, others in 36 of 114.
+SURE = 0.7
 TIMES_AS_FAR = (
-    "Times as far off: the geometric mean of how far off each token is for one of its probability."
+    "'Times as far off' compares geometric means of tokens' gaps, each relative to those of tokens "
+    "of the same probability."
 )
 
 
@@ -189,7 +192,8 @@ def _cause(
     known: Definition, row: Mapping[str, Any], numbers: Mapping[str, Any], table: str
 ) -> Cause:
     in_step = table == "signatures"
-    signature = (known.in_step if in_step else known.over_steps)[row["way"]]
+    ways = known.in_step if in_step else known.over_steps
+    signature = ways[min(row.get("way", 0), len(ways) - 1)]  # older SQL may have had others
     told = signature.told
     needs = _holding(signature.alternatives, row["needs"])
     supports = _holding(signature.supports, row["supports"])
@@ -208,19 +212,22 @@ def _cause(
         told.fixes,
         told.look,
         told.threads,
-        tuple(Alike(one, definitions()[one].name) for one in known.alike if in_step),
+        tuple(Alike(one, definitions()[one].name) for one in told.alike if in_step),
         known.has_false_r,
     )
 
 
-def _holding(conditions: tuple[Condition, ...], digits: str) -> list[Condition]:
+def _holding(conditions: tuple[Condition, ...], digits: str | None) -> list[Condition]:
+    if digits is None:  # older SQL asked other conditions
+        return []
     return [one for one, digit in zip(conditions, digits, strict=True) if digit == "1"]
 
 
 def _evidence(
     conditions: Iterable[Condition], numbers: Mapping[str, Any], table: str
 ) -> tuple[Evidence, ...]:
-    return tuple(_told(one, numbers, table) for one in conditions if _is_known(one.says, numbers))
+    told = [_as_evidence(one, numbers, table) for one in conditions if _is_known(one.says, numbers)]
+    return tuple({one.text: one for one in told}.values())
 
 
 def _is_known(text: str, numbers: Mapping[str, Any]) -> bool:
@@ -232,7 +239,7 @@ def _is_known(text: str, numbers: Mapping[str, Any]) -> bool:
     return not named or any(numbers[name] is not None for name in named)
 
 
-def _told(condition: Condition, numbers: Mapping[str, Any], table: str) -> Evidence:
+def _as_evidence(condition: Condition, numbers: Mapping[str, Any], table: str) -> Evidence:
     names = re.findall(r"[a-z_0-9]+", f"{condition.sql} {condition.says}")
     columns = catalogue()[table].columns
     used = dict.fromkeys(name for name in names if name in columns)
@@ -257,7 +264,7 @@ def filled(text: str, numbers: Mapping[str, Any]) -> str:
     for words, name, kind, _ in string.Formatter().parse(text):
         parts.append(words)
         if name is not None:
-            value = numbers[name]
+            value = numbers.get(name)
             is_text = isinstance(value, str)
             parts.append(
                 "unknown" if value is None else value if is_text else PRINTED[kind or ""](value)

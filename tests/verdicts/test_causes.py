@@ -802,7 +802,8 @@ def test_where_a_cause_shows_can_be_asked_for(published):
 def test_a_cause_that_has_no_signature_says_why_and_what_to_capture():
     for cause in definitions().values():
         assert cause.in_step or cause.undecidable, cause.id
-        assert set(cause.alike) <= definitions().keys() - {cause.id}
+        for told in (cause.told, *(way.told for way in cause.in_step)):
+            assert set(told.alike) <= definitions().keys() - {cause.id}
 
 
 def test_a_cause_that_others_look_like_is_called_possible():
@@ -814,7 +815,7 @@ def test_a_cause_that_others_look_like_is_called_possible():
     assert sentences.likely((unsure,)) == f"Possible cause: {unsure.name} (F22)."
     assert sentences.likely((sure,)) == f"Likely cause: {sure.name} (F1)."
     told = [one["cause"] for one in unsure.as_dict("r", 1)["alike"]]
-    assert told == list(definitions()["F22"].alike) == ["F18", "F28"]
+    assert told == list(definitions()["F22"].told.alike) == ["F18", "F28"]
 
 
 def test_the_first_rollout_of_a_prompt_computes_it_and_the_others_read_the_cache():

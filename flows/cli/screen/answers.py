@@ -38,13 +38,13 @@ def print_diagnosis(found: Diagnosis, bands: Bands, is_stored: bool) -> None:
         if cause.look and is_stored:
             query = cause.look_at(found.step.run, found.step.step)
             say(f"   See it: {formatting.command(query)}")
-    if any("times as far off" in one.text for cause in found.causes for one in cause.evidence):
+    if found.causes:
         say_wrapped("", TIMES_AS_FAR)
 
 
 def _print_no_cause(healthy: bool) -> None:
     if healthy:
-        return say_wrapped("", "No known cause fits, as in any healthy step.")
+        return say_wrapped("", "No known cause fits, and no number is outside its band.")
     unknown = (f"{one.id} {one.name}. {one.undecidable}" for one in undecidable())
     say_wrapped("", NO_CAUSE, *unknown, OR_OTHERS)
 
@@ -65,7 +65,7 @@ def _print_cause(place: int, cause: Cause) -> None:
     )
 
 
-NO_CAUSE = "No known cause fits. These cannot be told from one step's log-probs:"
+NO_CAUSE = "No known cause fits. These cannot always be told from one step's log-probs:"
 OR_OTHERS = (
     "Or it is weights, precision or layers (F10, F11, F21, F41, F42) in a way that leaves no "
     "signature, or something that has none yet. `tim referee` scores the tokens with the "

@@ -4,12 +4,12 @@
 --
 -- run           | Training run.
 -- step          | Optimizer step.
--- biased_ids    | Ids of 8 tokens or more whose median difference of the log-odds is 0.3 nats or more, 8 of its half ranges, and 8 times the step's median: other weights shift an id by up to 4 half ranges.
+-- biased_ids    | Ids of 8 tokens or more, of 6 different log-probs or more (after one prefix an id has one), whose median difference of the log-odds is 0.3 nats or more, 8 of its half ranges, and 8 times the step's median: other weights shift an id by up to 4 half ranges.
 -- biased_id     | The one of them that differs most, in its half ranges; NULL without one.
 -- biased_by     | Its median difference, trainer less rollout [nats].
 -- biased_spread | Half of the distance between its quartiles [nats].
 -- biased_at_end | Share of its tokens that are the last of their rows.
--- biased_tokens | Tokens with one of the ids [tokens].
+-- biased_tokens | Tokens with one of the ids and both log-probs below -0.001, as in all of these [tokens].
 
 with odds as (
     select
@@ -17,6 +17,7 @@ with odds as (
         step,
         token_id,
         left_after = 0 as is_last,
+        logp_rollout,
         logp_train - ln(1 - exp(logp_train)) - logp_rollout + ln(1 - exp(logp_rollout)) as odds_diff,
         median(abs(odds_diff)) over (partition by run, step) as typical
     from cause_tokens
@@ -34,7 +35,7 @@ by_id as (
         quantile_cont(odds_diff, [0.25, 0.5, 0.75]) as quartiles,
         quartiles[2] as shifted_by,
         (quartiles[3] - quartiles[1]) / 2 as half_range,
-        count(*) >= 8 and abs(shifted_by) >= greatest(0.3, 8 * half_range, 8 * others) as is_biased
+        count(distinct cast(100 * logp_rollout as int)) >= 6 and count(*) >= 8 and abs(shifted_by) >= greatest(0.3, 8 * half_range, 8 * others) as is_biased
     from odds
     group by run, step, token_id
 )

@@ -10,7 +10,7 @@
 -- zeros_train        | The same the other way round.
 -- zeros_rollout_last | Share of rows whose last token is such.
 -- zeros_train_last   | The same the other way round.
--- same_last_rollout  | Share of rows whose last token has the commonest rollout log-prob of last tokens below -0.1, to the bit, while the trainer's are three different ones or more; 0 where more than a tenth of the tokens with it are not last ones.
+-- same_last_rollout  | Share of rows whose last token has the commonest rollout log-prob of last tokens below -0.1, to the bit, while the trainer's are three different ones or more, after three prompts or more; 0 where more than a tenth of the tokens with it are not last ones.
 -- same_last_train    | The same the other way round.
 -- sure_rollout       | Share of tokens, last ones of rows apart, with logp_rollout exactly 0 where p_train is below 0.999.
 -- zeros_from         | p_train that 95 % of the tokens with logp_rollout exactly 0 are above: top_p, if they come from it; of ten tokens or more.
@@ -75,11 +75,13 @@ lasts as (
     select
         run,
         step,
+        prompt_group(uid, row) as uid,
         unnest([
             { 'engine': 'rollout', 'logp': logp_rollout, 'other': logp_train },
             { 'engine': 'train', 'logp': logp_train, 'other': logp_rollout }
         ], recursive := true)
     from cause_tokens
+    inner join sequences using (run, step, row)
     where left_after = 0
 ),
 
@@ -93,7 +95,7 @@ repeated as (
     from lasts
     where logp < -0.1
     group by run, step, engine, logp
-    having count(distinct other) >= 3
+    having count(distinct other) >= 3 and count(distinct uid) >= 3
 ),
 
 commonest as (
@@ -102,8 +104,8 @@ commonest as (
         step,
         max(rows) filter (engine = 'rollout') as same_rollout,
         max(rows) filter (engine = 'train') as same_train,
-        arg_max(logp, rows) filter (engine = 'rollout') as value_rollout,
-        arg_max(logp, rows) filter (engine = 'train') as value_train
+        arg_max(logp, (rows, -logp)) filter (engine = 'rollout') as value_rollout,
+        arg_max(logp, (rows, -logp)) filter (engine = 'train') as value_train
     from repeated
     group by run, step
 ),

@@ -10,7 +10,7 @@
 -- by_order_kind | Which of them: modulo_<k> or block_<k>; of those that explain about as much, the one with the fewest classes.
 -- alternate_effect | Mean level of odd rows minus that of the preceding even rows: differs from 0 where rows alternate between two replicas.
 -- alternate_p  | Its p-value, two-sided, with pairs - 1 degrees of freedom; NULL below 3 pairs.
--- group_first_effect | Level of the first rollout of a prompt, less the mean of its others: the first one computes the prompt, the others find it in the cache; NULL below 3 prompts of 3 rollouts.
+-- group_first_effect | Level of the first rollout of a prompt, less the mean of its others: the first one computes the prompt, the others find it in the cache; NULL below 3 prompts of which the first and 2 others were looked at.
 -- group_first_p    | Its p-value.
 -- candidate_rows | Of the rows with 4 tokens or more of p_train below 0.05, the share without one of p_rollout below 0.05.
 -- by_prompt    | Share that the prompt group explains, corrected likewise; NULL where no group has two rows.
@@ -148,15 +148,36 @@ alternating as (
     group by run, step
 ),
 
-prompts as (
+grouped as (
     select
         run,
         step,
-        arg_min(level, row) - avg(level) as first_effect,
+        row,
+        prompt_group(uid, row) as prompt
+    from sequences
+),
+
+beginnings as (
+    select
+        run,
+        step,
+        prompt,
+        min(row) as first_row
+    from grouped
+    group by run, step, prompt
+),
+
+prompts as (
+    select
+        cause_rows.run,
+        cause_rows.step,
+        any_value(level) filter (row = first_row) - avg(level) as first_effect,
         count(*) as rows
     from cause_rows
-    group by run, step, uid
-    having count(*) >= 3
+    inner join beginnings
+        on cause_rows.run = beginnings.run and cause_rows.step = beginnings.step and cause_rows.uid = beginnings.prompt
+    group by cause_rows.run, cause_rows.step, uid
+    having count(*) >= 3 and first_effect is not null
 ),
 
 firsts as (

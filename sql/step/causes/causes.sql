@@ -1,12 +1,13 @@
 -- The causes whose signature fits the step, most likely first; no row if none fits. Their conditions are in
--- `causes.toml`: all that a cause needs must hold, and no cause that it yields to may fit.
+-- `causes.toml`: all that a cause needs must hold, and no cause that it yields to may fit (by its first signature, or
+-- by another one with a confidence of 0.7 or more).
 -- grain: run, step, rank
 --
 -- run         | Training run.
 -- step        | Optimizer step.
 -- rank        | 1 is the likeliest.
 -- cause       | Its id in `causes.toml`.
--- way         | Which of its signatures fits: 0 for the first one, from 1 on those under `otherwise`.
+-- way         | Which of its signatures: the most confident of those that fit, 0 for the first one, from 1 on those under `otherwise`.
 -- confidence  | The cause's strength, times 0.7 + 0.3 of the share of its supports that hold, of those that can be told (1 without any), times 0.6 for each condition that contradicts it. No probability.
 -- needs       | Which of the conditions that it needs hold, a digit each, of alternatives too: 1, 0, or - where its numbers are not there.
 -- supports    | Which of its supports hold, likewise.
@@ -26,16 +27,24 @@ fitting as (
         cause_confidence(strength, supports, contradicts) as confidence
     from judged
     where are_met(needs)
-    qualify row_number() over (partition by run, step, cause order by confidence desc, way asc) = 1
 ),
 
 named as (
     select
         run,
         step,
-        list(cause) as causes
+        list(distinct cause) as causes
     from fitting
+    where way = 0 or confidence >= 0.7
     group by run, step
+),
+
+kept as (
+    select fitting.*
+    from fitting
+    left join named using (run, step)
+    where not list_has_any(yields_to, coalesce(causes, []))
+    qualify row_number() over (partition by run, step, cause order by confidence desc, way asc) = 1
 )
 
 select
@@ -48,7 +57,5 @@ select
     digits(flatten(needs)) as needs,
     digits(supports) as supports,
     digits(contradicts) as contradicts
-from fitting
-inner join named using (run, step)
-where not list_has_any(yields_to, causes)
+from kept
 order by run, step, rank
