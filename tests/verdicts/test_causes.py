@@ -29,6 +29,7 @@ from timtrack.tasks.verdicts.causes import NEEDED, SURE, Cause, causes_of
 ROWS, GROUP, LENGTH, IDS = 20, 2, 40, 60
 PROMPTS = (30, 150, 3, 90, 15, 120, 60, 8, 140, 40)
 EOS = 0
+UIDS = [f"u{row // GROUP}" for row in range(ROWS)]
 NOISE = 0.02  # nats of a logit
 
 
@@ -840,6 +841,46 @@ def test_padding_on_the_left_is_told_by_the_length_of_prompts():
     [cause, *_] = causes_of(tables)
     assert cause.id == "F24"
     assert any("the shortest prompts" in one.text for one in cause.evidence)
+
+
+def test_of_alternatives_only_those_that_hold_are_evidence():
+    """A bias of ids is told by the ids, and the trainer's bfloat16 by the trainer's numbers."""
+    [cause, *_] = named(log_probs_in_bfloat16(1))
+    told = " ".join(one.text for one in cause.evidence)
+    assert "the trainer's log-probs" in told
+    assert "the rollout engine's log-probs" not in told
+
+
+def test_rows_that_are_copied_hide_no_other_fault():
+    batch = tempered(1)
+    is_copied = np.isin(np.arange(ROWS), (4, 9))[:, None]
+    mixed = replace(batch, train=np.where(is_copied, batch.rollout, batch.train))
+    assert {cause.id for cause in named(mixed)} == {"F1", "F40"}
+
+
+def test_the_same_short_answer_in_some_rows_is_no_placeholder():
+    """Rollouts of one prompt that are alike have one number at their end, to the bit."""
+    batch = sampled(1)
+    ids, rollout = batch.ids.copy(), batch.rollout.copy()
+    ids[:5], rollout[:5] = ids[0], np.minimum(rollout[0], -0.2)
+    batch = replace(batch, ids=ids, rollout=rollout)
+    assert not {"F34", "F35"} & {cause.id for cause in named(batch, uid=["one"] * 5 + UIDS[5:])}
+
+
+def test_a_token_after_one_prefix_is_no_bias_of_its_id():
+    """The first tokens of one prompt's rollouts differ by one number."""
+    for seed in range(6):
+        batch = sampled(seed)
+        ids = batch.ids.copy()
+        logits = batch.logits.copy()
+        logits[:, 0], ids[:, 0] = logits[0, 0], ids[0, 0]
+        same = replace(batch, ids=ids, logits=logits)
+        same = replace(same, rollout=same.of(logits))
+        moved = logits.copy()
+        moved[:, 0, ids[0, 0]] -= 1.5
+        train = same.of(moved + noise(seed, logits.shape))
+        with sql_connection(tokens_of(replace(same, train=train))) as connection:
+            assert connection.sql("select biased_ids from signatures").pl().item() == 0
 
 
 def test_few_rows_that_break_at_a_quarter_are_no_chunks():

@@ -4,7 +4,7 @@
 --
 -- run           | Training run.
 -- step          | Optimizer step.
--- biased_ids    | Ids of 8 tokens or more, of 6 different log-probs or more (after one prefix an id has one), whose median difference of the log-odds is 0.3 nats or more, 8 of its half ranges, and 8 times the step's median: other weights shift an id by up to 4 half ranges.
+-- biased_ids    | Ids of 8 tokens or more, of 6 different log-probs or more to 0.01 nats, each of which counts once, whose median difference of the log-odds is 0.3 nats or more, 8 of its half ranges, and 8 times the step's median: other weights shift an id by up to 4 half ranges.
 -- biased_id     | The one of them that differs most, in its half ranges; NULL without one.
 -- biased_by     | Its median difference, trainer less rollout [nats].
 -- biased_spread | Half of the distance between its quartiles [nats].
@@ -24,19 +24,33 @@ with odds as (
     where logp_rollout < -1e-3 and logp_train < -1e-3 and token_id is not null
 ),
 
-by_id as (
+-- After one prefix an id has one difference, however many rollouts share it.
+places as (
     select
         run,
         step,
         token_id,
         count(*) as tokens,
-        frac(is_last) as at_end,
+        countif(is_last) as last_tokens,
+        any_value(typical) as typical,
+        avg(odds_diff) as odds_diff
+    from odds
+    group by run, step, token_id, cast(100 * logp_rollout as int)
+),
+
+by_id as (
+    select
+        run,
+        step,
+        token_id,
+        sum(tokens) as tokens,
+        sum(last_tokens) / sum(tokens) as at_end,
         any_value(typical) as others,
         quantile_cont(odds_diff, [0.25, 0.5, 0.75]) as quartiles,
         quartiles[2] as shifted_by,
         (quartiles[3] - quartiles[1]) / 2 as half_range,
-        count(distinct cast(100 * logp_rollout as int)) >= 6 and count(*) >= 8 and abs(shifted_by) >= greatest(0.3, 8 * half_range, 8 * others) as is_biased
-    from odds
+        count(*) >= 6 and sum(places.tokens) >= 8 and abs(shifted_by) >= greatest(0.3, 8 * half_range, 8 * others) as is_biased
+    from places
     group by run, step, token_id
 )
 

@@ -3,11 +3,10 @@
 --
 -- run        | Training run.
 -- step       | Optimizer step.
--- odds_slope | Factor from the rollout's log-odds ln(p / (1 - p)) to the trainer's, by a line through those of tokens with log-odds above 1.5, of all tokens where fewer than 30 are: the rollout's temperature over the trainer's, within 3 % on captures of a known one.
--- odds_r2    | Share of the variance of the difference of the log-odds that a line through all of them explains.
+-- odds_slope | Factor from the rollout's log-odds ln(p / (1 - p)) to the trainer's, by a line through their difference over their mean: the rollout's temperature over the trainer's, on captures of a known one up to 5 % nearer to 1.
+-- odds_r2    | Share of the variance of the difference of the log-odds that the line explains.
 
 -- Over the mean of both engines, so that the noise of neither lowers the slope: a factor k makes one of 2 (k - 1) / (k + 1).
--- Of a sure token, the other ids are as good as one, whose logit the same temperature divides.
 with odds as (
     select
         run,
@@ -23,9 +22,7 @@ lines as (
         run,
         step,
         count(*) as tokens,
-        if(
-            countif(mean > 1.5) < 30, regr_slope(diff, mean), regr_slope(diff, mean) filter (mean > 1.5)
-        ) as slope,
+        regr_slope(diff, mean) as slope,
         pow(corr(diff, mean), 2) as r2
     from odds
     group by run, step
