@@ -118,7 +118,7 @@ def _told(table: Mapping[str, Any]) -> Told:
         table["sentence"],
         table["experiment"],
         table["fix"],
-        fixes={k.removeprefix(FIX): v for k, v in table.items() if k.startswith(FIX)},
+        fixes={k.removeprefix(FIX): v for k, v in table.items() if k.startswith(FIX) and v},
         look=table.get("look", ""),
         threads=tuple(table["threads"]),
         alike=tuple(table.get("alike", ())),

@@ -14,7 +14,7 @@ from timtrack.tasks.lake.conversion import step_of
 from timtrack.tasks.lake.steps import Step, require_tokens, steps_between
 from timtrack.tasks.messages.formatting import number, share, signed
 from timtrack.tasks.tables.catalogue import catalogue, tables_named
-from timtrack.tasks.tables.causes import Condition, Definition, definitions
+from timtrack.tasks.tables.causes import Condition, Definition, Signature, definitions
 from timtrack.tasks.tables.compute import computed_tables
 from timtrack.tasks.tables.database import literal
 from timtrack.tasks.tables.query import run_queries
@@ -165,11 +165,16 @@ def _causes(tables: Mapping[str, pl.DataFrame], named: str, signatures: str) -> 
         return ()
     numbers = tables[signatures].row(0, named=True)
     rows = tables[named].sort("rank").to_dicts()
+    known = ((row, definitions().get(row["cause"])) for row in rows)  # older SQL knew others
     return tuple(
-        _cause(definitions()[row["cause"]], row, numbers, signatures)
-        for row in rows
-        if row["cause"] in definitions()
+        _cause(cause, row, numbers, signatures)
+        for row, cause in known
+        if cause and _ways(cause, signatures)
     )
+
+
+def _ways(cause: Definition, table: str) -> tuple[Signature, ...]:
+    return cause.in_step if table == "signatures" else cause.over_steps
 
 
 def diagnose(step: Step) -> tuple[Cause, ...]:
@@ -192,8 +197,8 @@ def _cause(
     known: Definition, row: Mapping[str, Any], numbers: Mapping[str, Any], table: str
 ) -> Cause:
     in_step = table == "signatures"
-    ways = known.in_step if in_step else known.over_steps
-    signature = ways[min(row.get("way", 0), len(ways) - 1)]  # older SQL may have had others
+    ways = _ways(known, table)
+    signature = ways[min(row.get("way", 0), len(ways) - 1)]
     told = signature.told
     needs = _holding(signature.alternatives, row["needs"])
     supports = _holding(signature.supports, row["supports"])

@@ -47,7 +47,7 @@ def _of_advice(advice: Advice, is_known: bool) -> Finding:
 
 def _of_cause(cause: Cause) -> Finding:
     """What fits, what speaks for it, and what would decide."""
-    evidence = "; ".join(one.text for one in cause.evidence)
+    evidence = "; ".join(one.text for one in cause.evidence) or "not known any more"
     against = "".join(f" Against it: {one.text}." for one in cause.against)
     text = (
         f"{cause.id}, {cause.name}: {cause.meaning} Evidence: {evidence}.{against} To be sure: "
