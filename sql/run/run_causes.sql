@@ -31,7 +31,7 @@ named as (
         run,
         list(distinct cause) as causes
     from fitting
-    where way = 0 or confidence >= 0.7
+    where silences(way, confidence)
     group by run
 ),
 

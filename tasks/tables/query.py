@@ -18,14 +18,13 @@ from timtrack.tasks.tables.catalogue import (
     Table,
     catalogue,
     sources_of,
-    sql_version,
     tables_named,
     words_of,
 )
 from timtrack.tasks.tables.compute import as_bad_tables, computed_tables
 from timtrack.tasks.tables.database import INPUTS, literal, open_inputs
 from timtrack.tasks.tables.read_only import NotAllowed, file_list
-from timtrack.tasks.tables.stored import tables_folder
+from timtrack.tasks.tables.stored import is_older, tables_folder
 
 LOG = logging.getLogger("timtrack")
 
@@ -140,7 +139,7 @@ def connect(steps: list[Step], asked: str) -> duckdb.DuckDBPyConnection:
     """
     folders = {step: tables_folder(step) for step in steps}
     missing = [step for step, folder in folders.items() if folder is None]
-    older = any(folder and folder.name != f"tables-{sql_version()}" for folder in folders.values())
+    older = any(map(is_older, folders.values()))
     are_stored = bool(steps) and not missing and not older
     wanted = tables_named(asked, are_stored)
     if not wanted and not words_of(asked) & INPUTS.keys():

@@ -23,6 +23,11 @@ def tables_folder(step: Step) -> Path | None:
     return next(iter(step.path.glob("tables-*")), None) if is_pruned(step) else None
 
 
+def is_older(folder: Path | None) -> bool:
+    """Whether other SQL than the present made the tables in a step's folder of them."""
+    return folder is not None and folder.name != f"tables-{sql_version()}"
+
+
 def are_computed(step: Step) -> bool:
     """Whether the step's tables are there, and current as far as they can be."""
     return tables_folder(step) is not None
@@ -35,13 +40,12 @@ def stored_tables(step: Step, only: Collection[str] | None = None) -> dict[str, 
     """
     folder = tables_folder(step)
     files = sorted(folder.glob("*.parquet")) if folder else []
-    is_older = folder is not None and folder.name != f"tables-{sql_version()}"
     tables = {
         file.stem: pl.read_parquet(file, glob=False)
         for file in files
         if not only or file.stem in only
     }
-    if is_older and JUDGED in tables:
+    if is_older(folder) and JUDGED in tables:
         unknown = pl.lit(None, pl.String)
         tables[JUDGED] = tables[JUDGED].with_columns(unknown.alias(name) for name in FLAGS)
     return tables

@@ -106,8 +106,13 @@ def named(
     layers = None if changes is None else changes.reshape(ROWS * LENGTH, -1).tolist()
     evidence = layers and evidence_frame(tokens, expert_changes=layers, experts=8)
     with sql_connection(tokens, sequences, evidence) as connection:
-        tables = {name: connection.sql(f"from {name}").pl() for name in ("causes", "signatures")}
+        tables = judged_by(connection)
     return list(causes_of(tables))
+
+
+def judged_by(connection: Any) -> dict[str, pl.DataFrame]:
+    """The causes of the tokens in a database, and the numbers that tell them."""
+    return {name: connection.sql(f"from {name}").pl() for name in NEEDED}
 
 
 def tempered(seed: int) -> Batch:
@@ -358,7 +363,7 @@ def updates(seed: int, end: float) -> np.ndarray:
 
 
 def old_head(seed: int) -> Batch:
-    """What an id's weights moved by is told by the state before the token, which varies."""
+    """How far an id's logit moved depends on the state before the token, which varies."""
     batch = ended(seed)
     states = np.random.default_rng(seed + 4).normal(1, 0.4, (ROWS, LENGTH, 1))
     moved = states * updates(seed, 0.12)
@@ -402,7 +407,7 @@ def rounded_on_both_sides(seed: int) -> Batch:
 
 
 def log_probs_in_bfloat16(seed: int) -> Batch:
-    """Logits and log-probs of the trainer are rounded, those of the engine are exact."""
+    """The trainer's logits and log-probs are rounded, the engine's are exact."""
     batch = sampled(seed)
     return replace(batch, train=bfloat16(batch.of(bfloat16(batch.logits))))
 
@@ -561,7 +566,7 @@ def test_of_two_temperatures_the_sign_of_the_mean_tells_which_engine_is_honest()
     for make, cause, sign in ((tempered, "F1", -1), (raw_of_tempered, "F2", 1)):
         tokens = tokens_of(make(1)).filter(pl.col("row") < 6)
         with sql_connection(tokens) as connection:
-            tables = {name: connection.sql(f"from {name}").pl() for name in NEEDED}
+            tables = judged_by(connection)
         gaps = tokens.filter("is_trained").select(
             gap=pl.col("logp_train").cast(pl.Float64) - pl.col("logp_rollout").cast(pl.Float64)
         )["gap"]
@@ -602,7 +607,7 @@ def test_a_codec_is_told_by_the_trainer_without_it():
 def test_a_number_that_is_unknown_is_no_evidence():
     """A need may let it pass; it then tells nothing."""
     with sql_connection(tokens_of(context_blind(1))) as connection:
-        tables = {name: connection.sql(f"from {name}").pl() for name in NEEDED}
+        tables = judged_by(connection)
     [known] = [one for one in causes_of(tables) if one.id == "F41"]
     tables["signatures"] = tables["signatures"].with_columns(ratio_off=pl.lit(None, pl.Float64))
     [unknown] = [one for one in causes_of(tables) if one.id == "F41"]
@@ -823,7 +828,7 @@ def test_the_first_rollout_of_a_prompt_computes_it_and_the_others_read_the_cache
     """Four rollouts of a prompt, and nothing captured that tells a hit."""
     tokens = tokens_of(after_a_hit(1)).with_columns(uid=pl.format("u{}", pl.col("row") // 4))
     with sql_connection(tokens) as connection:
-        tables = {name: connection.sql(f"from {name}").pl() for name in NEEDED}
+        tables = judged_by(connection)
     level = tables["signatures"]["group_first_effect"].item()
     assert level == approx(-np.log(1 / NOISE), abs=0.3)
     assert causes_of(tables)[0].id == "F29"
@@ -837,14 +842,14 @@ def test_padding_on_the_left_is_told_by_the_length_of_prompts():
     tokens = tokens_of(batch).filter(pl.Series(is_there.ravel()))
     lengths = pl.Series(prompts, dtype=SEQUENCES["prompt_tokens"])
     with sql_connection(tokens, sequence_frame(tokens).with_columns(prompt_tokens=lengths)) as c:
-        tables = {name: c.sql(f"from {name}").pl() for name in NEEDED}
+        tables = judged_by(c)
     [cause, *_] = causes_of(tables)
     assert cause.id == "F24"
     assert any("the shortest prompts" in one.text for one in cause.evidence)
 
 
 def test_of_alternatives_only_those_that_hold_are_evidence():
-    """A bias of ids is told by the ids, and the trainer's bfloat16 by the trainer's numbers."""
+    """The trainer alone stores bfloat16 numbers, so the evidence names it alone."""
     [cause, *_] = named(log_probs_in_bfloat16(1))
     told = " ".join(one.text for one in cause.evidence)
     assert "the trainer's log-probs" in told

@@ -10,7 +10,7 @@
 -- by_order_kind | Which of them: modulo_<k> or block_<k>; of those that explain about as much, the one with the fewest classes.
 -- alternate_effect | Mean level of odd rows minus that of the preceding even rows: differs from 0 where rows alternate between two replicas.
 -- alternate_p  | Its p-value, two-sided, with pairs - 1 degrees of freedom; NULL below 3 pairs.
--- group_first_effect | Level of the first rollout of a prompt, less the mean of its others: the first one computes the prompt, the others find it in the cache; NULL below 3 prompts of which the first and 2 others were looked at.
+-- group_first_effect | Level of the first rollout of a prompt, which computes the prompt, less the mean of the others, which find it in the cache; NULL below 3 prompts whose first rollout and 2 others were looked at.
 -- group_first_p    | Its p-value.
 -- candidate_rows | Of the rows with 4 tokens or more of p_train below 0.05, the share without one of p_rollout below 0.05.
 -- by_prompt    | Share that the prompt group explains, corrected likewise; NULL where no group has two rows.
@@ -22,7 +22,7 @@
 -- response_t   | Slope of row levels over the response's length, over its standard error.
 -- lag_share    | Share of the rows of 16 tokens or more that fit the other engine a token earlier or later, at less than half of the gap.
 -- lag_of       | Whether those are later (1) or earlier (-1).
--- copied_rows  | Share of rows of which both engines have the same bits (`is_copied`).
+-- copied_rows  | Share of rows for which both engines have the same bits (`is_copied`).
 
 with ordered as (
     select
@@ -171,21 +171,20 @@ prompts as (
     select
         cause_rows.run,
         cause_rows.step,
-        any_value(level) filter (row = first_row) - avg(level) as first_effect,
-        count(*) as rows
+        any_value(level) filter (row = first_row) - avg(level) filter (row != first_row) as effect
     from cause_rows
     inner join beginnings
         on cause_rows.run = beginnings.run and cause_rows.step = beginnings.step and cause_rows.uid = beginnings.prompt
     group by cause_rows.run, cause_rows.step, uid
-    having count(*) >= 3 and first_effect is not null
+    having count(*) >= 3 and effect is not null
 ),
 
 firsts as (
     select
         run,
         step,
-        avg(first_effect * rows / (rows - 1)) as group_first_effect,
-        t_test_of_mean(first_effect * rows / (rows - 1)) as group_first_p
+        avg(effect) as group_first_effect,
+        t_test_of_mean(effect) as group_first_p
     from prompts
     group by run, step
     having count(*) >= 3

@@ -11,8 +11,8 @@ with odds as (
     select
         run,
         step,
-        logp_train - ln(1 - exp(logp_train)) - logp_rollout + ln(1 - exp(logp_rollout)) as diff,
-        (logp_train - ln(1 - exp(logp_train)) + logp_rollout - ln(1 - exp(logp_rollout))) / 2 as mean
+        log_odds(logp_train) - log_odds(logp_rollout) as diff,
+        (log_odds(logp_train) + log_odds(logp_rollout)) / 2 as mean
     from cause_tokens
     where logp_rollout < -1e-4 and logp_train < -1e-4
 ),

@@ -35,7 +35,7 @@ named as (
         step,
         list(distinct cause) as causes
     from fitting
-    where way = 0 or confidence >= 0.7
+    where silences(way, confidence)
     group by run, step
 ),
 

@@ -39,8 +39,8 @@ log_odds as (
     select
         run,
         step,
-        logp_rollout - ln(1 - exp(logp_rollout)) as rollout,
-        logp_train - ln(1 - exp(logp_train)) as train
+        log_odds(logp_rollout) as rollout,
+        log_odds(logp_train) as train
     from sampled_tokens
     where logp_rollout < -1e-6 and logp_train < -1e-6
 ),
