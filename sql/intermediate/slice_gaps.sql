@@ -1,6 +1,7 @@
 -- What each slice of the trained tokens is measured by, for all ways to slice them that `gap_by_...` show.
--- One pass sums over slices and bins of |ln r|; a second one sorts, of each slice, only the bins in which its
--- quantiles lie. So few values are held, and what they take can spill to the disk.
+-- One pass sums over slices and bins of |ln r|, a sixteenth of a factor of two wide; a second one counts, of each slice,
+-- the bins in which its quantiles lie once more, by `log_bin`. Of more than two values in one of those a quantile is
+-- interpolated between the lowest and the highest: it is off by at most 0.07 %.
 -- grain: run, step, kind, key
 --
 -- run  | Training run.
@@ -142,7 +143,8 @@ inside as (
             ),
             recursive := true
         ),
-        log_bin(abs_logp_diff) // 64 as bin,
+        log_bin(abs_logp_diff) as fine_bin,
+        fine_bin // 64 as bin,
         abs_logp_diff
     from sliced_tokens
     semi join wanted
@@ -152,6 +154,7 @@ inside as (
             and log_bin(abs_logp_diff) // 64 = wanted.bin
 ),
 
+-- Again in bins, 64 to each: holding every value takes twice the time (8 M tokens, 2026-11).
 held as (
     select
         run,
@@ -159,11 +162,13 @@ held as (
         kind,
         key,
         bin,
-        abs_logp_diff as value,
-        count(*) as tokens
+        fine_bin,
+        count(*) as tokens,
+        min(abs_logp_diff) as lowest,
+        max(abs_logp_diff) as highest
     from inside
     semi join searched using (run, step, kind, key, bin)
-    group by run, step, kind, key, bin, value
+    group by run, step, kind, key, bin, fine_bin
 ),
 
 in_order as (
@@ -173,8 +178,10 @@ in_order as (
         kind,
         key,
         bin,
-        value,
-        sum(tokens) over (partition by run, step, kind, key, bin order by value) as up_to
+        tokens,
+        lowest,
+        highest,
+        sum(tokens) over (partition by run, step, kind, key, bin order by fine_bin) as up_to
     from held
 ),
 
@@ -186,7 +193,7 @@ found as (
         searched.key,
         level,
         beyond,
-        value
+        lowest + (highest - lowest) * (place - 1 - (up_to - tokens)) / greatest(1, tokens - 1) as value
     from searched
     asof join in_order
         on

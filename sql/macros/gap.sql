@@ -3,8 +3,8 @@
 -- tokens              | Trained tokens in the slice [tokens].
 -- kl_k1               | Mean of -ln r [nats].
 -- kl_k3               | Mean of r - 1 - ln r [nats].
--- abs_logp_diff_p50   | Median of |ln r| [nats].
--- abs_logp_diff_p99   | 99th percentile of |ln r| [nats].
+-- abs_logp_diff_p50   | Median of |ln r|, within 0.07 % [nats].
+-- abs_logp_diff_p99   | 99th percentile of |ln r|, within 0.07 % [nats].
 -- abs_logp_diff_max   | Largest |ln r| [nats].
 -- abs_prob_diff_mean  | Mean of |p_train - p_rollout|.
 -- ratio_mean          | Mean of r.

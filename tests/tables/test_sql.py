@@ -306,6 +306,21 @@ def test_what_is_not_finite_in_a_capture_is_unknown(run_sql):
     assert (row["phantom_clip_frac"], row["entropy_mean"]) == (None, None)
 
 
+OF_SLICES = 7e-4  # within what a slice's quantiles are, as the header of `gap` says
+
+
+def in_thousands(rollout: np.ndarray, train: np.ndarray) -> pl.DataFrame:
+    """Tokens with these log-probs, a thousand to a rollout."""
+    places = np.arange(len(rollout))
+    one = token_frame([{"row": 0, "pos": 0}]).drop("row", "pos", "logp_rollout", "logp_train")
+    return pl.concat([one] * len(rollout)).with_columns(
+        row=pl.Series(places // 1000, dtype=pl.Int32),
+        pos=pl.Series(places % 1000, dtype=pl.Int32),
+        logp_rollout=rollout,
+        logp_train=train,
+    )
+
+
 GAP_SLICES = {
     "gap_by_position": ("pos_bin", pl.col("pos") // 32 * 32),
     "gap_by_relative_position": ("tenth", 10 * pl.col("pos") // pl.col("response_tokens")),
@@ -357,17 +372,10 @@ def test_slices_equal_numpy_and_their_shares_add_up(name):
 def test_a_quarter_of_a_million_equal_values_are_no_list(equal, monkeypatch):
     """Engines that agree in every bit, or nearly: a bin that holds all tokens is not unrolled."""
     monkeypatch.setenv("TIMTRACK_MEMORY", "256MiB")
-    rows = 250_000
-    differs = np.arange(rows) >= rows * equal
-    rollout = -np.random.default_rng(0).exponential(1, rows).astype(np.float32)
+    differs = np.arange(250_000) >= 250_000 * equal
+    rollout = -np.random.default_rng(0).exponential(1, 250_000).astype(np.float32)
     train = np.where(differs, rollout - np.float32(0.25), rollout)
-    tokens = token_frame([{"row": 0, "pos": 0}]).drop("row", "pos", "logp_rollout", "logp_train")
-    tokens = pl.concat([tokens] * rows).with_columns(
-        row=pl.Series(np.arange(rows) // 1000, dtype=pl.Int32),
-        pos=pl.Series(np.arange(rows) % 1000, dtype=pl.Int32),
-        logp_rollout=rollout,
-        logp_train=train,
-    )
+    tokens = in_thousands(rollout, train)
     expected = np.quantile(np.abs(train.astype("f8") - rollout.astype("f8")), [0.5, 0.99])
     with sql_connection(tokens) as connection:
         [(p50, p99)] = connection.sql(
@@ -376,7 +384,25 @@ def test_a_quarter_of_a_million_equal_values_are_no_list(equal, monkeypatch):
         [of_turn] = connection.sql(
             "select abs_logp_diff_p50, abs_logp_diff_p99 from gap_by_turn"
         ).fetchall()
-    assert (p50, p99) == of_turn == tuple(expected)
+    assert (p50, p99) == tuple(expected)
+    assert of_turn == approx(expected, rel=OF_SLICES)
+
+
+def test_quantiles_of_large_slices_are_within_what_the_header_says():
+    rng = np.random.default_rng(5)
+    rollout = -rng.exponential(1, 40_000).astype(np.float32)
+    train = rollout + rng.standard_t(2, 40_000).astype(np.float32) * np.float32(0.05)
+    tokens = in_thousands(rollout, train)
+    gaps = np.abs(train.astype("f8") - rollout.astype("f8"))
+    tenths = np.arange(40_000) % 1000 // 100
+    with sql_connection(tokens) as connection:
+        found = connection.sql(
+            "select tenth, abs_logp_diff_p50, abs_logp_diff_p99 from gap_by_relative_position"
+        ).fetchall()
+    for tenth, *quantiles in found:
+        of_tenth = np.quantile(gaps[tenths == tenth], [0.5, 0.99])
+        assert quantiles == approx(of_tenth, rel=OF_SLICES)
+    assert len(found) == 10
 
 
 def slime_of(tokens: pl.DataFrame, sequences: pl.DataFrame) -> dict[str, float]:
