@@ -268,6 +268,15 @@ def tool_text(seed: int) -> Batch:
     return replace(batch, rollout=rollout, train=train)
 
 
+def filled_in(seed: int) -> Batch:
+    """Text of a tool, which the engine did not score, has the log-prob -1."""
+    batch = sampled(seed)
+    rollout, train = batch.rollout.copy(), batch.train.copy()
+    rollout[::2, 10:16] = -1
+    train[::2, 10:16] = -np.random.default_rng(seed).exponential(2, (ROWS // 2, 6))
+    return replace(batch, rollout=rollout, train=train)
+
+
 def far(batch: Batch, seed: int, where: np.ndarray, size: float = 0.4) -> Batch:
     """The trainer is far off where it is said, [rows, tokens]."""
     moved = batch.logits + noise(seed + 1, batch.logits.shape, size) * where[..., None]
@@ -512,6 +521,7 @@ FAULTS: dict[str, tuple[str, Callable[[int], Batch]]] = {
     "an end that nobody sampled": ("F34", appended_end),
     "an end that the trainer ignores": ("F35", ignored_end),
     "text of a tool": ("F36", tool_text),
+    "text of a tool, of log-prob -1": ("F36", filled_in),
     "one replica": ("F16", one_replica),
     "packed rows": ("F25", packed),
     "ids encoded again": ("F38", encoded_again),
@@ -676,7 +686,7 @@ def test_the_replica_or_rank_that_is_off_is_named(column, says):
     labels = {"engine": np.where(second, "b", "a").tolist(), "rank": second.astype(int).tolist()}
     first = named(some_rows_far(1, second), **{column: labels[column]})[0]
     assert first.id == "F16"
-    assert any(f"the rows of {says} are the farthest off" in one.text for one in first.evidence)
+    assert any(f"those of {says} are the farthest off" in one.text for one in first.evidence)
     assert named(sampled(1), **{column: labels[column]}) == []
 
 
@@ -832,6 +842,30 @@ def test_the_first_rollout_of_a_prompt_computes_it_and_the_others_read_the_cache
     level = tables["signatures"]["group_first_effect"].item()
     assert level == approx(-np.log(1 / NOISE), abs=0.3)
     assert causes_of(tables)[0].id == "F29"
+
+
+FIVES = [f"u{row // 5}" for row in range(ROWS)]
+
+
+def begun_alike(seed: int) -> Batch:
+    """The five rollouts of each prompt have their first eight tokens in common."""
+    batch = sampled(seed)
+    first = np.arange(ROWS) // 5 * 5
+    logits, ids = batch.logits.copy(), batch.ids.copy()
+    logits[:, :8], ids[:, :8] = logits[first, :8], ids[first, :8]
+    small = noise(seed, logits.shape)
+    small[:, :8] = small[first, :8]
+    batch = replace(batch, logits=logits, ids=ids)
+    return replace(batch, rollout=batch.of(logits), train=batch.of(logits + small))
+
+
+def test_packs_of_a_prompt_are_told_from_cache_hits_by_which_engine_differs_from_itself():
+    """The first rollout of a prompt is near in both."""
+    batch = begun_alike(1)
+    moved = noise(2, batch.logits.shape, 1.0) * (np.arange(ROWS) % 5 > 0)[:, None, None]
+    other = batch.of(batch.logits + moved + noise(3, batch.logits.shape, 1e-3))
+    assert named(replace(batch, train=other), uid=FIVES)[0].id == "F25"
+    assert named(replace(batch, rollout=other), uid=FIVES)[0].id == "F29"
 
 
 def test_padding_on_the_left_is_told_by_the_length_of_prompts():

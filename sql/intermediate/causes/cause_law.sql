@@ -12,6 +12,8 @@
 -- zeros_train_last   | The same the other way round.
 -- same_last_rollout  | Share of rows whose last token has the commonest rollout log-prob of last tokens below -0.1, to the bit, while the trainer's are three different ones or more, after three prompts or more; 0 where more than a tenth of the tokens with it are not last ones.
 -- same_last_train    | The same the other way round.
+-- filled_rollout     | Share of the tokens inside rows with the commonest rollout log-prob of these below -0.1, to the bit, if it is 5 times as common as the next and the trainer gives a tenth of them more than the root of their probability (which a clamp, being the lowest, does not leave); else 0.
+-- filled_train       | The same the other way round.
 -- sure_rollout       | Share of tokens, last ones of rows apart, with logp_rollout exactly 0 where p_train is below 0.999.
 -- zeros_from         | p_train that 95 % of the tokens with logp_rollout exactly 0 are above: top_p, if they come from it; of ten tokens or more.
 -- zeros_above        | Of the tokens with p_train from zeros_from + 0.005 to 0.999, the share with logp_rollout exactly 0.
@@ -71,16 +73,24 @@ scaled as (
     left join zeros using (run, step)
 ),
 
-lasts as (
+by_engine as (
     select
         run,
         step,
-        prompt_group(uid, row) as uid,
+        row,
+        left_after,
         unnest([
             { 'engine': 'rollout', 'logp': logp_rollout, 'other': logp_train },
             { 'engine': 'train', 'logp': logp_train, 'other': logp_rollout }
         ], recursive := true)
     from cause_tokens
+),
+
+lasts as (
+    select
+        by_engine.*,
+        prompt_group(uid, row) as uid
+    from by_engine
     inner join sequences using (run, step, row)
     where left_after = 0
 ),
@@ -107,6 +117,40 @@ commonest as (
         arg_max(logp, (rows, -logp)) filter (engine = 'rollout') as value_rollout,
         arg_max(logp, (rows, -logp)) filter (engine = 'train') as value_train
     from repeated
+    group by run, step
+),
+
+equal_values as (
+    select
+        run,
+        step,
+        engine,
+        logp,
+        count(*) as tokens,
+        countif(other > logp / 2) as likelier
+    from by_engine
+    where left_after > 0 and logp < -0.1
+    group by run, step, engine, logp
+),
+
+fillers as (
+    select
+        run,
+        step,
+        engine,
+        max(tokens) as commonest
+    from equal_values
+    group by run, step, engine
+    having commonest >= 5 * coalesce(max(tokens, 2)[2], 0) and arg_max(likelier, tokens) >= 0.1 * commonest
+),
+
+filled as (
+    select
+        run,
+        step,
+        max(commonest) filter (engine = 'rollout') as filled_rollout,
+        max(commonest) filter (engine = 'train') as filled_train
+    from fillers
     group by run, step
 ),
 
@@ -155,6 +199,8 @@ select
     / countif(left_after = 0) as same_last_rollout,
     if(any_value(same_train) >= 0.9 * countif(logp_train = value_train), any_value(same_train), 0)
     / countif(left_after = 0) as same_last_train,
+    coalesce(any_value(filled_rollout), 0) / nullif(countif(left_after > 0), 0) as filled_rollout,
+    coalesce(any_value(filled_train), 0) / nullif(countif(left_after > 0), 0) as filled_train,
     frac(logp_rollout = 0 and p_train < 0.999 and left_after > 0) as sure_rollout,
     any_value(zeros_from) as zeros_from,
     avg(cast(logp_rollout = 0 as int)) filter (p_train between zeros_from + 0.005 and 0.999) as zeros_above,
@@ -188,4 +234,5 @@ select
 from scaled
 left join grid using (run, step)
 left join commonest using (run, step)
+left join filled using (run, step)
 group by run, step
