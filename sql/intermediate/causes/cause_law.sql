@@ -14,6 +14,8 @@
 -- same_last_train    | The same the other way round.
 -- filled_rollout     | Share of the tokens inside rows with the commonest rollout log-prob of these below -0.1, to the bit, if it is 5 times as common as the next and the trainer gives a tenth of them more than the root of their probability (which a clamp, being the lowest, does not leave); else 0.
 -- filled_train       | The same the other way round.
+-- filled_rollout_with | That log-prob [nats]; NULL where filled_rollout is 0.
+-- filled_train_with  | The other [nats].
 -- sure_rollout       | Share of tokens, last ones of rows apart, with logp_rollout exactly 0 where p_train is below 0.999.
 -- zeros_from         | p_train that 95 % of the tokens with logp_rollout exactly 0 are above: top_p, if they come from it; of ten tokens or more.
 -- zeros_above        | Of the tokens with p_train from zeros_from + 0.005 to 0.999, the share with logp_rollout exactly 0.
@@ -138,7 +140,8 @@ fillers as (
         run,
         step,
         engine,
-        max(tokens) as commonest
+        max(tokens) as commonest,
+        arg_max(logp, tokens) as value
     from equal_values
     group by run, step, engine
     having commonest >= 5 * coalesce(max(tokens, 2)[2], 0) and arg_max(likelier, tokens) >= 0.1 * commonest
@@ -149,7 +152,9 @@ filled as (
         run,
         step,
         max(commonest) filter (engine = 'rollout') as filled_rollout,
-        max(commonest) filter (engine = 'train') as filled_train
+        max(commonest) filter (engine = 'train') as filled_train,
+        max(value) filter (engine = 'rollout') as filled_rollout_with,
+        max(value) filter (engine = 'train') as filled_train_with
     from fillers
     group by run, step
 ),
@@ -201,6 +206,8 @@ select
     / countif(left_after = 0) as same_last_train,
     coalesce(any_value(filled_rollout), 0) / nullif(countif(left_after > 0), 0) as filled_rollout,
     coalesce(any_value(filled_train), 0) / nullif(countif(left_after > 0), 0) as filled_train,
+    any_value(filled_rollout_with) as filled_rollout_with,
+    any_value(filled_train_with) as filled_train_with,
     frac(logp_rollout = 0 and p_train < 0.999 and left_after > 0) as sure_rollout,
     any_value(zeros_from) as zeros_from,
     avg(cast(logp_rollout = 0 as int)) filter (p_train between zeros_from + 0.005 and 0.999) as zeros_above,
