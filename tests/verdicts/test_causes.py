@@ -99,7 +99,8 @@ def named(
     differ.
     """
     tokens = tokens_of(batch, versions, dense)
-    of_rows = {"prompt_tokens": LENGTHS} | of_rows
+    of_rows = {"prompt_tokens": LENGTHS, "uid": UIDS} | of_rows
+    tokens = tokens.with_columns(uid=pl.Series(np.repeat(of_rows["uid"], LENGTH)))
     sequences = sequence_frame(tokens).with_columns(
         **{name: pl.Series(values, dtype=SEQUENCES[name]) for name, values in of_rows.items()},
     )
@@ -844,28 +845,54 @@ def test_the_first_rollout_of_a_prompt_computes_it_and_the_others_read_the_cache
     assert causes_of(tables)[0].id == "F29"
 
 
-FIVES = [f"u{row // 5}" for row in range(ROWS)]
+def shared(values: np.ndarray, rollouts: int, until: int) -> np.ndarray:
+    """Those of a prompt's first rollout for all of them, up to a token."""
+    rows = np.arange(ROWS)[:, None]
+    first = np.where(np.arange(LENGTH) < until, rows // rollouts * rollouts, rows)
+    return values[first, np.arange(LENGTH)]
 
 
-def begun_alike(seed: int) -> Batch:
-    """The five rollouts of each prompt have their first eight tokens in common."""
+def begun_alike(seed: int, rollouts: int) -> Batch:
+    """The rollouts of each prompt have their first eight tokens in common, and part then."""
     batch = sampled(seed)
-    first = np.arange(ROWS) // 5 * 5
-    logits, ids = batch.logits.copy(), batch.ids.copy()
-    logits[:, :8], ids[:, :8] = logits[first, :8], ids[first, :8]
-    small = noise(seed, logits.shape)
-    small[:, :8] = small[first, :8]
+    logits, ids = shared(batch.logits, rollouts, 9), shared(batch.ids, rollouts, 8)
+    rows = np.arange(ROWS)
+    ids[:, 8] = np.argsort(-logits[:, 8], -1)[rows, rows % rollouts]
+    small = shared(noise(seed, logits.shape), rollouts, 9)
     batch = replace(batch, logits=logits, ids=ids)
     return replace(batch, rollout=batch.of(logits), train=batch.of(logits + small))
 
 
+def of_prompts(rollouts: int) -> list[str]:
+    return [f"u{row // rollouts}" for row in range(ROWS)]
+
+
+def test_logits_in_bfloat16_are_told_by_the_tokens_after_one_prefix():
+    """Their log-probs differ by their logits alone; where layers round, too, more than these do."""
+    batch = begun_alike(1, 10)
+    batch = replace(batch, logits=batch.logits + 20)  # spaced by 1/8
+    rounded = batch.of(bfloat16(batch.logits))
+    first, *_ = named(
+        replace(batch, rollout=rounded, train=batch.of(batch.logits)), uid=of_prompts(10)
+    )
+    assert first.id == "F8"
+    assert any(
+        "the rollout engine's log-probs of different tokens" in one.text for one in first.evidence
+    )
+    layers = shared(noise(2, batch.logits.shape, 0.06), 10, 9)
+    layers = batch.of(bfloat16(batch.logits + layers))
+    assert "F8" not in [one.id for one in named(replace(batch, rollout=layers), uid=of_prompts(10))]
+    both = replace(batch, rollout=rounded, train=rounded + noise(3, rounded.shape, 1e-6))
+    assert "F8" not in [one.id for one in named(both, uid=of_prompts(10))]
+
+
 def test_packs_of_a_prompt_are_told_from_cache_hits_by_which_engine_differs_from_itself():
     """The first rollout of a prompt is near in both."""
-    batch = begun_alike(1)
+    batch = begun_alike(1, 5)
     moved = noise(2, batch.logits.shape, 1.0) * (np.arange(ROWS) % 5 > 0)[:, None, None]
     other = batch.of(batch.logits + moved + noise(3, batch.logits.shape, 1e-3))
-    assert named(replace(batch, train=other), uid=FIVES)[0].id == "F25"
-    assert named(replace(batch, rollout=other), uid=FIVES)[0].id == "F29"
+    assert named(replace(batch, train=other), uid=of_prompts(5))[0].id == "F25"
+    assert named(replace(batch, rollout=other), uid=of_prompts(5))[0].id == "F29"
 
 
 def test_padding_on_the_left_is_told_by_the_length_of_prompts():

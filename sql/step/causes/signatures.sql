@@ -19,6 +19,7 @@
 -- include: cause_captured
 -- include: cause_chain
 -- include: cause_routing
+-- include: cause_grid
 
 with sizes as (
     select
@@ -46,7 +47,8 @@ select
     cause_text.* exclude (run, step),
     cause_captured.* exclude (run, step),
     cause_chain.* exclude (run, step),
-    cause_routing.* exclude (run, step)
+    cause_routing.* exclude (run, step),
+    cause_grid.* exclude (run, step)
 from sizes
 inner join cause_law using (run, step)
 inner join cause_context using (run, step)
@@ -60,4 +62,5 @@ left join cause_text using (run, step)
 left join cause_captured using (run, step)
 left join cause_chain using (run, step)
 left join cause_routing using (run, step)
+left join cause_grid using (run, step)
 order by run, step
