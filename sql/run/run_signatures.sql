@@ -19,6 +19,14 @@
 -- jump_clear      | Whether every gap from there on is on the same side of every gap before.
 -- growth          | Slope of ln of the gap over steps, without the first.
 -- growth_p        | Its p-value, two-sided, with steps - 2 degrees of freedom; NULL below 4 steps.
+-- first_spread    | Standard deviation by which log-odds differ (`logit_spread`) at the first step: unlike the gap, it does not depend on how uncertain the text is [nats].
+-- last_spread     | The same at the last step [nats].
+-- spread_growth   | Slope of its logarithm over steps.
+-- spread_growth_p | Its p-value, two-sided, with steps - 2 degrees of freedom; NULL below 4 steps.
+-- spread_line     | Share of the variance of its logarithm that the line explains: of two levels less than `jump_share`.
+-- high_steps      | Steps at which it is above three times its median, if they follow each other and neither the first nor the last of the run is one; else 0.
+-- high_from       | The first of these.
+-- high_ratio      | The largest of them over the median.
 -- period          | Of 2 to a third of the steps, the rhythm that explains most of ln of the gap less its trend [steps].
 -- period_share    | Share that it explains, corrected for the number of places in it.
 -- repeated_rows   | Rows whose prompt the run had sampled at an earlier step.
@@ -31,6 +39,7 @@ with gaps as (
         step,
         gap_mean,
         frac_equal,
+        logit_spread as spread,
         ln(gap_mean + 1e-7) as level,
         row_number() over along as k,
         count(*) over (partition by run) as n
@@ -82,6 +91,36 @@ slopes as (
         count(*) as n_after
     from gaps
     where k > 1
+    group by run
+),
+
+spread_slopes as (
+    select
+        run,
+        regr_slope(ln(spread + 1e-7), step) as spread_growth,
+        corr(ln(spread + 1e-7), step) as spread_along,
+        countif(spread is not null) as spread_steps
+    from gaps
+    group by run
+),
+
+medians as (
+    select
+        run,
+        median(spread) as usual
+    from gaps
+    group by run
+),
+
+highs as (
+    select
+        run,
+        if(max(k) - min(k) = count(*) - 1 and min(k) > 1 and max(k) < any_value(n), count(*), 0) as high_steps,
+        min(step) as high_from,
+        max(spread) / nullif(any_value(usual), 0) as high_ratio
+    from gaps
+    inner join medians using (run)
+    where spread > 3 * usual
     group by run
 ),
 
@@ -213,6 +252,8 @@ ends as (
         later_gap / nullif(first_gap, 0) as rise,
         min(gap_mean) filter (k > 1) / nullif(first_gap, 0) as least_rise,
         arg_max(gap_mean, step) as last_gap,
+        arg_min(spread, step) as first_spread,
+        arg_max(spread, step) as last_spread,
         exp(avg(level) filter (k <= 2) - avg(level) filter (k > 2)) as start_ratio
     from gaps
     group by run
@@ -223,11 +264,19 @@ select
     jumps.* exclude (run),
     growth,
     if(n_after < 4, null, t_test_of_correlation(along, n_after)) as growth_p,
+    spread_growth,
+    if(spread_steps < 4, null, t_test_of_correlation(spread_along, spread_steps)) as spread_growth_p,
+    pow(spread_along, 2) as spread_line,
+    coalesce(high_steps, 0) as high_steps,
+    high_from,
+    high_ratio,
     periods.* exclude (run),
     repeated.* exclude (run, t)
 from ends
 left join jumps using (run)
 left join slopes using (run)
+left join spread_slopes using (run)
+left join highs using (run)
 left join periods using (run)
 left join repeated using (run)
 order by ends.run

@@ -100,7 +100,7 @@ def undecidable() -> list[Definition]:
 
 
 def _definition(name: str, table: Mapping[str, Any], shared: Shared) -> Definition:
-    own = {key: value for key, value in table.items() if key not in OF_SIGNATURE}
+    own = {key: value for key, value in table.items() if key not in (*OF_SIGNATURE, "alike")}
     return Definition(
         name,
         name=table["name"],

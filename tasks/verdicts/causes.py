@@ -196,7 +196,6 @@ def _tables(step: Step, wanted: set[str]) -> dict[str, pl.DataFrame]:
 def _cause(
     known: Definition, row: Mapping[str, Any], numbers: Mapping[str, Any], table: str
 ) -> Cause:
-    in_step = table == "signatures"
     ways = _ways(known, table)
     signature = ways[min(row.get("way", 0), len(ways) - 1)]
     told = signature.told
@@ -207,7 +206,7 @@ def _cause(
         known.id,
         known.name,
         known.group,
-        "step" if in_step else "run",
+        "step" if table == "signatures" else "run",
         row["confidence"],
         filled(told.sentence, numbers),
         _evidence((*needs, *supports), numbers, table),
@@ -217,7 +216,7 @@ def _cause(
         told.fixes,
         told.look,
         told.threads,
-        tuple(Alike(one, definitions()[one].name) for one in told.alike if in_step),
+        tuple(Alike(one, definitions()[one].name) for one in told.alike),
         known.has_false_r,
     )
 

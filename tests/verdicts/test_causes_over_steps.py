@@ -55,6 +55,21 @@ def resumed(step: int) -> Batch:
     return behind(step, 3 if step <= 2 else 0)
 
 
+def slowly_left_behind(step: int) -> Batch:
+    """Under so much rounding that the second step does not show it."""
+    return behind(step, 0.25 * 1.4 ** (step - 1), own=4 * NOISE)
+
+
+def rolled_back(step: int) -> Batch:
+    """In the middle of the run, for one step."""
+    return behind(step, 3 if step == 5 else 0)
+
+
+def coarse_from_the_fifth_step(step: int) -> Batch:
+    """Something else than weights that lag behind begins later."""
+    return behind(step, 0, NOISE if step < 5 else 15 * NOISE)
+
+
 def healthy(step: int) -> Batch:
     return behind(step, 0)
 
@@ -83,6 +98,9 @@ RUNS: dict[str, tuple[list[str], Callable[[int], Batch]]] = {
     "an engine that gets no weights": (["F10", "F14"], never_synced),
     "one that gets them every third step": (["F10"], synced_every_third),
     "weights rounded by the sync": (["F12"], rounded_on_the_wire),
+    "one that lags behind under rounding": (["F10", "F14"], slowly_left_behind),
+    "a trainer that is rolled back": (["F19"], rolled_back),
+    "noise that begins later": ([], coarse_from_the_fifth_step),
     "a healthy run": ([], healthy),
 }
 

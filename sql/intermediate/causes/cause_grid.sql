@@ -7,7 +7,7 @@
 -- rounded_pairs   | Pairs of different tokens after one prefix, whose log-probs by the rollout engine differ by more than 0.05 nats.
 -- rounded_rollout | Share of them that differ by a multiple of 1/128 nats in its log-probs; NULL below 10 pairs.
 -- rounded_train   | The same of the trainer.
--- spacing_rollout | Largest power of two, from 1/128 to 1/4, that 3 in 4 of the differences are multiples of, half of those of the next finer spacing being so by chance: the spacing of most of its logits [nats]; NULL if there is none.
+-- spacing_rollout | Largest power of two, from 1/128 to 1/4, that more of the differences are multiples of than half, as which they are by chance where the spacing is half of it, by 3 standard errors: the spacing of most of its logits [nats]; NULL if there is none.
 -- spacing_train   | The same of the trainer [nats].
 
 with prefixed as (
@@ -72,7 +72,7 @@ select
     max(pairs) filter (engine = 'rollout') as rounded_pairs,
     max(share) filter (engine = 'rollout' and size < 0.01) as rounded_rollout,
     max(share) filter (engine = 'train' and size < 0.01) as rounded_train,
-    cast(max(size) filter (engine = 'rollout' and share >= 0.75) as double) as spacing_rollout,
-    cast(max(size) filter (engine = 'train' and share >= 0.75) as double) as spacing_train
+    cast(max(size) filter (engine = 'rollout' and share > 0.5 + 1.5 / sqrt(pairs)) as double) as spacing_rollout,
+    cast(max(size) filter (engine = 'train' and share > 0.5 + 1.5 / sqrt(pairs)) as double) as spacing_train
 from shares
 group by run, step
