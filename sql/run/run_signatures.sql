@@ -1,5 +1,6 @@
 -- The numbers that the `over_steps` conditions of `causes.toml` test: where the gap jumps, whether it grows or falls
--- back periodically, and whether prompts sampled at earlier steps are worse. From the `signatures` of the run's steps.
+-- back periodically, whether log-odds scatter more and more, or at a few steps alone, and whether prompts sampled at
+-- earlier steps are worse. From the `signatures` of the run's steps.
 -- grain: run
 --
 -- run             | Training run.
