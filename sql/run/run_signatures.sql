@@ -25,9 +25,10 @@
 -- spread_growth   | Slope of its logarithm over steps.
 -- spread_growth_p | Its p-value, two-sided, with steps - 2 degrees of freedom; NULL below 4 steps.
 -- spread_line     | Share of the variance of its logarithm that the line explains: of two levels less than `jump_share`.
--- high_steps      | Steps at which it is above three times its median, if they follow each other and neither the first nor the last of the run is one; else 0.
+-- usual_spread    | Median of the spread over the steps [nats].
+-- high_steps      | Steps at which it is above three times that, if they follow each other and neither the first nor the last of the run is one; else 0.
 -- high_from       | The first of these.
--- high_ratio      | The largest of them over the median.
+-- high_spread     | The largest spread of them [nats].
 -- period          | Of 2 to a third of the steps, the rhythm that explains most of ln of the gap less its trend [steps].
 -- period_share    | Share that it explains, corrected for the number of places in it.
 -- repeated_rows   | Rows whose prompt the run had sampled at an earlier step.
@@ -108,7 +109,7 @@ spread_slopes as (
 medians as (
     select
         run,
-        median(spread) as usual
+        median(spread) as usual_spread
     from gaps
     group by run
 ),
@@ -118,10 +119,10 @@ highs as (
         run,
         if(max(k) - min(k) = count(*) - 1 and min(k) > 1 and max(k) < any_value(n), count(*), 0) as high_steps,
         min(step) as high_from,
-        max(spread) / nullif(any_value(usual), 0) as high_ratio
+        max(spread) as high_spread
     from gaps
     inner join medians using (run)
-    where spread > 3 * usual
+    where spread > 3 * usual_spread
     group by run
 ),
 
@@ -268,15 +269,17 @@ select
     spread_growth,
     if(spread_steps < 4, null, t_test_of_correlation(spread_along, spread_steps)) as spread_growth_p,
     pow(spread_along, 2) as spread_line,
+    usual_spread,
     coalesce(high_steps, 0) as high_steps,
     high_from,
-    high_ratio,
+    high_spread,
     periods.* exclude (run),
     repeated.* exclude (run, t)
 from ends
 left join jumps using (run)
 left join slopes using (run)
 left join spread_slopes using (run)
+left join medians using (run)
 left join highs using (run)
 left join periods using (run)
 left join repeated using (run)
