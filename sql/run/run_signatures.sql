@@ -12,6 +12,8 @@
 -- rise            | later_gap over first_gap.
 -- least_rise      | The smallest gap of a later step over first_gap.
 -- last_gap        | Mean |ln r| at the last step [nats].
+-- first_spread    | Standard deviation by which log-odds differ (`logit_spread`) at the first step: unlike the gap, it does not depend on how uncertain the text is [nats].
+-- last_spread     | The same at the last step [nats].
 -- start_ratio     | Geometric mean of the gap at the first 2 steps over that at the others.
 -- jump_at         | The step from which on the gap is another: of all places, where two levels explain most.
 -- jump_after      | Captured steps before it [steps].
@@ -20,11 +22,9 @@
 -- jump_clear      | Whether every gap from there on is on the same side of every gap before.
 -- growth          | Slope of ln of the gap over steps, without the first.
 -- growth_p        | Its p-value, two-sided, with steps - 2 degrees of freedom; NULL below 4 steps.
--- first_spread    | Standard deviation by which log-odds differ (`logit_spread`) at the first step: unlike the gap, it does not depend on how uncertain the text is [nats].
--- last_spread     | The same at the last step [nats].
--- spread_growth   | Slope of its logarithm over steps.
+-- spread_growth   | Slope of the logarithm of that spread over steps.
 -- spread_growth_p | Its p-value, two-sided, with steps - 2 degrees of freedom; NULL below 4 steps.
--- spread_line     | Share of the variance of its logarithm that the line explains: of two levels less than `jump_share`.
+-- spread_line     | Share of the variance of that logarithm that the line explains: of two levels less than `jump_share`.
 -- usual_spread    | Median of the spread over the steps [nats].
 -- high_steps      | Steps at which it is above three times that, if they follow each other and neither the first nor the last of the run is one; else 0.
 -- high_from       | The first of these.

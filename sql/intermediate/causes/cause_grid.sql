@@ -59,20 +59,27 @@ shares as (
         engine,
         size,
         count(*) as pairs,
-        frac(abs(difference - size * round(difference / size)) < 2e-4) as share
+        if(pairs < 10, null, frac(abs(difference - size * round(difference / size)) < 2e-4)) as share
     from differences, unnest([0.25, 0.125, 0.0625, 0.03125, 0.015625, 0.0078125]) as sizes (size)
     where difference > 0.05
     group by run, step, engine, size
-    having count(*) >= 10
+),
+
+steps as (
+    select distinct
+        run,
+        step
+    from cause_tokens
 )
 
 select
     run,
     step,
-    max(pairs) filter (engine = 'rollout') as rounded_pairs,
+    coalesce(max(pairs) filter (engine = 'rollout'), 0) as rounded_pairs,
     max(share) filter (engine = 'rollout' and size < 0.01) as rounded_rollout,
     max(share) filter (engine = 'train' and size < 0.01) as rounded_train,
     cast(max(size) filter (engine = 'rollout' and share > 0.5 + 1.5 / sqrt(pairs)) as double) as spacing_rollout,
     cast(max(size) filter (engine = 'train' and share > 0.5 + 1.5 / sqrt(pairs)) as double) as spacing_train
-from shares
+from steps
+left join shares using (run, step)
 group by run, step
