@@ -96,19 +96,12 @@ slopes as (
     group by run
 ),
 
-spread_slopes as (
+spreads as (
     select
         run,
         regr_slope(ln(spread + 1e-7), step) as spread_growth,
         corr(ln(spread + 1e-7), step) as spread_along,
-        countif(spread is not null) as spread_steps
-    from gaps
-    group by run
-),
-
-medians as (
-    select
-        run,
+        countif(spread is not null) as spread_steps,
         median(spread) as usual_spread
     from gaps
     group by run
@@ -121,7 +114,7 @@ highs as (
         min(step) as high_from,
         max(spread) as high_spread
     from gaps
-    inner join medians using (run)
+    inner join spreads using (run)
     where spread > 3 * usual_spread
     group by run
 ),
@@ -278,8 +271,7 @@ select
 from ends
 left join jumps using (run)
 left join slopes using (run)
-left join spread_slopes using (run)
-left join medians using (run)
+left join spreads using (run)
 left join highs using (run)
 left join periods using (run)
 left join repeated using (run)

@@ -306,7 +306,7 @@ def test_what_is_not_finite_in_a_capture_is_unknown(run_sql):
     assert (row["phantom_clip_frac"], row["entropy_mean"]) == (None, None)
 
 
-OF_SLICES = 7e-4  # within what a slice's quantiles are, as the header of `gap` says
+OF_SLICES = 7e-4  # relative error of a slice's quantiles at most, as the header of `gap` says
 
 
 def in_thousands(rollout: np.ndarray, train: np.ndarray) -> pl.DataFrame:

@@ -7,7 +7,7 @@
 -- rounded_pairs   | Pairs of different tokens after one prefix, whose log-probs by the rollout engine differ by more than 0.05 nats.
 -- rounded_rollout | Share of them that differ by a multiple of 1/128 nats in its log-probs; NULL below 10 pairs.
 -- rounded_train   | The same of the trainer.
--- spacing_rollout | Largest power of two, from 1/128 to 1/4, that clearly more than half of the differences are multiples of (by 3 standard errors; of twice the spacing half are, by chance): the spacing of most of its logits [nats]; NULL if there is none.
+-- spacing_rollout | The spacing of most of its logits: the largest power of two from 1/128 to 1/4 of which more than half of the differences are multiples, by 3 standard errors (half are multiples of twice the spacing by chance) [nats]; NULL if there is none.
 -- spacing_train   | The same of the trainer [nats].
 
 with prefixed as (
