@@ -18,7 +18,7 @@ with prefixed as (
         prompt_group(uid, row) as prompt,
         pos,
         token_id,
-        sum(hash(pos, token_id)) over (partition by run, step, row order by pos) - hash(pos, token_id) as prefix
+        prefix_hash(run, step, row, pos, token_id) - hash(pos, token_id) as prefix
     from tokens
     semi join cause_tokens using (run, step, row)
     where pos < 64 and token_id is not null

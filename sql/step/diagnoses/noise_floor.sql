@@ -16,7 +16,6 @@
 -- share_train      | Part that the trainer's own noise accounts for.
 -- share_systematic | The rest; below 0 if the engines' noise cancels.
 
--- The sum of the hashes of places and tokens up to here stands for the prefix.
 with prefixed as (
     select
         run,
@@ -27,7 +26,7 @@ with prefixed as (
         is_trained,
         cast(logp_rollout as double) as logp_rollout,
         cast(logp_train as double) as logp_train,
-        sum(hash(pos, token_id)) over (partition by run, step, row order by pos) as prefix
+        prefix_hash(run, step, row, pos, token_id) as prefix
     from tokens
     where pos < 256 and uid is not null
 ),
